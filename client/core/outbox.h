@@ -1,0 +1,38 @@
+/*
+ * The outbox: from a trained delta to the very bytes that leave, and nothing else can leave. It
+ * sees the shared vector only.
+ */
+#ifndef CLIENT_CORE_OUTBOX_H
+#define CLIENT_CORE_OUTBOX_H
+
+#include "common/base/err.h"
+#include "common/base/hash.h"
+#include "common/base/rng.h"
+#include "common/plan/plan.h"
+#include "common/privacy/accountant.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct fl_sealed {
+    uint8_t *bytes; /* fl_plan_update_size(plan); freed by fl_free */
+    size_t size;
+    struct fl_digest digest;
+    struct fl_event event; /* what the ledger must be debited (client unit: q = 1, one release) */
+    double norm_before, noise_std;
+    uint64_t saturated;
+};
+
+/* delta: plan->layout.shared.elements floats. example_event: what training already cost (unit
+ * `example`), NULL otherwise. Unit `none`: rounds and packs, saturating. `client`: clips to C with
+ * an exact integer bound, adds discrete Gaussian noise from `seed`, packs. `example`: rounds and
+ * packs. -FL_R_NOT_FINITE: nothing is sealed. */
+int fl_outbox_seal(const struct fl_plan *plan, const float *delta,
+                   const struct fl_event *example_event, const struct fl_seed *seed,
+                   struct fl_sealed *ret, struct fl_err *e);
+void fl_sealed_fini(struct fl_sealed *s);
+
+/* The event this plan will cost a site in one round, for asking the ledger before training. */
+int fl_outbox_event(const struct fl_plan *plan, struct fl_event *ret, struct fl_err *e);
+
+#endif

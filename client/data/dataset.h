@@ -1,0 +1,61 @@
+/*
+ * What an agent trains on: examples in memory, as floats, in three parts that never share an
+ * example.
+ */
+#ifndef CLIENT_DATA_DATASET_H
+#define CLIENT_DATA_DATASET_H
+
+#include "common/base/err.h"
+#include "common/base/hash.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct fl_examples {
+    uint32_t count;
+    float *x;   /* count * features, raw values scaled to [0, 1] for images; the plan's mean and std
+                   are applied by the trainer's copy */
+    int32_t *y; /* class numbers */
+};
+
+struct fl_dataset {
+    uint32_t shape[3]; /* of one example: channels, height, width */
+    uint32_t classes;
+    struct fl_examples train, test;
+    struct fl_digest digest; /* of all of it: the data set's version in the ledger */
+};
+
+enum fl_data_format { FL_DATA_IDX, FL_DATA_CSV };
+enum fl_partition {
+    FL_PARTITION_ALL,
+    FL_PARTITION_COLUMN,       /* csv: a column of client numbers */
+    FL_PARTITION_FILE,         /* idx: one byte per training example */
+    FL_PARTITION_DIRICHLET,    /* per class shares drawn from Dirichlet(alpha), seed in the
+                                  configuration */
+    FL_PARTITION_PATHOLOGICAL, /* 20 % over all classes, 80 % over the group's dominant ones
+                                  (HyperFL) */
+};
+
+struct fl_data_source {
+    enum fl_data_format format;
+    char train_x[512], train_y[512]; /* idx: images and labels; csv: train_x is the file */
+    char test_x[512], test_y[512];   /* empty: `test` examples are taken from the training files,
+                                        apart from `train` */
+    char clients[512];               /* FL_PARTITION_FILE */
+    char target[64], column[64];     /* csv: names of the class column and of the client column */
+    enum fl_partition partition;
+    uint32_t client, of; /* this agent is number `client` of `of` */
+    double alpha;
+    uint64_t seed;
+    uint32_t train, test; /* examples of each part; 0 = all there are */
+    uint32_t classes;
+    bool disjoint; /* pathological: no example at two clients (default); false = the published
+                      wrap-around */
+};
+
+/* Errors name file, and row or byte: FL_R_DATA_*. */
+int fl_dataset_load(const struct fl_data_source *source, struct fl_dataset *ret, struct fl_err *e);
+void fl_dataset_fini(struct fl_dataset *d);
+
+#endif

@@ -1,0 +1,55 @@
+/*
+ * Local training: one task in, one delta out. Deterministic: the same task gives the same bits on
+ * the same machine.
+ */
+#ifndef CLIENT_TRAINER_TRAINER_H
+#define CLIENT_TRAINER_TRAINER_H
+
+#include "client/data/dataset.h"
+#include "common/base/err.h"
+#include "common/base/rng.h"
+#include "common/plan/plan.h"
+#include "common/privacy/accountant.h"
+
+#include <stdatomic.h>
+
+struct fl_train_task {
+    const struct fl_plan *plan;
+    const struct fl_dataset *data;
+    const float *base;       /* shared vector received: layout.shared.elements */
+    const float *private_in; /* release state: layout.private_.elements (head, embedding: what feeds
+                                a release) */
+    struct fl_seed seed;     /* of this round's intent: batches and, under unit `example`, noise */
+    uint64_t round;
+    const atomic_bool *cancel; /* checked per batch: -FL_R_CANCELLED */
+};
+
+/* What stays at home: for the agent's local report only. */
+struct fl_train_report {
+    double loss;              /* mean training loss of the last epoch */
+    double accuracy_received; /* test accuracy of the received model with the private state as it
+                                 came */
+    double accuracy_trained;  /* after local training, before aggregation */
+    double accuracy_served;   /* received model with the serving copy of the head tuned (NAN when
+                                 serve_epochs = 0) */
+    uint64_t steps;
+    double cpu_s;
+};
+
+struct fl_train_result {
+    float *delta; /* trained - base: layout.shared.elements, caller's memory. Under unit `example`
+                     already noised: post-processing of accounted steps. Under `client` and `none`
+                     raw: the outbox clips and noises. */
+    float *private_out;    /* release state after training: caller's memory */
+    struct fl_event event; /* unit `example`: what these steps cost; count 0 otherwise */
+    struct fl_train_report report;
+};
+
+int fl_train(const struct fl_train_task *task, struct fl_train_result *ret, struct fl_err *e);
+
+/* Test accuracy of (shared, private) as they are, 0..1. */
+int fl_train_evaluate(const struct fl_plan *plan, const struct fl_dataset *data,
+                      const float *shared, const float *private_, double *ret_accuracy,
+                      double *ret_loss, struct fl_err *e);
+
+#endif

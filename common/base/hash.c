@@ -1,0 +1,57 @@
+#include "common/base/hash.h"
+
+#include <assert.h>
+#include <sodium.h>
+#include <string.h>
+
+static_assert(sizeof(crypto_generichash_state) <= sizeof(struct fl_hash), "fl_hash too small");
+
+void fl_hash_init(struct fl_hash *h)
+{
+    crypto_generichash_init((crypto_generichash_state *)(void *)h->state, NULL, 0, FL_DIGEST_SIZE);
+}
+
+void fl_hash_add(struct fl_hash *h, const void *data, size_t size)
+{
+    crypto_generichash_update((crypto_generichash_state *)(void *)h->state, data, size);
+}
+
+void fl_hash_end(struct fl_hash *h, struct fl_digest *ret)
+{
+    crypto_generichash_final((crypto_generichash_state *)(void *)h->state, ret->bytes,
+                             FL_DIGEST_SIZE);
+}
+
+void fl_digest_of(const void *data, size_t size, struct fl_digest *ret)
+{
+    crypto_generichash(ret->bytes, FL_DIGEST_SIZE, data, size, NULL, 0);
+}
+
+bool fl_digest_equal(const struct fl_digest *a, const struct fl_digest *b)
+{
+    return memcmp(a->bytes, b->bytes, FL_DIGEST_SIZE) == 0;
+}
+
+bool fl_digest_is_zero(const struct fl_digest *d)
+{
+    static const struct fl_digest zero;
+    return fl_digest_equal(d, &zero);
+}
+
+void fl_digest_hex(const struct fl_digest *d, char ret[FL_DIGEST_HEX])
+{
+    sodium_bin2hex(ret, FL_DIGEST_HEX, d->bytes, FL_DIGEST_SIZE);
+}
+
+bool fl_digest_from_hex(const char *hex, struct fl_digest *ret)
+{
+    struct fl_digest d;
+    size_t n;
+    if (strlen(hex) != FL_DIGEST_HEX - 1 ||
+        sodium_hex2bin(d.bytes, sizeof d.bytes, hex, FL_DIGEST_HEX - 1, NULL, &n, NULL) != 0 ||
+        n != FL_DIGEST_SIZE) {
+        return false;
+    }
+    *ret = d;
+    return true;
+}

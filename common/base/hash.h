@@ -1,0 +1,34 @@
+/*
+ * Digests: BLAKE2b-256 (libsodium), over bytes. One digest names an update, a checkpoint, a plan, a
+ * data set.
+ */
+#ifndef FL_BASE_HASH_H
+#define FL_BASE_HASH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define FL_DIGEST_SIZE 32
+#define FL_DIGEST_HEX  (2 * FL_DIGEST_SIZE + 1)
+
+struct fl_digest {
+    uint8_t bytes[FL_DIGEST_SIZE];
+};
+
+/* Opaque, in place (crypto_generichash_state is 384 bytes, 64-byte aligned). */
+struct fl_hash {
+    _Alignas(64) unsigned char state[384];
+};
+
+void fl_hash_init(struct fl_hash *h);
+void fl_hash_add(struct fl_hash *h, const void *data, size_t size);
+void fl_hash_end(struct fl_hash *h, struct fl_digest *ret);
+
+void fl_digest_of(const void *data, size_t size, struct fl_digest *ret);
+bool fl_digest_equal(const struct fl_digest *a, const struct fl_digest *b);
+bool fl_digest_is_zero(const struct fl_digest *d);
+void fl_digest_hex(const struct fl_digest *d, char ret[FL_DIGEST_HEX]);
+bool fl_digest_from_hex(const char *hex, struct fl_digest *ret); /* exactly 64 hex digits */
+
+#endif

@@ -1,0 +1,133 @@
+/*
+ * What a network is, before anything runs: its layers with shapes checked, its tensors with names,
+ * groups and places. The coordinator uses this to know what travels; the agent to train. No weights
+ * here.
+ *
+ * A network is a chain of layers over one example of shape [channels, height, width] (or [features,
+ * 1, 1]). Every tensor belongs to a visibility group (ARCHITECTURE.md, "Parameters have a
+ * visibility"):
+ *
+ *   FL_GROUP_SHARED     travels and is aggregated
+ *   FL_GROUP_GENERATED  made from shared and private tensors by a generator; never stored, never
+ * sent FL_GROUP_PRIVATE    stays home
+ */
+#ifndef FL_NN_SPEC_H
+#define FL_NN_SPEC_H
+
+#include "common/base/err.h"
+#include "common/base/rng.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    FL_SPEC_LAYERS_MAX = 64,
+    FL_SPEC_TENSORS_MAX = 256,
+    FL_SPEC_NAME_MAX = 64,
+};
+
+enum fl_layer_kind {
+    FL_LAYER_CONV2D,     /* out, kernel, stride, padding; square kernels */
+    FL_LAYER_MAX_POOL,   /* kernel (= stride) */
+    FL_LAYER_LINEAR,     /* out */
+    FL_LAYER_LEAKY_RELU, /* slope */
+    FL_LAYER_FLATTEN,
+};
+
+struct fl_layer {
+    enum fl_layer_kind kind;
+    char name[FL_SPEC_NAME_MAX]; /* given or "conv1", "fc2": kind and running number of its kind */
+    uint32_t out, kernel, stride, padding;
+    float slope;
+    unsigned line; /* in the description, for messages; 0 = unknown */
+    /* set by fl_spec_check */
+    uint32_t in_shape[3], out_shape[3];
+    int weight, bias; /* indices into the network's tensors, -1 = none */
+};
+
+struct fl_spec {
+    uint32_t input[3];
+    uint32_t classes;
+    uint32_t head; /* how many of the last layers with weights are the head (FedRep, HyperFL) */
+    uint32_t layer_count;
+    struct fl_layer layers[FL_SPEC_LAYERS_MAX];
+};
+
+/* Fills names and shapes; refuses what does not fit together, naming the layer and its line
+ * (-FL_R_PLAN_MODEL). Bounds: no activation and no tensor above 2^26 elements. */
+int fl_spec_check(struct fl_spec *spec, struct fl_err *e);
+
+enum fl_group { FL_GROUP_SHARED, FL_GROUP_GENERATED, FL_GROUP_PRIVATE };
+
+/* Which tensors of the network are in which group: the word a job's `strategy` chooses. */
+enum fl_visibility {
+    FL_VISIBILITY_ALL_SHARED,     /* FedAvg */
+    FL_VISIBILITY_HEAD_PRIVATE,   /* FedRep: shared body, private head */
+    FL_VISIBILITY_BODY_GENERATED, /* HyperFL: generated body, private head and embedding */
+    FL_VISIBILITY_ALL_PRIVATE,    /* local only */
+};
+
+/* How generated tensors are made. theta = generator(shared tensors, private embedding v). */
+enum fl_generator_kind {
+    FL_GENERATOR_NONE,
+    FL_GENERATOR_AFFINE,  /* f = relu(M v + m), theta_l = W_l f + b_l (HyperFL, arXiv 2412.07187) */
+    FL_GENERATOR_CHUNKED, /* one affine map shared by all chunks of theta, each with a learned chunk
+                             embedding */
+    FL_GENERATOR_KRONECKER, /* rows of W are Kronecker products of two factors (HyperFL++) */
+};
+
+struct fl_generator_conf {
+    enum fl_generator_kind kind;
+    uint32_t embedding; /* length of v */
+    uint32_t hidden;    /* length of f */
+    uint32_t chunk;     /* elements of a chunk (chunked) */
+    bool scaled;        /* false: the published start (uniform 1/sqrt(fan_in) of the generator's own
+                           layers, the same v for        all). true: heads scaled so that generated tensors start
+                           with the standard deviation        1/sqrt(3 fan_in) of the layer they fill, v drawn by
+                           each agent */
+};
+
+struct fl_tensor {
+    char name[FL_SPEC_NAME_MAX]; /* "conv1.weight", "hyper.conv1.weight.w", "embedding" */
+    uint32_t rank, shape[4];
+    size_t count, offset; /* elements; offset into its own vector (theta, shared or private) */
+    enum fl_group group;
+    uint32_t fan_in; /* of the layer it belongs to, for initial values */
+};
+
+struct fl_tensors {
+    uint32_t count;
+    size_t elements;
+    struct fl_tensor at[FL_SPEC_TENSORS_MAX];
+};
+
+/* Everything about where parameters are. Three flat float vectors:
+ *   theta    all tensors of the network, in layer order (weight, bias), whatever their group
+ *   shared   what travels: shared network tensors in order, then the generator's tensors
+ *   private  what stays: private network tensors in order, then the embedding */
+struct fl_layout {
+    struct fl_spec spec;
+    enum fl_visibility visibility;
+    struct fl_generator_conf generator;
+    struct fl_tensors theta, shared, private_;
+    size_t generated; /* elements of theta that are generated */
+};
+
+/* spec must have passed fl_spec_check. Fails with -FL_R_PLAN_MODEL when groups make no sense (a
+ * generated part without generator, more than FL_SPEC_TENSORS_MAX tensors, sizes beyond 2^31
+ * elements). */
+int fl_layout_init(struct fl_layout *layout, const struct fl_spec *spec,
+                   enum fl_visibility visibility, const struct fl_generator_conf *generator,
+                   struct fl_err *e);
+
+/* Initial values, the same bits on every machine for the same seed. `shared` holds
+ * layout->shared.elements floats, `private_` layout->private_.elements. Published (unscaled)
+ * generators take the embedding and head from the job's seed, so that all agents start alike;
+ * otherwise from the agent's. */
+void fl_layout_init_shared(const struct fl_layout *layout, const struct fl_seed *job_seed,
+                           float *shared);
+void fl_layout_init_private(const struct fl_layout *layout, const struct fl_seed *job_seed,
+                            const struct fl_seed *agent_seed, float *private_);
+
+#endif

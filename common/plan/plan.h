@@ -1,0 +1,124 @@
+/*
+ * The plan: one job's description, as both ends read it.
+ *
+ * A job is a YAML text. The coordinator checks it at submission, freezes it (text and digest) in
+ * the record of every round, and sends that very text; the agent parses it again with the same code
+ * and judges it by the site's own policy. So there is one grammar, one set of limits, and what a
+ * site's administrator can read is what runs. `job set KEY=VALUE` appends to a trailing `set:`
+ * mapping of dotted keys, applied after the rest.
+ *
+ * Every key with type, unit, range and default: deploy/docs/JOB.md.
+ */
+#ifndef FL_PLAN_PLAN_H
+#define FL_PLAN_PLAN_H
+
+#include "common/base/hash.h"
+#include "common/nn/spec.h"
+
+enum {
+    FL_PLAN_TEXT_MAX = 64 * 1024,
+    FL_PLAN_NAME_MAX = 64, /* of a job: letters, digits, '-', '_', '.'; first a letter or digit */
+    FL_PLAN_EXCHANGES_MAX = 8,
+    FL_PLAN_CHANNELS_MAX = 4,
+};
+
+enum fl_unit {
+    FL_UNIT_NONE,    /* no noise: no epsilon is ever printed */
+    FL_UNIT_EXAMPLE, /* one example added or removed at a site; DP-SGD */
+    FL_UNIT_CLIENT,  /* the whole site: its released update is clipped and noised */
+};
+
+enum fl_weighting {
+    FL_WEIGHT_EQUAL,
+    FL_WEIGHT_EXAMPLES, /* by the site's declared number of examples, at most max_weight; not with a
+                           unit */
+};
+
+struct fl_sgd {
+    float lr, momentum, weight_decay;
+    float
+        clip; /* L2 clip on the gradient of a step, 0 = none (the published HyperFL clips at 50) */
+};
+
+struct fl_train_conf {
+    uint32_t batch;
+    uint32_t epochs; /* local epochs of the body (or of everything) */
+    uint32_t steps;  /* instead of epochs when > 0; under unit `example` always this many Poisson
+                        batches */
+    struct fl_sgd body;
+    uint32_t head_epochs; /* two-stage (FedRep, HyperFL): head first, 0 = joint */
+    struct fl_sgd head;
+    uint32_t
+        serve_epochs; /* tuning of the serving copy's head, which nothing released ever reads */
+    float serve_lr;
+};
+
+struct fl_privacy_conf {
+    enum fl_unit unit;
+    double clip;             /* C, L2 */
+    double noise_multiplier; /* sigma: noise std / C, per released sum (client) or per step
+                                (example) */
+    double epsilon, delta;   /* what the job aims at: noise_multiplier is resolved from it at
+                                submission when absent */
+    double sampling_rate;    /* q of the Poisson batches (example) */
+    uint32_t examples; /* the public constant by which sums are divided: q * examples (example) */
+};
+
+struct fl_grid_conf {
+    uint32_t bits; /* 8..32: width of a packed value */
+    int32_t step;  /* log2 of the grid's step, e.g. -14 */
+};
+
+struct fl_round_conf {
+    uint32_t members;     /* how many updates are wanted */
+    uint32_t quorum;      /* at least this many at the deadline */
+    uint32_t over_select; /* invited beyond `members` */
+    uint64_t deadline_ms; /* of collecting, from the first invitation */
+    uint64_t fill_ms;     /* wait for candidates before inviting fewer than members + over_select */
+    uint32_t attempts;    /* abandon and retry this often, then the job pauses */
+    uint32_t late_rounds; /* a late offer of a committed update is acknowledged this many rounds */
+};
+
+struct fl_server_opt_conf {
+    float lr, momentum; /* 1, 0 = plain averaging */
+};
+
+struct fl_data_conf {
+    uint32_t channels; /* length of mean and std: 0 = none, 1, or the input's channels */
+    float mean[FL_PLAN_CHANNELS_MAX], std[FL_PLAN_CHANNELS_MAX];
+};
+
+struct fl_plan {
+    char name[FL_PLAN_NAME_MAX];
+    char strategy[FL_PLAN_NAME_MAX];
+    uint64_t rounds;
+    uint64_t seed;
+    struct fl_layout layout; /* model, visibility (from the strategy) and generator */
+    struct fl_train_conf train;
+    struct fl_privacy_conf privacy;
+    struct fl_grid_conf grid;
+    enum fl_weighting weighting;
+    uint32_t max_weight;
+    struct fl_round_conf round;
+    struct fl_server_opt_conf server;
+    struct fl_data_conf data;
+    struct fl_digest digest; /* of the text */
+};
+
+/* Parses and checks `text` (size <= FL_PLAN_TEXT_MAX, not terminated). `file` is for messages:
+ * "job.yaml:12: ...". Errors: FL_R_CONF_*, FL_R_PLAN_*. The struct is large: keep it on the heap.
+ */
+int fl_plan_parse(struct fl_plan *ret, const char *file, const char *text, size_t size,
+                  struct fl_err *e);
+
+/* A new text with `key` (dotted, "round.deadline") set to `value` in the trailing set: mapping,
+ * replacing an earlier one. The result parses, or nothing is returned. *ret_text is freed by
+ * fl_free. */
+int fl_plan_set(const char *text, size_t size, const char *key, const char *value, char **ret_text,
+                size_t *ret_size, struct fl_err *e);
+
+/* Bytes of one update: ceil(shared.elements * bits / 8). */
+size_t fl_plan_update_size(const struct fl_plan *plan);
+/* Steps of local training in one round at a site (example: `steps`). */
+
+#endif

@@ -1,0 +1,190 @@
+/*
+ * The coordinator's durable truth: one SQLite database (WAL, synchronous=FULL, asserted at open)
+ * for records, and files named by digest beside it for bytes. What this page promises, crash tests
+ * hold it to:
+ *
+ *   - accepted means durable: fl_store_commit returns 0 only when the records AND the bytes they
+ * name survive power loss;
+ *   - who is in an exchange is closed durably before anything is computed from it;
+ *   - a published checkpoint is one file with one digest (model, server optimizer, strategy state),
+ * old or new, never mixed.
+ *
+ *     STATE/cohortd.db  lock  spool/<incarnation>/<round>-<exchange>/<agent-key>  (uploads, .part
+ * while incomplete) STATE/models/<incarnation>/<round>-<digest> (checkpoints)
+ *
+ * All functions wait for the disk: call them from the store's lane (FL_WORK_SYNC), or at start. One
+ * thread at a time. Any failure of durability (-FL_R_STORE_IO) is final for the handle: the shell
+ * stops accepting.
+ */
+#ifndef SERVER_STORE_STORE_H
+#define SERVER_STORE_STORE_H
+
+#include "common/base/err.h"
+#include "common/base/hash.h"
+#include "common/wire/ids.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { FL_STORE_SCHEMA = 1, FL_STORE_APPLICATION_ID = 0x436f6864 /* "Cohd" */ };
+
+struct fl_store;
+
+struct fl_store_quota {
+    uint64_t state_bytes; /* uploads and checkpoints together; 0 = no limit */
+    uint32_t keep_models; /* newest checkpoints kept per job, at least 2 */
+};
+
+/* Creates or opens; takes the folder's lock. ret_coordinator: 16 random bytes made with the
+ * database. */
+int fl_store_open(const char *dir, const struct fl_store_quota *quota, struct fl_store **ret,
+                  uint8_t ret_coordinator[16], struct fl_err *e);
+void fl_store_close(struct fl_store *s);
+const char *fl_store_dir(const struct fl_store *s);
+
+/* ---- enrolment ---- */
+struct fl_store_agent {
+    uint64_t id; /* small, never reused */
+    uint8_t key[32];
+    char name[64];
+    char serial[64];
+    bool revoked;
+};
+int fl_store_agent_add(struct fl_store *s, const uint8_t key[32], const char *name,
+                       uint64_t *ret_id,
+                       struct fl_err *e); /* -FL_R_CTL_EXISTS: key or name is there */
+int fl_store_agent_revoke(struct fl_store *s, const char *name, struct fl_err *e);
+int fl_store_agents(struct fl_store *s, int (*each)(void *arg, const struct fl_store_agent *a),
+                    void *arg, struct fl_err *e);
+
+/* ---- jobs ---- */
+enum fl_job_state {
+    FL_JOB_RUNNING,
+    FL_JOB_PAUSED,
+    FL_JOB_DRAINING,
+    FL_JOB_DONE,
+    FL_JOB_CANCELLED,
+    FL_JOB_FAILED
+};
+
+struct fl_store_job {
+    uint64_t id;
+    char name[64];
+    uint8_t incarnation[FL_INCARNATION_SIZE];
+    enum fl_job_state state;
+    const char *text; /* the description that the next round freezes */
+    size_t text_size;
+    uint64_t round;              /* last published; 0 = initial model */
+    struct fl_digest checkpoint; /* of the file of `round` */
+    uint64_t model_size; /* the first bytes of the checkpoint are the model, with a digest of their
+                            own */
+    struct fl_digest model;
+    char why[256]; /* of a pause or failure, for people */
+};
+/* Records the job and its initial checkpoint (already written by fl_store_checkpoint_write) in one
+ * transaction. */
+int fl_store_job_add(struct fl_store *s, const struct fl_store_job *job, uint64_t *ret_id,
+                     struct fl_err *e);
+int fl_store_job_state(struct fl_store *s, uint64_t job, enum fl_job_state state, const char *why,
+                       struct fl_err *e);
+int fl_store_job_text(struct fl_store *s, uint64_t job, const char *text, size_t size,
+                      struct fl_err *e);
+int fl_store_jobs(struct fl_store *s, int (*each)(void *arg, const struct fl_store_job *j),
+                  void *arg, struct fl_err *e);
+
+/* ---- one round ---- */
+/* Freezes the plan of a round, when it opens. Opening it again after a crash with the same text is
+ * fine. */
+int fl_store_round_open(struct fl_store *s, uint64_t job, uint64_t round, const char *text,
+                        size_t size, const struct fl_digest *plan, const struct fl_digest *base,
+                        struct fl_err *e);
+
+struct fl_store_update {
+    uint64_t job, round, agent;
+    uint32_t exchange;
+    uint32_t weight;
+    uint64_t size;
+    struct fl_digest digest;
+};
+/* Where the upload of this agent goes: the folder exists afterwards (durably). name and dir have
+ * room for 256 bytes. */
+int fl_store_upload_place(struct fl_store *s, const uint8_t incarnation[FL_INCARNATION_SIZE],
+                          uint64_t round, uint32_t exchange, uint64_t agent, char *ret_dir,
+                          char *ret_name, struct fl_err *e);
+/* -FL_R_QUOTA when `more` bytes would exceed the quota. */
+int fl_store_room(struct fl_store *s, uint64_t more, struct fl_err *e);
+
+/* Group commit: all these updates (their files sealed) become durable in one transaction.
+ * ret_status[i]: 0, or -FL_R_UPDATE_CONFLICT when another digest of that agent is there (the others
+ * are committed all the same). */
+int fl_store_commit(struct fl_store *s, const struct fl_store_update *updates, uint32_t count,
+                    int *ret_status, struct fl_err *e);
+int fl_store_updates(struct fl_store *s, uint64_t job, uint64_t round, uint32_t exchange,
+                     int (*each)(void *arg, const struct fl_store_update *u), void *arg,
+                     struct fl_err *e);
+/* A committed update of this key, for late offers: 1 found, 0 not, negative error. Kept
+ * `late_rounds` rounds after publishing. */
+int fl_store_update_find(struct fl_store *s, uint64_t job, uint64_t round, uint32_t exchange,
+                         uint64_t agent, struct fl_digest *ret, struct fl_err *e);
+/* Who was invited (so that a restart knows whose accepted work to wait for). */
+int fl_store_member(struct fl_store *s, uint64_t job, uint64_t round, uint32_t exchange,
+                    uint64_t agent, struct fl_err *e);
+
+/* The exchange is closed: `members` (agent ids of committed updates, ascending) is what will be
+ * computed from, digest over them and the plan. Idempotent for equal content; -FL_R_STORE_MISMATCH
+ * otherwise. */
+int fl_store_close_exchange(struct fl_store *s, uint64_t job, uint64_t round, uint32_t exchange,
+                            const uint64_t *members, uint32_t count, uint64_t wall_ms,
+                            struct fl_err *e);
+
+/* ---- checkpoints ---- */
+/* Writes beside, syncs, renames, syncs the folder. `pieces` are concatenated; the digest is over
+ * all. */
+struct fl_piece {
+    const void *data;
+    size_t size;
+};
+int fl_store_checkpoint_write(struct fl_store *s, const uint8_t incarnation[FL_INCARNATION_SIZE],
+                              uint64_t round, const struct fl_piece *pieces, uint32_t count,
+                              struct fl_digest *ret, struct fl_err *e);
+/* Room for 512 bytes. */
+void fl_store_checkpoint_path(const struct fl_store *s,
+                              const uint8_t incarnation[FL_INCARNATION_SIZE], uint64_t round,
+                              const struct fl_digest *digest, char *ret_path);
+/* Round `round` is published: the job's row, the round's row, in one transaction; then old uploads
+ * and checkpoints are removed (what is removed was never needed again; a crash in between leaves
+ * files that the next open sweeps). */
+int fl_store_publish(struct fl_store *s, uint64_t job, uint64_t round,
+                     const struct fl_digest *checkpoint, const struct fl_digest *model,
+                     uint64_t model_size, uint32_t late_rounds, struct fl_err *e);
+
+/* What a restart needs of the running round. 1 found, 0 none is open. text is freed by fl_free. */
+struct fl_store_round {
+    uint64_t job, round;
+    char *text;
+    size_t text_size;
+    struct fl_digest plan, base;
+    uint32_t closed;    /* exchanges closed so far: 0..closed-1 */
+    uint64_t opened_ms; /* wall clock */
+};
+int fl_store_round_load(struct fl_store *s, uint64_t job, struct fl_store_round *ret,
+                        struct fl_err *e);
+int fl_store_members(struct fl_store *s, uint64_t job, uint64_t round, uint32_t exchange,
+                     int (*each)(void *arg, uint64_t agent, bool closed_in), void *arg,
+                     struct fl_err *e);
+/* The last rounds of a job, newest first, for `round list`. */
+struct fl_store_round_row {
+    uint64_t round, opened_ms, closed_ms, published_ms;
+    uint32_t invited, committed;
+    struct fl_digest plan, checkpoint;
+};
+int fl_store_rounds(struct fl_store *s, uint64_t job, uint32_t limit,
+                    int (*each)(void *arg, const struct fl_store_round_row *r), void *arg,
+                    struct fl_err *e);
+
+/* Every change that a person made: who, when, what. */
+int fl_store_audit(struct fl_store *s, uint64_t wall_ms, const char *who, const char *what,
+                   struct fl_err *e);
+
+#endif
