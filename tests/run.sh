@@ -1,0 +1,99 @@
+#!/bin/sh
+# Installs what is missing, builds, and runs the tests. The last line is "N passed, N failed".
+#
+#   tests/run.sh            everything quick: under 5 minutes on two cores
+#   tests/run.sh --long     also the long ones: kills at every boundary, power loss, many simulated schedules, fuzzing
+#   tests/run.sh NAME ...   only the tests whose name contains NAME
+#
+# What needs something that is not here (the reference tables, python3-torch) says "skipped" and why.
+set -eu
+root=$(cd "$(dirname "$0")/.." && pwd)
+cd "$root"
+long=0
+names=
+for argument; do
+    case $argument in
+    --long) long=1 ;;
+    -h | --help)
+        sed -n '2,9s/^# \{0,1\}//p' "$0"
+        exit 0
+        ;;
+    *) names="$names $argument" ;;
+    esac
+done
+export TESTS_LONG=$long
+"$root/deploy/install-packages.sh"
+
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+passed=0
+failed=0
+skipped=0
+
+wanted() {
+    [ -n "$names" ] || return 0
+    for name in $names; do
+        case $1 in *"$name"*) return 0 ;; esac
+    done
+    return 1
+}
+
+# run NAME COMMAND...: exit 0 passed, 77 skipped, anything else failed (and its output is shown).
+run() {
+    name=$1
+    shift
+    wanted "$name" || return 0
+    start=$(date +%s)
+    if "$@" >"$log" 2>&1; then
+        passed=$((passed + 1))
+        echo "passed  $name ($(($(date +%s) - start)) s)"
+        grep -i '^skipped' "$log" || true
+    else
+        status=$?
+        if [ $status = 77 ]; then
+            skipped=$((skipped + 1))
+            echo "skipped $name: $(tail -n 1 "$log")"
+        else
+            failed=$((failed + 1))
+            echo "FAILED  $name (exit $status, $(($(date +%s) - start)) s)"
+            tail -n 60 "$log" | sed 's/^/    /'
+        fi
+    fi
+}
+
+# build FOLDER OPTION...: configures once and compiles; a build that fails is a failed test.
+build() {
+    folder=$1
+    shift
+    compiler=gcc
+    [ "$folder" = build ] || compiler=clang
+    [ -f "$folder/build.ninja" ] || CC=$compiler meson setup "$folder" "$@" || return 1
+    nice ninja -C "$folder"
+}
+
+# Every program of a meson suite, one line each.
+suite() {
+    folder=$1
+    label=$2
+    shift 2
+    for name in $(meson test -C "$folder" --list "$@" 2>/dev/null | sed -n 's|^cohort:[a-z]* / ||p; s|^cohort / ||p'); do
+        run "$label $name" meson test -C "$folder" --no-rebuild --print-errorlogs "$name"
+    done
+}
+
+run "lint" tests/lint.sh
+# Both compilers, no warnings: gcc builds what is installed, clang what is tested under the sanitizers.
+run "build gcc" build build -Dwerror=true --buildtype=release
+run "build clang, sanitized" build build-asan -Dwerror=true -Db_sanitize=address,undefined -Db_lundef=false -Dcrash_points=true
+ASAN_OPTIONS=detect_leaks=1:abort_on_error=1
+UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
+export ASAN_OPTIONS UBSAN_OPTIONS
+suite build-asan "sanitized" --suite unit --suite sim --suite golden --suite fuzz --suite io
+run "build thread sanitizer" build build-tsan -Dwerror=true -Db_sanitize=thread -Db_lundef=false
+suite build-tsan "threads" --suite io
+for script in tests/e2e/test_*.sh; do
+    [ -e "$script" ] || continue
+    run "e2e $(basename "$script" .sh | sed 's/^test_//')" "$script"
+done
+echo "$passed passed, $failed failed, $skipped skipped"
+[ $failed = 0 ]
