@@ -106,7 +106,8 @@
     X(800, CTL_CONNECT, "control-connect", "nothing listens on the control socket")                \
     X(801, CTL_PEER, "control-peer", "this user may not use the control socket")                   \
     X(802, CTL_REQUEST, "control-request", "a request that is not understood")                     \
-    X(803, CTL_EXISTS, "exists", "there is one already")
+    X(803, CTL_EXISTS, "exists", "there is one already")                                           \
+    X(804, CTL_LISTEN, "control-listen", "the control socket cannot be made at this path")
 
 enum fl_reason {
 #define FL_REASON_ENUM(number, name, text, meaning) FL_R_##name = number,

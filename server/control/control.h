@@ -1,0 +1,178 @@
+/*
+ * The coordinator's control surface: verbs over the control socket.
+ *
+ * This room knows words, arguments, JSON and who is waiting; the coordinator knows jobs, rounds and
+ * agents. Between them stands `struct fl_control_ops`: what the room asks of the coordinator. Three
+ * kinds of questions, by what they cost:
+ *
+ *   views     answered at once from the loop's memory, through `each` (structs valid during it);
+ *   changes   need a durable write. The op starts it and returns; when it is durable (or refused)
+ *             the coordinator calls fl_control_done with the ticket. It records by->who and
+ *             by->what with fl_store_audit in the same store job as the change;
+ *   queries   need the store. The coordinator answers with fl_control_round_row, _member or
+ *             _model as often as needed, then fl_control_done.
+ *
+ * fl_control_done may be called before the op returns. A ticket whose asker has gone is ignored, so
+ * the coordinator never has to know whether anybody still listens; a change is made all the same.
+ * Everything runs on the loop thread.
+ */
+#ifndef SERVER_CONTROL_CONTROL_H
+#define SERVER_CONTROL_CONTROL_H
+
+#include "common/base/err.h"
+#include "common/base/hash.h"
+#include "common/wire/ids.h"
+#include "server/store/store.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <uv.h>
+
+struct fl_control;
+
+/* ---- what the coordinator shows; strings are borrowed ---- */
+
+struct fl_control_status {
+    const char *state; /* "running", "draining" */
+    uint8_t coordinator[16];
+    uint64_t started_ms; /* wall clock, ms since 1970, as every _ms of this file */
+    const char *address;
+    uint16_t port;
+    uint32_t connections, half_open, connections_max;
+    uint32_t agents_enrolled, agents_connected;
+    size_t pool_bytes;                             /* stated ceiling of the frame buffers */
+    uint64_t state_bytes, state_bytes_max;         /* uploads and checkpoints; max 0 = no limit */
+    const char *certificate_key;                   /* hex, of our own certificate */
+    uint64_t certificate_expires_s, crl_expires_s; /* seconds since 1970; 0 = none */
+    uint64_t updates_committed, updates_refused;   /* since the start */
+    uint64_t bytes_in, bytes_out;
+};
+
+struct fl_control_job {
+    const char *name;
+    const uint8_t *incarnation; /* FL_INCARNATION_SIZE */
+    enum fl_job_state state;
+    const char *why; /* of a pause or failure; "" = none */
+    const char *strategy;
+    const char *unit;       /* "none", "example", "client" */
+    uint64_t round, rounds; /* last published, wanted */
+    uint64_t model_size, update_size;
+    const struct fl_digest *model, *checkpoint;
+    bool round_open; /* a round is running: a pause has not fully taken effect */
+    const char *text;
+    size_t text_size; /* the description that the next round freezes */
+};
+
+/* A round: the running one, or a row of the past (then what only lives in memory is 0). */
+struct fl_control_round {
+    const char *job;
+    uint64_t round;
+    const char
+        *state; /* "fill", "collect", "drain", "finish", "publish", "published", "abandoned" */
+    uint32_t exchange, exchanges, attempt;
+    uint64_t opened_ms, deadline_ms, closed_ms, published_ms; /* 0 = not (yet) */
+    uint32_t wanted, quorum,
+        candidates; /* candidates: connected agents that could be invited now */
+    uint32_t invited, uploading, committed, lost;
+    uint64_t bytes_up, bytes_up_expected, bytes_down;
+    struct fl_digest plan, checkpoint; /* zero = unknown */
+};
+
+struct fl_control_member {
+    const char *agent;
+    const char
+        *state;     /* "invited", "fetching", "training", "uploading", "committed", "lost", ... */
+    int reason;     /* of a loss or refusal; 0 = none */
+    bool closed_in; /* its update is part of the result */
+    uint64_t since_ms;              /* of this state; 0 = unknown */
+    uint64_t bytes, bytes_expected; /* of its upload */
+};
+
+struct fl_control_agent {
+    uint64_t id;
+    const uint8_t *key; /* 32 bytes */
+    const char *name;
+    bool revoked, connected;
+    const char *serial, *address;                          /* "" = unknown */
+    uint64_t connected_ms, seen_ms, certificate_expires_s; /* 0 = unknown */
+    const char *job, *task;                                /* "" = idle */
+    uint64_t bytes_in, bytes_out;
+};
+
+/* ---- what the room asks ---- */
+
+enum fl_control_to {
+    FL_CONTROL_PAUSE,  /* finish the open round, then rest */
+    FL_CONTROL_RESUME, /* also out of "failed" and "draining" */
+    FL_CONTROL_DRAIN,  /* finish the open round, then the job is done */
+    FL_CONTROL_CANCEL  /* now: the open round is dropped */
+};
+
+/* Who wants it, for the record. Valid during the call: copy what is kept. */
+struct fl_control_by {
+    uint64_t ticket;
+    const char *who;  /* "uid 1000 pid 4242" */
+    const char *what; /* "job set demo round.quorum=8" */
+};
+
+struct fl_control_ops {
+    /* views */
+    void (*status)(void *co, struct fl_control_status *ret);
+    void (*jobs)(void *co, void (*each)(void *arg, const struct fl_control_job *j), void *arg);
+    void (*agents)(void *co, void (*each)(void *arg, const struct fl_control_agent *a), void *arg);
+    /* The running round of a job; false = none is open. */
+    bool (*round_now)(void *co, const char *job, struct fl_control_round *ret);
+
+    /* changes. The text has passed no check yet; `file` is for messages. */
+    void (*job_submit)(void *co, const struct fl_control_by *by, const char *file, const char *text,
+                       size_t size);
+    void (*job_state)(void *co, const struct fl_control_by *by, const char *job,
+                      enum fl_control_to to);
+    void (*job_set)(void *co, const struct fl_control_by *by, const char *job, const char *key,
+                    const char *value);
+    void (*agent_enrol)(void *co, const struct fl_control_by *by, const uint8_t key[32],
+                        const char *name);
+    void (*agent_revoke)(void *co, const struct fl_control_by *by, const char *name);
+    /* Certificates, CRL and the live part of the configuration, as SIGHUP does. */
+    void (*reload)(void *co, const struct fl_control_by *by);
+
+    /* queries */
+    void (*round_list)(void *co, uint64_t ticket, const char *job, uint32_t limit);
+    /* One fl_control_round_row, then its members. round 0 = the running one, else the last. */
+    void (*round_show)(void *co, uint64_t ticket, const char *job, uint64_t round);
+    /* newest: the last published; else that of `round` (0 = initial). -FL_R_NO_OBJECT when it is
+     * not kept any more. */
+    void (*model)(void *co, uint64_t ticket, const char *job, bool newest, uint64_t round);
+};
+
+/* ---- answers to changes and queries ---- */
+
+void fl_control_round_row(struct fl_control *c, uint64_t ticket, const struct fl_control_round *r);
+void fl_control_member(struct fl_control *c, uint64_t ticket, const struct fl_control_member *m);
+/* Takes the descriptor: the model is [0, size) of the checkpoint. No fl_control_done after it. */
+void fl_control_model(struct fl_control *c, uint64_t ticket, int fd, uint64_t size, uint64_t round,
+                      const struct fl_digest *model);
+/* status 0, or negative with the text in `e` (may be NULL). For job_submit, `name` is the new job's
+ * name; NULL otherwise. */
+void fl_control_done(struct fl_control *c, uint64_t ticket, int status, const struct fl_err *e,
+                     const char *name);
+
+/* ---- the room itself ---- */
+
+struct fl_control_conf {
+    uv_loop_t *loop;
+    const char *path, *group; /* group may be NULL */
+    const struct fl_control_ops *ops;
+    void *co;
+};
+
+/* Listens (errors of fl_ctl_listen). */
+int fl_control_open(const struct fl_control_conf *conf, struct fl_control **ret, struct fl_err *e);
+/* Waiting calls end with -FL_R_SHUTDOWN. The loop must run once more. NULL is fine. */
+void fl_control_close(struct fl_control *c);
+/* Something that `watch` or `--wait` could be interested in has changed. Cheap: answers are sent at
+ * most every 100 ms. */
+void fl_control_changed(struct fl_control *c);
+
+#endif
