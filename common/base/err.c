@@ -4,7 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static int fail_v(struct fl_err *e, enum fl_reason reason, const char *fmt, va_list ap)
+__attribute__((format(printf, 3, 0))) static int fail_v(struct fl_err *e, enum fl_reason reason,
+                                                        const char *fmt, va_list ap)
 {
     if (e) {
         e->code = -(int)reason;
