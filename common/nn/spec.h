@@ -82,10 +82,10 @@ struct fl_generator_conf {
     uint32_t embedding; /* length of v */
     uint32_t hidden;    /* length of f */
     uint32_t chunk;     /* elements of a chunk (chunked) */
-    bool scaled;        /* false: the published start (uniform 1/sqrt(fan_in) of the generator's own
-                           layers, the same v for        all). true: heads scaled so that generated tensors start
-                           with the standard deviation        1/sqrt(3 fan_in) of the layer they fill, v drawn by
-                           each agent */
+    bool scaled; /* false: the published start (uniform within 1/sqrt(fan_in) of the generator's own
+                    layers, the same v and head at all agents). true: heads scaled so that generated
+                    tensors start with the standard deviation 1/sqrt(3 fan_in) of the layer they
+                    fill, v and head drawn by each agent. See init.c. */
 };
 
 struct fl_tensor {
@@ -103,9 +103,17 @@ struct fl_tensors {
 };
 
 /* Everything about where parameters are. Three flat float vectors:
- *   theta    all tensors of the network, in layer order (weight, bias), whatever their group
+ *   theta    all tensors of the network, in layer order (weight, bias), whatever their group;
+ *            generated ones are a prefix (the body comes before the head)
  *   shared   what travels: shared network tensors in order, then the generator's tensors
- *   private  what stays: private network tensors in order, then the embedding */
+ *   private  what stays: private network tensors in order, then the embedding
+ * Weights are laid out as PyTorch's: [out, in] and [out, in, kernel, kernel]. The generator's
+ * tensors, H = hidden, E = embedding, in this order:
+ *   all        hyper.hidden.weight [H, E], (chunked: hyper.hidden.chunk [H, E]), hyper.hidden.bias
+ * [H] affine     hyper.T.w [H, count of T] for every generated tensor T, then hyper.T.b [count]
+ *   kronecker  hyper.T.w1 [H, d1], all hyper.T.w2 [H, d2], all hyper.T.b1 [d1], all hyper.T.b2
+ * [d2], d1 d2 = count, d1 <= d2 as near to each other as can be chunked    hyper.chunks [chunks,
+ * E], hyper.chunk.w [H, chunk], hyper.chunk.b [chunk] */
 struct fl_layout {
     struct fl_spec spec;
     enum fl_visibility visibility;
@@ -121,7 +129,7 @@ int fl_layout_init(struct fl_layout *layout, const struct fl_spec *spec,
                    enum fl_visibility visibility, const struct fl_generator_conf *generator,
                    struct fl_err *e);
 
-/* Initial values, the same bits on every machine for the same seed. `shared` holds
+/* Initial values, the same for the same seed (init.c says how and how exactly). `shared` holds
  * layout->shared.elements floats, `private_` layout->private_.elements. Published (unscaled)
  * generators take the embedding and head from the job's seed, so that all agents start alike;
  * otherwise from the agent's. */
