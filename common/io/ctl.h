@@ -8,7 +8,8 @@
  *
  * A call that is not answered at once is named by its id across the gap, never by a pointer: when
  * the peer has gone meanwhile, answering says -FL_R_PEER_CLOSED and `gone` was called. All
- * functions are for the loop thread; none of them calls `handle` or `gone` before it returns.
+ * functions are for the loop thread; none of them calls `handle` or `gone` before it returns. The
+ * program ignores SIGPIPE (libuv writes with write(2)).
  *
  * Bounds: FL_CTL_CALLS_MAX connections, a request of FL_CTL_REQUEST_MAX bytes that arrives within
  * FL_CTL_REQUEST_MS, FL_CTL_QUEUE_MAX bytes of answers that a peer may leave unread.
@@ -49,7 +50,8 @@ struct fl_ctl_conf {
     /* 0: was or will be answered. Negative: the call is ended with that reason and call->err.msg.
      */
     int (*handle)(void *arg, struct fl_ctl_call *call);
-    /* The peer hung up (or its queue overflowed) before the end of this call. NULL = do not care.
+    /* The peer hung up before the end of this call, and no answer's return value said so. NULL = do
+     * not care.
      */
     void (*gone)(void *arg, uint64_t call);
     void *arg;

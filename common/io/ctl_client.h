@@ -10,8 +10,8 @@
 
 #include <stdint.h>
 
-/* Sees each part as it arrives (never the end). Return 0 to go on; anything else hangs up and
- * becomes the result of fl_ctl_ask. */
+/* Sees each part as it arrives (never the end). Return 0 to go on; a negative value hangs up
+ * and becomes the result of fl_ctl_ask. */
 typedef int fl_ctl_on_part(void *arg, const struct fl_ctl_answer *part);
 
 /* Connects, asks, hands each part to `on_part` (may be NULL), returns the end's reason: 0, or
