@@ -10,10 +10,16 @@
  * A crash anywhere in between either repeats the very same computation (same seed on same inputs:
  * checked by digests) or sends the very same bytes. Never two different updates for one key. All
  * functions wait for the disk: one thread at a time.
+ *
+ * Entries are appended, never changed, and chained: each holds the digest of the one before and of
+ * its own content. They are stamped with the caller's `wall_ms` (Unix time in milliseconds); the
+ * ledger reads no clock. Errors: -FL_R_LEDGER (damaged, foreign, locked, read-only, of another
+ * agent: the text says which), -FL_R_DISK_FULL, -FL_R_FILE_MODE, -FL_R_NOMEM.
  */
 #ifndef CLIENT_CORE_LEDGER_H
 #define CLIENT_CORE_LEDGER_H
 
+#include "client/core/policy.h"
 #include "common/base/err.h"
 #include "common/base/hash.h"
 #include "common/base/rng.h"
@@ -26,14 +32,9 @@
 
 struct fl_ledger;
 
-/* What the site allows for one data set version, over everything. */
-struct fl_budget {
-    enum fl_unit
-        unit; /* FL_UNIT_NONE: releases without noise are allowed, and no epsilon is claimed */
-    double epsilon, delta;
-};
-
-/* owner: the agent's certificate key; a ledger of another agent is refused (-FL_R_LEDGER). */
+/* Creates the file (mode 0600, folder synced) when there is none. owner: the agent's certificate
+ * key; a ledger of another agent is refused (-FL_R_LEDGER). Checks the database's pages and the
+ * chain. The file stays locked against other processes until it is closed. */
 int fl_ledger_open(const char *path, const uint8_t owner[32], struct fl_ledger **ret,
                    struct fl_err *e);
 void fl_ledger_close(struct fl_ledger *l);
@@ -46,10 +47,11 @@ struct fl_intent_inputs {
  * durable on return. A prepared intent (seed without inputs) is bound to these. Different inputs:
  * -FL_R_INTENT, nothing may be released for this key. */
 int fl_ledger_intent(struct fl_ledger *l, const struct fl_key *key,
-                     const struct fl_intent_inputs *in, struct fl_seed *ret, struct fl_err *e);
+                     const struct fl_intent_inputs *in, uint64_t wall_ms, struct fl_seed *ret,
+                     struct fl_err *e);
 /* For tests that compare runs: seeds laid in before. */
 int fl_ledger_prepare(struct fl_ledger *l, const struct fl_key *key, const struct fl_seed *seed,
-                      struct fl_err *e);
+                      uint64_t wall_ms, struct fl_err *e);
 
 struct fl_release {
     struct fl_key key;
@@ -66,14 +68,16 @@ struct fl_release {
     uint64_t saturated;
 };
 /* May this be spent? Asked before training. -FL_R_BUDGET_SPENT with the epsilon it would reach;
- * -FL_R_POLICY_NOISE when the unit is not the budget's; -FL_R_WITHDRAWN. */
+ * -FL_R_POLICY_NOISE when the unit is not the budget's, or when something else was released of
+ * these data under another unit (then no epsilon of this one can be true any more);
+ * -FL_R_WITHDRAWN. A budget of unit `none` allows everything. */
 int fl_ledger_allows(struct fl_ledger *l, const struct fl_budget *budget, const char *job,
                      enum fl_unit unit, const struct fl_event *event, const struct fl_digest *data,
                      struct fl_err *e);
 /* The debit: durable on return. Checks the budget again. The same release twice is fine; another
  * digest for the key is -FL_R_LEDGER. */
 int fl_ledger_debit(struct fl_ledger *l, const struct fl_budget *budget, const struct fl_release *r,
-                    struct fl_err *e);
+                    uint64_t wall_ms, struct fl_err *e);
 /* What was released under this key: 1 found, 0 not. After a restart: offer these bytes again
  * instead of training. */
 int fl_ledger_find(struct fl_ledger *l, const struct fl_key *key, struct fl_release *ret,
@@ -81,19 +85,30 @@ int fl_ledger_find(struct fl_ledger *l, const struct fl_key *key, struct fl_rele
 /* The private state of the newest release of this incarnation: 1 found, 0 none yet. */
 int fl_ledger_private(struct fl_ledger *l, const uint8_t incarnation[FL_INCARNATION_SIZE],
                       struct fl_digest *ret, uint64_t *ret_round, struct fl_err *e);
-/* The coordinator acknowledged it: the outbox bytes may go. */
-int fl_ledger_acknowledged(struct fl_ledger *l, const struct fl_key *key, struct fl_err *e);
+/* The coordinator acknowledged it: the outbox bytes may go, and the seed is erased. Twice is fine;
+ * what was never debited is -FL_R_LEDGER. */
+int fl_ledger_acknowledged(struct fl_ledger *l, const struct fl_key *key, uint64_t wall_ms,
+                           struct fl_err *e);
 
-int fl_ledger_withdraw(struct fl_ledger *l, const char *job, bool withdrawn,
-                       struct fl_err *e); /* job "*" = all */
+/* job "*" = all. A job is withdrawn while the last word on it or the last word on "*" is. */
+int fl_ledger_withdraw(struct fl_ledger *l, const char *job, bool withdrawn, uint64_t wall_ms,
+                       struct fl_err *e);
 int fl_ledger_withdrawn(struct fl_ledger *l, const char *job, bool *ret, struct fl_err *e);
 
 int fl_ledger_each(struct fl_ledger *l,
                    int (*each)(void *arg, const struct fl_release *r, uint64_t wall_ms,
                                bool acknowledged),
                    void *arg, struct fl_err *e);
-/* Epsilon spent so far on a data set version at this delta, under this unit. */
+/* Epsilon spent so far on a data set version at this delta, under this unit. Infinity when anything
+ * was released of it under another unit. */
 int fl_ledger_spent(struct fl_ledger *l, const struct fl_digest *data, enum fl_unit unit,
                     double delta, double *ret_epsilon, enum fl_bound *ret_bound, struct fl_err *e);
+/* Recomputes the chain from its first entry: -FL_R_LEDGER with the number of the entry that does
+ * not fit. */
+int fl_ledger_verify(struct fl_ledger *l, struct fl_err *e);
+/* How many entries there are and the digest of the last one (zero when empty): what a coordinator
+ * can echo, so that a ledger restored from an old copy is noticed. */
+int fl_ledger_head(struct fl_ledger *l, uint64_t *ret_entries, struct fl_digest *ret_digest,
+                   struct fl_err *e);
 
 #endif
