@@ -58,4 +58,8 @@ struct fl_data_source {
 int fl_dataset_load(const struct fl_data_source *source, struct fl_dataset *ret, struct fl_err *e);
 void fl_dataset_fini(struct fl_dataset *d);
 
+/* "1x28x28, 10 classes, digest 3f2a...; train 80: 2 2 18 ...; test 240: ..." in one line of at most
+ * `size` bytes: counts of each class. Stays at the site. */
+void fl_dataset_describe(const struct fl_dataset *d, char *ret, size_t size);
+
 #endif

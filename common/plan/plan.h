@@ -105,20 +105,37 @@ struct fl_plan {
     struct fl_digest digest; /* of the text */
 };
 
-/* Parses and checks `text` (size <= FL_PLAN_TEXT_MAX, not terminated). `file` is for messages:
- * "job.yaml:12: ...". Errors: FL_R_CONF_*, FL_R_PLAN_*. The struct is large: keep it on the heap.
- */
+/* Parses and checks `text` (size <= FL_PLAN_TEXT_MAX, not terminated), which may be hostile. `file`
+ * is for messages: "job.yaml:12:3: ...". A plan with a privacy unit but no noise multiplier yet is
+ * accepted (see fl_plan_resolved). Errors: FL_R_CONF_*, FL_R_PLAN_*, FL_R_LIMIT. The struct is
+ * large: keep it on the heap. */
 int fl_plan_parse(struct fl_plan *ret, const char *file, const char *text, size_t size,
                   struct fl_err *e);
 
-/* A new text with `key` (dotted, "round.deadline") set to `value` in the trailing set: mapping,
- * replacing an earlier one. The result parses, or nothing is returned. *ret_text is freed by
- * fl_free. */
+/* A new text with `key` (dotted, "round.deadline") set to `value` (YAML on one line) in the
+ * trailing set: mapping, replacing an earlier one. The result parses, or nothing is returned.
+ * *ret_text is terminated and freed by fl_free. fl_plan_set is for running jobs and refuses keys
+ * that are fixed at submission (-FL_R_CONF_CONFLICT); fl_plan_override takes any key, before
+ * submission. */
 int fl_plan_set(const char *text, size_t size, const char *key, const char *value, char **ret_text,
                 size_t *ret_size, struct fl_err *e);
+int fl_plan_override(const char *text, size_t size, const char *key, const char *value,
+                     char **ret_text, size_t *ret_size, struct fl_err *e);
+
+/* True when the next round can take another value of this key. */
+bool fl_plan_key_is_free(const char *key);
+
+/* False while a plan with a unit has no noise multiplier: nothing may be released under it. */
+bool fl_plan_resolved(const struct fl_plan *plan);
+
+/* At submission: the text with privacy.noise_multiplier computed from epsilon and delta (unit
+ * client: `rounds` releases with q = 1; unit example: rounds * steps events at sampling_rate) and
+ * written by fl_plan_override; a copy when there is nothing to resolve. Errors of fl_plan_parse,
+ * and -FL_R_ACCOUNTING. */
+int fl_plan_resolve(const char *text, size_t size, char **ret_text, size_t *ret_size,
+                    struct fl_err *e);
 
 /* Bytes of one update: ceil(shared.elements * bits / 8). */
 size_t fl_plan_update_size(const struct fl_plan *plan);
-/* Steps of local training in one round at a site (example: `steps`). */
 
 #endif
