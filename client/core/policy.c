@@ -96,7 +96,7 @@ static int judge_privacy(const struct fl_policy_job *job, const struct fl_plan *
     if (b->unit != FL_UNIT_NONE && asked->unit != b->unit) {
         return fl_fail(e, FL_R_POLICY_NOISE,
                        "job %s has privacy unit `%s`; this site requires `%s`", plan->name,
-                       fl_policy_unit_name(asked->unit), fl_unit_name(b->unit));
+                       fl_policy_unit_name(asked->unit), fl_policy_unit_name(b->unit));
     }
     if (job->min_noise_multiplier > 0 &&
         (asked->unit == FL_UNIT_NONE || !(asked->noise_multiplier >= job->min_noise_multiplier))) {
