@@ -70,7 +70,8 @@ struct fl_control_round {
     uint64_t round;
     const char
         *state; /* "fill", "collect", "drain", "finish", "publish", "published", "abandoned" */
-    uint32_t exchange, exchanges, attempt;
+    uint32_t exchange, exchanges;
+    uint32_t attempt;                                         /* 0 = the first */
     uint64_t opened_ms, deadline_ms, closed_ms, published_ms; /* 0 = not (yet) */
     uint32_t wanted, quorum,
         candidates; /* candidates: connected agents that could be invited now */
@@ -120,6 +121,7 @@ struct fl_control_ops {
     /* views */
     void (*status)(void *co, struct fl_control_status *ret);
     void (*jobs)(void *co, void (*each)(void *arg, const struct fl_control_job *j), void *arg);
+    /* By rising id. */
     void (*agents)(void *co, void (*each)(void *arg, const struct fl_control_agent *a), void *arg);
     /* The running round of a job; false = none is open. */
     bool (*round_now)(void *co, const char *job, struct fl_control_round *ret);

@@ -2,11 +2,10 @@
 #include "common/base/mem.h"
 #include "common/io/ctl.h"
 #include "common/io/ctl_client.h"
+#include "tests/lib/asker.h"
 #include "tests/lib/check_main.h"
 
-#include <pthread.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -90,75 +89,6 @@ static void daemon_stop(struct daemon *d)
     ck_assert_int_eq(uv_loop_close(&d->loop), 0);
 }
 
-/* ---- a client in a thread ---- */
-
-struct asker {
-    pthread_t thread;
-    struct fl_ctl_request request;
-    uint64_t timeout_ms;
-    int status;
-    atomic_bool over;
-    struct fl_err e;
-    char json[256];
-    uint64_t bytes;
-    uint8_t sum; /* xor of all data, to see that it is the right data */
-    int hang_up_after;
-};
-
-static int on_part(void *arg, const struct fl_ctl_answer *part)
-{
-    struct asker *a = arg;
-
-    if (part->kind == FL_CTL_JSON) {
-        snprintf(a->json, sizeof a->json, "%s", part->text);
-    }
-    for (size_t i = 0; i < part->size; i++) {
-        a->sum ^= part->data[i];
-    }
-    a->bytes += part->size;
-    return a->hang_up_after && --a->hang_up_after == 0 ? -FL_R_CANCELLED : 0;
-}
-
-static void *ask_thread(void *arg)
-{
-    struct asker *a = arg;
-
-    a->status = fl_ctl_ask(path, &a->request, a->timeout_ms, on_part, a, &a->e);
-    a->over = true;
-    return NULL;
-}
-
-static void ask_start(struct asker *a, const char *verb)
-{
-    a->request.verb = verb;
-    ck_assert_int_eq(pthread_create(&a->thread, NULL, ask_thread, a), 0);
-}
-
-static void tick(uv_timer_t *t)
-{
-    (void)t;
-}
-
-/* Runs the loop until the condition holds; the timer only wakes it up to look. */
-#define RUN_UNTIL(d, condition)                                                                    \
-    do {                                                                                           \
-        uv_timer_t timer_;                                                                         \
-        uv_timer_init(&(d)->loop, &timer_);                                                        \
-        uv_timer_start(&timer_, tick, 2, 2);                                                       \
-        while (!(condition)) {                                                                     \
-            uv_run(&(d)->loop, UV_RUN_ONCE);                                                       \
-        }                                                                                          \
-        uv_close((uv_handle_t *)&timer_, NULL);                                                    \
-        uv_run(&(d)->loop, UV_RUN_NOWAIT);                                                         \
-    } while (0)
-
-static void ask(struct daemon *d, struct asker *a, const char *verb)
-{
-    ask_start(a, verb);
-    RUN_UNTIL(d, a->over);
-    pthread_join(a->thread, NULL);
-}
-
 static int raw_connect(void)
 {
     struct sockaddr_un to = {.sun_family = AF_UNIX};
@@ -178,7 +108,7 @@ static int raw_ask(struct daemon *d, const void *bytes, size_t size)
     int fd = raw_connect();
 
     ck_assert_int_eq(send(fd, bytes, size, MSG_NOSIGNAL), (ssize_t)size);
-    RUN_UNTIL(d, (n = recv(fd, back + got, sizeof back - got, MSG_DONTWAIT)) >= 0);
+    RUN_UNTIL(&d->loop, (n = recv(fd, back + got, sizeof back - got, MSG_DONTWAIT)) >= 0);
     got = (size_t)n;
     close(fd);
     if (got <= FL_CTL_HEAD) {
@@ -204,14 +134,14 @@ START_TEST(test_answers_parts_and_end)
                                   .body_size = 2}};
 
     daemon_start(&d);
-    ask(&d, &a, "echo");
+    ask(&d.loop, path, &a, "echo");
     ck_assert_int_eq(a.status, 0);
-    ck_assert_str_eq(a.json, "{\"a\":1}");
+    ck_assert_str_eq(a.json, "{\"a\":1}\n");
     ck_assert_uint_eq(a.bytes, 2);
     ck_assert_uint_eq(a.sum, 'a' ^ 'b');
 
     struct asker b = {0};
-    ask(&d, &b, "nonsense");
+    ask(&d.loop, path, &b, "nonsense");
     ck_assert_int_eq(b.status, -FL_R_CTL_REQUEST);
     ck_assert_str_eq(b.e.msg, "no verb 'nonsense'");
     daemon_stop(&d);
@@ -225,16 +155,16 @@ START_TEST(test_answers_later)
     struct asker a = {0};
 
     daemon_start(&d);
-    ask_start(&a, "hold");
-    RUN_UNTIL(&d, d.held);
+    ask_start(path, &a, "hold");
+    RUN_UNTIL(&d.loop, d.held);
     ck_assert_int_eq(fl_ctl_json(d.ctl, d.held, "[]"), 0);
     ck_assert_int_eq(fl_ctl_end(d.ctl, d.held, -FL_R_JOB_STATE, "not now"), 0);
     ck_assert_int_eq(fl_ctl_end(d.ctl, d.held, 0, NULL), -FL_R_PEER_CLOSED);
-    RUN_UNTIL(&d, a.over);
+    RUN_UNTIL(&d.loop, a.over);
     pthread_join(a.thread, NULL);
     ck_assert_int_eq(a.status, -FL_R_JOB_STATE);
     ck_assert_str_eq(a.e.msg, "not now");
-    ck_assert_str_eq(a.json, "[]");
+    ck_assert_str_eq(a.json, "[]\n");
     ck_assert_uint_eq(d.last_gone, 0);
     daemon_stop(&d);
 }
@@ -246,9 +176,9 @@ START_TEST(test_asker_goes_away)
     struct asker a = {.timeout_ms = 30};
 
     daemon_start(&d);
-    ask(&d, &a, "hold");
+    ask(&d.loop, path, &a, "hold");
     ck_assert_int_eq(a.status, -FL_R_TIMEOUT);
-    RUN_UNTIL(&d, d.last_gone);
+    RUN_UNTIL(&d.loop, d.last_gone);
     ck_assert_uint_eq(d.last_gone, d.held);
     ck_assert_int_eq(fl_ctl_json(d.ctl, d.held, "{}"), -FL_R_PEER_CLOSED);
     daemon_stop(&d);
@@ -261,8 +191,8 @@ START_TEST(test_stopping_daemon_tells)
     struct asker a = {0};
 
     daemon_start(&d);
-    ask_start(&a, "hold");
-    RUN_UNTIL(&d, d.held);
+    ask_start(path, &a, "hold");
+    RUN_UNTIL(&d.loop, d.held);
     daemon_stop(&d);
     pthread_join(a.thread, NULL);
     ck_assert_int_eq(a.status, -FL_R_SHUTDOWN);
@@ -291,17 +221,17 @@ START_TEST(test_sends_a_file_at_the_speed_of_the_peer)
 
     daemon_start(&d);
     write_file(&d, 3000001, &sum);
-    ask(&d, &a, "file");
+    ask(&d.loop, path, &a, "file");
     ck_assert_int_eq(a.status, 0);
     ck_assert_uint_eq(a.bytes, 3000000);
     ck_assert_uint_eq(a.sum, sum);
 
-    ask(&d, &cut, "file");
+    ask(&d.loop, path, &cut, "file");
     ck_assert_int_eq(cut.status, -FL_R_CANCELLED);
-    RUN_UNTIL(&d, d.last_gone);
+    RUN_UNTIL(&d.loop, d.last_gone);
 
     d.file_size += 10; /* more than there is */
-    ask(&d, &shorter, "file");
+    ask(&d.loop, path, &shorter, "file");
     ck_assert_int_eq(shorter.status, -FL_R_STORE_IO);
     daemon_stop(&d);
 }
@@ -319,7 +249,7 @@ START_TEST(test_peer_that_does_not_read_is_dropped)
     int fd = raw_connect();
     ck_assert_int_eq(send(fd, frame, size, 0), (ssize_t)size);
     fl_free(frame);
-    RUN_UNTIL(&d, d.status != 0);
+    RUN_UNTIL(&d.loop, d.status != 0);
     ck_assert_int_eq(d.status, -FL_R_LIMIT);
     ck_assert_uint_eq(d.last_gone, 0);
     close(fd);
@@ -354,9 +284,9 @@ START_TEST(test_bad_requests_are_refused)
     ck_assert_int_eq(fl_ctl_pack_request(&q, &frame, &size, NULL), 0);
     int fd = raw_connect();
     ck_assert_int_eq(send(fd, frame, size, 0), (ssize_t)size);
-    RUN_UNTIL(&d, d.held);
+    RUN_UNTIL(&d.loop, d.held);
     ck_assert_int_eq(send(fd, frame, size, 0), (ssize_t)size);
-    RUN_UNTIL(&d, d.last_gone);
+    RUN_UNTIL(&d.loop, d.last_gone);
     fl_free(frame);
     close(fd);
     daemon_stop(&d);
@@ -391,7 +321,7 @@ START_TEST(test_connections_are_bounded)
         fds[i] = raw_connect();
         uv_run(&d.loop, UV_RUN_NOWAIT);
     }
-    ask(&d, &a, "hold");
+    ask(&d.loop, path, &a, "hold");
     ck_assert_int_eq(a.status, -FL_R_BUSY);
     for (int i = 0; i < FL_CTL_CALLS_MAX; i++) {
         close(fds[i]);
@@ -466,7 +396,7 @@ START_TEST(test_strangers_are_refused)
         int r = setgid(65534) || setuid(65534) ? 1 : fl_ctl_ask(path, q, 5000, NULL, NULL, &e);
         _exit(write(report[1], &r, sizeof r) == sizeof r ? 0 : 1);
     }
-    RUN_UNTIL(&d, waitpid(child, &status, WNOHANG) == child);
+    RUN_UNTIL(&d.loop, waitpid(child, &status, WNOHANG) == child);
     ck_assert_int_eq(read(report[0], &reason, sizeof reason), sizeof reason);
     ck_assert_int_eq(reason, -FL_R_CTL_PEER);
     ck_assert_int_eq(d.calls, 0);
