@@ -1,5 +1,6 @@
 #include "common/base/rng.h"
 
+#include <endian.h>
 #include <errno.h>
 #include <math.h>
 #include <sodium.h>
@@ -58,30 +59,42 @@ void fl_rng_fini(struct fl_rng *r)
     sodium_memzero(r, sizeof *r);
 }
 
-static void refill(struct fl_rng *r)
+/* Writes `size` bytes of the stream, whole buffers' worth, and moves on; the block counter must not
+ * wrap inside. */
+static void blocks(struct fl_rng *r, uint8_t *to, size_t size)
 {
     uint8_t nonce[crypto_stream_chacha20_ietf_NONCEBYTES] = {0};
     for (int i = 0; i < 8; i++) {
         nonce[i] = (uint8_t)(r->nonce >> (8 * i));
     }
-    memset(r->buf, 0, sizeof r->buf);
-    crypto_stream_chacha20_ietf_xor_ic(r->buf, r->buf, sizeof r->buf, nonce, r->block,
-                                       r->key.bytes);
-    r->block += sizeof r->buf / 64;
+    memset(to, 0, size);
+    crypto_stream_chacha20_ietf_xor_ic(to, to, size, nonce, r->block, r->key.bytes);
+    r->block += (uint32_t)(size / 64);
     if (r->block == 0) {
         r->nonce += (uint64_t)1 << 32;
     }
-    r->at = 0;
 }
 
 void fl_rng_bytes(struct fl_rng *r, void *ret, size_t size)
 {
     uint8_t *to = ret;
     while (size) {
-        if (r->at == sizeof r->buf) {
-            refill(r);
-        }
         size_t n = sizeof r->buf - r->at;
+        if (n == 0 && size >= sizeof r->buf) {
+            /* Straight to where it is wanted, up to the end of this nonce. */
+            uint64_t left = (((uint64_t)1 << 32) - r->block) * 64;
+            n = size - size % sizeof r->buf;
+            n = n < left ? n : (size_t)left;
+            blocks(r, to, n);
+            to += n;
+            size -= n;
+            continue;
+        }
+        if (n == 0) {
+            blocks(r, r->buf, sizeof r->buf);
+            r->at = 0;
+            n = sizeof r->buf;
+        }
         if (n > size) {
             n = size;
         }
@@ -89,6 +102,14 @@ void fl_rng_bytes(struct fl_rng *r, void *ret, size_t size)
         r->at += (uint32_t)n;
         to += n;
         size -= n;
+    }
+}
+
+void fl_rng_words(struct fl_rng *r, uint64_t *ret, size_t count)
+{
+    fl_rng_bytes(r, ret, count * sizeof *ret);
+    for (size_t i = 0; i < count; i++) {
+        ret[i] = le64toh(ret[i]);
     }
 }
 

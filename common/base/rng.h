@@ -42,6 +42,8 @@ void fl_rng_fini(struct fl_rng *r); /* wipes */
 
 void fl_rng_bytes(struct fl_rng *r, void *ret, size_t size);
 uint64_t fl_rng_u64(struct fl_rng *r);
+/* As `count` calls of fl_rng_u64, in bulk. */
+void fl_rng_words(struct fl_rng *r, uint64_t *ret, size_t count);
 /* Uniform in [0, bound), exactly; bound > 0. */
 uint64_t fl_rng_below(struct fl_rng *r, uint64_t bound);
 /* Uniform in [0, 1) with 53 bits. */
