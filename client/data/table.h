@@ -1,0 +1,53 @@
+/*
+ * What the readers have in common. A file of examples is read twice: `scan` checks its format and
+ * keeps one class (and client) number a row; the partition chooses rows; `read` streams the file
+ * again and keeps only these. So an agent holds its own examples, whatever the size of the file.
+ */
+#ifndef CLIENT_DATA_TABLE_H
+#define CLIENT_DATA_TABLE_H
+
+#include "common/base/err.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    FL_TABLE_CLASSES_MAX = 100000,
+    FL_TABLE_FEATURES_MAX = 1 << 26, /* of one example */
+};
+
+struct fl_table {
+    uint32_t count;
+    uint32_t shape[3];
+    int32_t *y;       /* class of each row */
+    uint32_t *client; /* NULL, or client number of each row */
+};
+
+/* The features of row `row` of a file are wanted at `to`. */
+struct fl_pick {
+    uint32_t row;
+    float *to;
+};
+
+/* Features of one example: at most FL_TABLE_FEATURES_MAX. */
+size_t fl_table_features(const struct fl_table *t);
+void fl_table_fini(struct fl_table *t);
+
+/* IDX (unsigned bytes): images of rank 2 [n, features], 3 [n, h, w] or 4 [n, c, h, w], labels of
+ * rank 1; gzip too. `clients` ("" = none) has one byte a row. Values become x / 255. Reading checks
+ * the whole file, picked or not. */
+int fl_idx_scan(const char *images, const char *labels, const char *clients, struct fl_table *ret,
+                struct fl_err *e);
+int fl_idx_read(const char *images, const struct fl_table *t, const struct fl_pick *picks,
+                size_t count, struct fl_err *e);
+
+/* CSV (RFC 4180, UTF-8, first row names the columns): `target` holds class numbers, `column` ("" =
+ * none) client numbers, all others are features in their order. */
+int fl_csv_scan(const char *path, const char *target, const char *column, struct fl_table *ret,
+                struct fl_err *e);
+int fl_csv_read(const char *path, const char *target, const char *column, const struct fl_table *t,
+                const struct fl_pick *picks, size_t count, struct fl_err *e);
+
+/* Picks must be sorted by row; the same row may be wanted several times. */
+
+#endif
