@@ -1,0 +1,68 @@
+/*
+ * The configuration of cohort-agent: one YAML file for a process with one or many agents. What
+ * every key means: deploy/docs/AGENT.md; an example: deploy/examples/agent.yaml.
+ *
+ * `defaults:` is laid under every entry of `agents:`, and an entry with `count: N` stands for N
+ * agents: in its texts {n} is the agent's number 1..N, {nn} and {nnn} the same with leading zeros.
+ * Relative paths are relative to the folder of the file.
+ */
+#ifndef CLIENT_CONFIG_H
+#define CLIENT_CONFIG_H
+
+#include "client/core/policy.h"
+#include "client/data/dataset.h"
+#include "common/base/err.h"
+#include "common/base/log.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum {
+    FL_CONFIG_PATH_MAX = 512,
+    FL_CONFIG_NAME_MAX = 64,
+    FL_CONFIG_AGENTS_MAX = 1000,
+};
+
+struct fl_config_agent {
+    char name[FL_CONFIG_NAME_MAX]; /* of its folder, in logs and reports */
+    char certificate[FL_CONFIG_PATH_MAX], key[FL_CONFIG_PATH_MAX];
+    struct fl_data_source data;
+    struct fl_policy *policy;        /* jobs, and the budget of each */
+    uint16_t window_from, window_to; /* minutes of the local day; equal = always */
+    uint32_t declared_examples;      /* the public weight of this site; 0 = 1 */
+};
+
+struct fl_config {
+    char state[FL_CONFIG_PATH_MAX];
+    char socket[FL_CONFIG_PATH_MAX];
+    char group[FL_CONFIG_NAME_MAX]; /* that may use the socket; "" = only the same user and root */
+    struct {
+        char host[256], name[256]; /* name: what its certificate must say; default host */
+        uint32_t port;
+        char ca[FL_CONFIG_PATH_MAX], crl[FL_CONFIG_PATH_MAX];
+        unsigned suites; /* enum fl_tls_order */
+    } coordinator;
+    struct {
+        unsigned level, format; /* enum fl_log_level, fl_log_format */
+    } log;
+    uint64_t heartbeat_ms;
+    uint32_t threads; /* trainings at a time; 0 = cores */
+    uint64_t drain_ms, patience_ms;
+    struct {
+        uint64_t min_ms, max_ms;
+    } backoff;
+    struct {
+        uint64_t model, cache, data; /* bytes: of one model; of one agent's cache; of loaded data */
+    } limits;
+    uint32_t agent_count;
+    struct fl_config_agent *agents;
+};
+
+/* Errors name file, line, column and key: FL_R_CONF_*. fl_config_free accepts NULL. */
+int fl_config_load(const char *path, struct fl_config **ret, struct fl_err *e);
+void fl_config_free(struct fl_config *c);
+
+/* "22:00-06:00"; false when it is not one. */
+bool fl_config_window(const char *text, uint16_t *ret_from, uint16_t *ret_to);
+
+#endif
