@@ -123,15 +123,11 @@ int fl_store_jobs(struct fl_store *s, int (*each)(void *arg, const struct fl_sto
                   void *arg, struct fl_err *e);
 
 /* ---- one round ---- */
-/* Freezes the plan of a round, when it opens: above every earlier round of the job, and only when
- * none is open (-FL_R_JOB_STATE). Opening the open round again with the same content is fine. */
+/* Freezes the plan of the round after the last published one, when it opens (-FL_R_JOB_STATE for
+ * any other). `plan` is the digest of the text; `base` of the model it starts from. */
 int fl_store_round_open(struct fl_store *s, uint64_t job, uint64_t round, const char *text,
                         size_t size, const struct fl_digest *plan, const struct fl_digest *base,
                         struct fl_err *e);
-/* Gives the open round up for good: its number is spent, its upload bytes go, digests stay so that
- * late offers get a true answer. */
-int fl_store_round_abandon(struct fl_store *s, uint64_t job, uint64_t round, struct fl_err *e);
-
 struct fl_store_update {
     uint64_t job, round, agent;
     uint32_t exchange;
@@ -223,7 +219,6 @@ int fl_store_round_load(struct fl_store *s, uint64_t job, struct fl_store_round 
 struct fl_store_round_row {
     uint64_t round, opened_ms, closed_ms, published_ms; /* 0 = not yet; closed_ms: last exchange */
     uint32_t invited, committed;                        /* in all exchanges together */
-    bool abandoned;
     struct fl_digest plan, checkpoint;
 };
 int fl_store_rounds(struct fl_store *s, uint64_t job, uint32_t limit,

@@ -1,0 +1,38 @@
+/* What the files of the store share; nobody else includes this. */
+#ifndef SERVER_STORE_INTERNAL_H
+#define SERVER_STORE_INTERNAL_H
+
+#include "server/store/db.h"
+#include "server/store/files.h"
+#include "server/store/store.h"
+
+struct fl_store {
+    char dir[FL_STORE_NAME_MAX];
+    int lock;
+    struct fl_store_quota quota;
+    struct fl_db db;
+    struct fl_files files;
+};
+
+/* Facts about one round: 1 found, 0 no such round, negative error. */
+struct fl_round_facts {
+    struct fl_digest plan, base, checkpoint;
+    uint32_t closed;
+    bool published;
+};
+int fl_round_facts(struct fl_store *s, uint64_t job, uint64_t round, struct fl_round_facts *ret,
+                   struct fl_err *e);
+
+/* -FL_R_NO_JOB when there is none. */
+struct fl_job_facts {
+    uint8_t incarnation[FL_INCARNATION_SIZE];
+    enum fl_job_state state;
+    uint64_t round;
+    struct fl_digest checkpoint, model;
+    uint64_t model_size;
+};
+int fl_job_facts(struct fl_store *s, uint64_t job, struct fl_job_facts *ret, struct fl_err *e);
+
+uint64_t fl_store_wall_ms(void);
+
+#endif
