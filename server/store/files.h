@@ -15,7 +15,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { FL_FILE_CHECKPOINT = UINT32_MAX, FL_FILES_ENSURED = 16 };
+enum { FL_FILES_ENSURED = 16 };
+#define FL_FILE_CHECKPOINT UINT32_MAX
 
 /* One upload of an agent, or (exchange = FL_FILE_CHECKPOINT, agent = 0) one checkpoint. */
 struct fl_file_key {

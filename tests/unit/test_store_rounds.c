@@ -1,0 +1,318 @@
+#include "tests/lib/store_fixture.h"
+
+#include <stdarg.h>
+
+static bool exists(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+static bool exists(const char *fmt, ...)
+{
+    char path[512];
+    va_list ap;
+
+    va_start(ap, fmt);
+    int n = snprintf(path, sizeof path, "%s/", dir);
+    vsnprintf(path + n, sizeof path - (size_t)n, fmt, ap);
+    va_end(ap);
+    return access(path, F_OK) == 0;
+}
+
+static int count_any(void *arg, uint64_t agent, bool closed_in)
+{
+    uint64_t *n = arg;
+    n[0]++;
+    n[1] += closed_in;
+    n[2] += agent;
+    return 0;
+}
+
+static int get_job(void *arg, const struct fl_store_job *j)
+{
+    struct fl_store_job *ret = arg;
+    *ret = *j;
+    ret->text = NULL;
+    return 0;
+}
+
+static int get_update(void *arg, const struct fl_store_update *u)
+{
+    struct fl_store_update *ret = arg;
+    ret[u->agent - 1] = *u;
+    return 0;
+}
+
+static int get_row(void *arg, const struct fl_store_round_row *r)
+{
+    struct fl_store_round_row *ret = arg;
+    ret[r->round - 1] = *r;
+    return 0;
+}
+
+static int stop_at_once(void *arg, uint64_t agent, bool closed_in)
+{
+    (void)arg;
+    (void)agent;
+    (void)closed_in;
+    return 42;
+}
+
+START_TEST(test_a_round_opens_in_order_and_survives)
+{
+    struct fl_digest plan = digest_of("plan"), base = digest_of("mod"), no = digest_of("no");
+    struct fl_store_round round;
+
+    start();
+    open_round(1); /* again, the same */
+    ck_assert_int_eq(fl_store_round_open(store, 1, 1, "plan", 4, &plan, &no, &err),
+                     -FL_R_STORE_MISMATCH);
+    ck_assert_int_eq(fl_store_round_open(store, 1, 1, "plaN", 4, &plan, &base, &err),
+                     -FL_R_STORE_MISMATCH);
+    ck_assert_int_eq(fl_store_round_open(store, 1, 2, "plan", 4, &plan, &base, &err),
+                     -FL_R_JOB_STATE);
+    ck_assert_int_eq(fl_store_round_open(store, 7, 1, "plan", 4, &plan, &base, &err), -FL_R_NO_JOB);
+    reopen();
+    ck_assert_int_eq(fl_store_round_load(store, 1, &round, &err), 1);
+    ck_assert_uint_eq(round.round, 1);
+    ck_assert_uint_eq(round.closed, 0);
+    ck_assert_str_eq(round.text, "plan");
+    ck_assert(fl_digest_equal(&round.base, &base) && fl_digest_equal(&round.plan, &plan));
+    fl_free(round.text);
+    ck_assert_int_eq(fl_store_round_load(store, 2, &round, &err), 0);
+    gone();
+}
+END_TEST
+
+START_TEST(test_a_commit_answers_each_update_for_itself)
+{
+    struct fl_store_update u[6];
+    int status[6];
+    struct fl_digest there;
+
+    start();
+    for (int i = 0; i < 6; i++) {
+        u[i] = update_of(1, 1, "aaaa");
+    }
+    upload(&u[0], "aaaa", true);
+    u[1] = update_of(1, 2, "bbbb");
+    upload(&u[1], "bbbb", true);
+    u[2] = update_of(1, 3, "cccc"); /* not uploaded */
+    u[3] = update_of(1, 1, "dddd"); /* another one of agent 1 */
+    u[4] = update_of(1, 9, "eeee"); /* nobody */
+    u[5].round = 3;
+    ck_ok(fl_store_commit(store, u, 6, status, &err));
+    ck_assert_int_eq(status[0], 0);
+    ck_assert_int_eq(status[1], 0);
+    ck_assert_int_eq(status[2], -FL_R_STORE_MISMATCH);
+    ck_assert_int_eq(status[3], -FL_R_UPDATE_CONFLICT);
+    ck_assert_int_eq(status[4], -FL_R_NOT_ENROLLED);
+    ck_assert_int_eq(status[5], -FL_R_NO_ROUND);
+    reopen();
+    ck_assert_int_eq(commit_one(&u[0]), 0); /* again */
+    ck_assert_int_eq(fl_store_update_find(store, 1, 1, 0, 2, &there, &err), 1);
+    ck_assert(fl_digest_equal(&there, &u[1].digest));
+    ck_assert_int_eq(fl_store_update_find(store, 1, 1, 0, 3, &there, &err), 0);
+    struct fl_store_update got[3] = {0};
+    ck_ok(fl_store_updates(store, 1, 1, 0, get_update, got, &err));
+    ck_assert_uint_eq(got[1].size, 4);
+    ck_assert_uint_eq(got[2].agent, 0);
+    ck_assert_uint_eq(fl_store_bytes(store), 7 + 4 + 4);
+    gone();
+}
+END_TEST
+
+START_TEST(test_an_agent_has_one_upload_and_a_committed_one_stays)
+{
+    struct fl_store_update a, b;
+    char folder[FL_STORE_PATH_MAX], name[FL_STORE_NAME_MAX], path[FL_STORE_PATH_MAX];
+
+    start();
+    a = update_of(1, 1, "aaaa");
+    b = update_of(1, 1, "bbbbbb");
+    upload(&a, "aaaa", true);
+    ck_ok(fl_store_upload_path(store, &a, path, &err));
+    ck_assert_int_eq(access(path, F_OK), 0);
+    ck_ok(fl_store_upload_place(store, &b, folder, name, &err));
+    ck_assert_int_ne(access(path, F_OK), 0); /* the first one is gone */
+    ck_assert_uint_eq(fl_store_bytes(store), 7 + 6);
+    upload(&b, "bbbbbb", true);
+    ck_assert_int_eq(commit_one(&b), 0);
+    ck_assert_int_eq(fl_store_upload_place(store, &a, folder, name, &err), -FL_R_UPDATE_CONFLICT);
+    ck_ok(fl_store_upload_drop(store, &b, &err)); /* committed: stays */
+    ck_ok(fl_store_upload_path(store, &b, path, &err));
+    ck_assert_int_eq(access(path, F_OK), 0);
+    a = update_of(1, 2, "cc");
+    upload(&a, "cc", true);
+    ck_ok(fl_store_upload_drop(store, &a, &err));
+    ck_ok(fl_store_upload_path(store, &a, path, &err));
+    ck_assert_int_ne(access(path, F_OK), 0);
+    ck_assert_uint_eq(fl_store_bytes(store), 7 + 6);
+    gone();
+}
+END_TEST
+
+START_TEST(test_a_closed_exchange_is_final)
+{
+    uint64_t both[] = {1, 2}, one[] = {1}, wrong[] = {2, 1}, more[] = {1, 3}, n[3] = {0};
+    uint64_t invited[] = {1, 2, 3};
+    struct fl_store_update late;
+    char folder[FL_STORE_PATH_MAX], name[FL_STORE_NAME_MAX];
+
+    start();
+    ck_ok(fl_store_members_add(store, 1, 1, 0, invited, 3, &err));
+    ck_ok(fl_store_members_add(store, 1, 1, 0, invited, 2, &err));
+    accept_update(1, 1, "aaaa");
+    accept_update(1, 2, "bbbb");
+    late = update_of(1, 3, "cccc");
+    upload(&late, "cccc", true);
+    ck_assert_int_eq(fl_store_close_exchange(store, 1, 1, 0, wrong, 2, 5, &err),
+                     -FL_R_STORE_MISMATCH);
+    ck_assert_int_eq(fl_store_close_exchange(store, 1, 1, 0, more, 2, 5, &err),
+                     -FL_R_STORE_MISMATCH);
+    ck_assert_int_eq(fl_store_close_exchange(store, 1, 1, 1, one, 1, 5, &err),
+                     -FL_R_STORE_MISMATCH);
+    ck_ok(fl_store_close_exchange(store, 1, 1, 0, both, 2, 5, &err));
+    ck_ok(fl_store_close_exchange(store, 1, 1, 0, both, 2, 6, &err));
+    ck_assert_int_eq(fl_store_close_exchange(store, 1, 1, 0, one, 1, 5, &err),
+                     -FL_R_STORE_MISMATCH);
+    ck_assert_int_eq(commit_one(&late), -FL_R_ROUND_OVER);
+    ck_assert_int_eq(fl_store_upload_place(store, &late, folder, name, &err), -FL_R_ROUND_OVER);
+    ck_ok(fl_store_members(store, 1, 1, 0, count_any, n, &err));
+    ck_assert_uint_eq(n[0], 3);
+    ck_assert_uint_eq(n[1], 2);
+    ck_assert_uint_eq(n[2], 6);
+    ck_assert_int_eq(fl_store_members(store, 1, 1, 0, stop_at_once, NULL, &err), 42);
+    /* The next exchange takes uploads of the same agents. */
+    struct fl_store_update second = update_of(1, 1, "xxxx");
+    second.exchange = 1;
+    upload(&second, "xxxx", true);
+    ck_assert_int_eq(commit_one(&second), 0);
+    ck_ok(fl_store_close_exchange(store, 1, 1, 1, one, 1, 7, &err));
+    reopen();
+    struct fl_store_round round;
+    ck_assert_int_eq(fl_store_round_load(store, 1, &round, &err), 1);
+    ck_assert_uint_eq(round.closed, 2);
+    fl_free(round.text);
+    gone();
+}
+END_TEST
+
+START_TEST(test_publishing_moves_the_job_and_forgets_what_is_not_needed)
+{
+    uint64_t one[] = {1};
+    char path[FL_STORE_PATH_MAX];
+    struct fl_digest d, no = digest_of("no");
+    struct fl_store_job job = {0};
+    struct fl_store_round_row rows[4] = {0};
+
+    start();
+    d = write_model(1, "model 1");
+    ck_assert_int_eq(fl_store_publish(store, 1, 1, &d, &no, 3, 1, &err), -FL_R_STORE_MISMATCH);
+    for (uint64_t round = 1; round <= 4; round++) {
+        open_round(round);
+        accept_update(round, 1, "aaaa");
+        publish(round, one, 1, 2);
+        ck_assert(!exists("spool/01020300000000000000000000000000/%d-0", (int)round));
+    }
+    ck_ok(fl_store_jobs(store, get_job, &job, &err));
+    ck_assert_uint_eq(job.round, 4);
+    d = digest_of("model 4");
+    ck_assert(fl_digest_equal(&job.checkpoint, &d));
+    ck_ok(fl_store_publish(store, 1, 4, &d, &no, 3, 1, &err)); /* again: nothing happens */
+    ck_assert_int_eq(fl_store_publish(store, 1, 4, &no, &no, 3, 1, &err), -FL_R_STORE_MISMATCH);
+    /* Two checkpoints are kept, digests for late offers of two rounds, and all rows. */
+    for (uint64_t round = 0; round <= 4; round++) {
+        char text[16];
+        snprintf(text, sizeof text, "model %d", (int)round);
+        d = digest_of(text);
+        fl_store_checkpoint_path(store, inc, round, &d, path);
+        ck_assert_int_eq(access(path, F_OK) == 0, round >= 3);
+        ck_assert_int_eq(fl_store_update_find(store, 1, round, 0, 1, &d, &err), round >= 3);
+    }
+    ck_ok(fl_store_rounds(store, 1, 10, get_row, rows, &err));
+    ck_assert_uint_eq(rows[0].committed, 1);
+    ck_assert_uint_eq(rows[3].invited, 1);
+    ck_assert_uint_eq(rows[1].closed_ms, 5);
+    ck_assert_uint_ne(rows[1].published_ms, 0);
+    ck_assert_uint_eq(fl_store_bytes(store), 14);
+    reopen();
+    ck_assert_uint_eq(fl_store_bytes(store), 14);
+    gone();
+}
+END_TEST
+
+START_TEST(test_quota_is_set_aside_when_an_upload_begins)
+{
+    struct fl_store_quota small = {.state_bytes = 20, .keep_models = 2};
+    struct fl_store_update a, b, c;
+    char folder[FL_STORE_PATH_MAX], name[FL_STORE_NAME_MAX];
+    struct fl_piece piece = {"0123456789", 10};
+    struct fl_digest d;
+
+    start(); /* 7 bytes of model */
+    fl_store_close(store);
+    ck_ok(try_open(&small));
+    a = update_of(1, 1, "aaaaaaaa");
+    b = update_of(1, 2, "bbbbbbbb");
+    c = update_of(1, 2, "cccc");
+    ck_ok(fl_store_upload_place(store, &a, folder, name, &err));
+    ck_assert_int_eq(fl_store_upload_place(store, &b, folder, name, &err), -FL_R_QUOTA);
+    ck_assert_msg(strstr(err.msg, "20"), "%s", err.msg);
+    ck_assert_int_eq(fl_store_checkpoint_write(store, inc, 1, &piece, 1, &d, &err), -FL_R_QUOTA);
+    ck_ok(fl_store_upload_place(store, &c, folder, name, &err));
+    ck_assert_int_eq(fl_store_room(store, 2, &err), -FL_R_QUOTA);
+    ck_ok(fl_store_room(store, 1, &err));
+    ck_ok(fl_store_upload_drop(store, &a, &err));
+    ck_assert_int_eq(fl_store_upload_place(store, &b, folder, name, &err), 0);
+    gone();
+}
+END_TEST
+
+START_TEST(test_the_sweep_keeps_what_is_named_or_resumable)
+{
+    struct fl_store_update a, b, c;
+    char pa[FL_STORE_PATH_MAX], pb[FL_STORE_PATH_MAX], pc[FL_STORE_PATH_MAX], path[600];
+    struct fl_digest d;
+
+    start();
+    accept_update(1, 1, "aaaa");
+    a = update_of(1, 1, "aaaa");
+    b = update_of(1, 2, "bbbbbbbb");
+    c = update_of(1, 3, "cccc");
+    upload(&b, "bbbbbbbb", false); /* half of it */
+    upload(&c, "cccc", true);      /* sealed, never committed */
+    d = write_model(1, "model 1"); /* never published */
+    fl_store_upload_path(store, &a, pa, &err);
+    fl_store_upload_path(store, &b, pb, &err);
+    fl_store_upload_path(store, &c, pc, &err);
+    strncat(pb, ".part", sizeof pb - strlen(pb) - 1);
+    static const char *const junk[] = {"spool/junk", "models/junk", "models/.new"};
+    for (size_t i = 0; i < FL_COUNT(junk); i++) {
+        snprintf(path, sizeof path, "%s/%s", dir, junk[i]);
+        ck_assert_int_eq(close(open(path, O_CREAT | O_WRONLY, 0600)), 0);
+    }
+    snprintf(path, sizeof path, "%s/spool/ffffffffffffffffffffffffffffffff", dir);
+    ck_assert_int_eq(mkdir(path, 0700), 0);
+    snprintf(path, sizeof path, "%s/models/link", dir);
+    ck_assert_int_eq(symlink("/etc", path), 0);
+    reopen();
+    ck_assert_int_eq(access(pa, F_OK), 0);
+    ck_assert_int_eq(access(pb, F_OK), 0);
+    ck_assert_int_ne(access(pc, F_OK), 0);
+    fl_store_checkpoint_path(store, inc, 1, &d, path);
+    ck_assert_int_ne(access(path, F_OK), 0);
+    ck_assert(!exists("spool/junk") && !exists("models/junk") && !exists("models/.new"));
+    ck_assert(!exists("spool/ffffffffffffffffffffffffffffffff"));
+    ck_assert_int_eq(access("/etc/passwd", F_OK), 0);
+    ck_assert_uint_eq(fl_store_bytes(store), 7 + 4 + 4);
+    /* The half upload goes on where it was, and counts whole. */
+    upload(&b, "bbbbbbbb", true);
+    ck_assert_int_eq(commit_one(&b), 0);
+    ck_assert_uint_eq(fl_store_bytes(store), 7 + 4 + 8);
+    gone();
+}
+END_TEST
+
+TESTS_MAIN("store rounds", test_a_round_opens_in_order_and_survives,
+           test_a_commit_answers_each_update_for_itself,
+           test_an_agent_has_one_upload_and_a_committed_one_stays, test_a_closed_exchange_is_final,
+           test_publishing_moves_the_job_and_forgets_what_is_not_needed,
+           test_quota_is_set_aside_when_an_upload_begins,
+           test_the_sweep_keeps_what_is_named_or_resumable)
