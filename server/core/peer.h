@@ -25,11 +25,11 @@
 #include <stdint.h>
 
 enum {
-    FL_PEER_JOBS_MAX = 64,     /* names in one Ask */
-    FL_PEER_OBJECTS_MAX = 4,   /* digests this agent may fetch: of its task and of the one before */
-    FL_PEER_RATE_BURST = 64,   /* messages (not chunks) at once, ... */
-    FL_PEER_RATE_MS = 50,      /* ... and then one each so many ms */
-    FL_PEER_BEHIND_MAX = 1024, /* rounds back that an offer may name before it is a plain mistake */
+    FL_PEER_JOBS_MAX = 64, /* names in one Ask */
+    FL_PEER_OBJECTS_MAX =
+        32, /* digests this agent may fetch: of its tasks and of finals; the newest */
+    FL_PEER_RATE_BURST = 64, /* messages (not chunks) at once, ... */
+    FL_PEER_RATE_MS = 50,    /* ... and then one each so many ms */
 };
 
 enum fl_peer_state {
@@ -85,6 +85,8 @@ int fl_peer_hello(struct fl_peer *p, uint32_t min_version, uint32_t max_version,
 /* What the shell sent. Task: its key and the two objects it names become fetchable. */
 void fl_peer_sent_task(struct fl_peer *p, const struct fl_key *key, const struct fl_digest *plan,
                        const struct fl_digest *base);
+/* A Rest's final models: each digest it names becomes fetchable, the oldest ones no longer. */
+void fl_peer_sent_object(struct fl_peer *p, const struct fl_digest *object);
 /* Ack or Over for this key: idle again when it was the task's. True when it was. */
 bool fl_peer_sent_end(struct fl_peer *p, const struct fl_key *key);
 /* Rest: no longer asking. */

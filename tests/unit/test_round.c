@@ -1,0 +1,679 @@
+#include "common/base/mem.h"
+#include "server/core/candidates.h"
+#include "server/core/round.h"
+#include "tests/lib/check_main.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+/* A round that is told things and whose answers are written down as words. */
+struct desk {
+    struct fl_round *r;
+    struct fl_round_todo todo;
+    uint64_t now;
+    uint64_t round;
+    char said[4096];
+};
+
+static const char *const words[] = {
+    [FL_ROUND_DO_OPEN] = "OPEN",       [FL_ROUND_DO_ENLIST] = "ENLIST",
+    [FL_ROUND_DO_INVITE] = "INVITE",   [FL_ROUND_DO_RECEIVE] = "RECEIVE",
+    [FL_ROUND_DO_RECORD] = "RECORD",   [FL_ROUND_DO_ACK] = "ACK",
+    [FL_ROUND_DO_FOLD] = "FOLD",       [FL_ROUND_DO_REFOLD] = "REFOLD",
+    [FL_ROUND_DO_CLOSE] = "CLOSE",     [FL_ROUND_DO_FINISH] = "FINISH",
+    [FL_ROUND_DO_PUBLISH] = "PUBLISH", [FL_ROUND_DO_DROP] = "DROP",
+    [FL_ROUND_DO_REFUSE] = "REFUSE",   [FL_ROUND_DO_RETRY] = "RETRY",
+    [FL_ROUND_DO_PAUSED] = "PAUSED",   [FL_ROUND_DO_DONE] = "DONE",
+};
+
+static void note(struct desk *d, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static void note(struct desk *d, const char *fmt, ...)
+{
+    size_t used = strlen(d->said);
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(d->said + used, sizeof d->said - used, fmt, ap);
+    va_end(ap);
+}
+
+static void write_down(struct desk *d)
+{
+    for (uint32_t i = 0; i < d->todo.count; i++) {
+        const struct fl_round_item *it = &d->todo.item[i];
+        note(d, "%s%s", d->said[0] ? " " : "", words[it->type]);
+        if (it->agent) {
+            note(d, " %d", (int)it->agent);
+        }
+        if (it->type == FL_ROUND_DO_CLOSE) {
+            for (uint32_t k = 0; k < it->count; k++) {
+                note(d, "%c%d", k ? ',' : ' ', (int)it->members[k]);
+            }
+        }
+        if (it->reason) {
+            note(d, " (%s)", fl_reason_name(it->reason));
+        }
+        note(d, ";");
+    }
+}
+
+static int tell(struct desk *d, struct fl_round_event ev)
+{
+    int status;
+    d->said[0] = 0;
+    ev.now_ms = d->now;
+    if (ev.round == 0) {
+        ev.round = d->round;
+    }
+    status = fl_round_step(d->r, &ev, &d->todo);
+    if (status != 0) {
+        return status;
+    }
+    write_down(d);
+    while (d->todo.more) {
+        struct fl_round_event tick = {.now_ms = d->now, .type = FL_ROUND_EV_TICK};
+        ck_assert_int_eq(fl_round_step(d->r, &tick, &d->todo), 0);
+        write_down(d);
+    }
+    return 0;
+}
+
+static struct fl_digest digest(uint64_t agent)
+{
+    struct fl_digest d;
+    fl_digest_of(&agent, sizeof agent, &d);
+    return d;
+}
+
+#define TELL(d, text, ...)                                                                         \
+    do {                                                                                           \
+        ck_assert_int_eq(tell(d, (struct fl_round_event){.type = FL_ROUND_EV_##__VA_ARGS__}), 0);  \
+        ck_assert_str_eq((d)->said, text);                                                         \
+    } while (0)
+#define BY(n)     .agent = (n), .digest = digest(n), .size = 100, .weight = 1
+#define STATUS(n) .status = -FL_R_##n
+
+static struct fl_round_rules rules(uint32_t members, uint32_t quorum, uint32_t over)
+{
+    return (struct fl_round_rules){
+        .rounds = 2,
+        .job_seed = 7,
+        .attempts = 2,
+        .exchange_count = 1,
+        .exchange = {{.name = "update",
+                      .members = members,
+                      .quorum = quorum,
+                      .over_select = over,
+                      .deadline_ms = 1000,
+                      .fill_ms = 100}},
+    };
+}
+
+static void start(struct desk *d, const struct fl_round_rules *rules)
+{
+    struct fl_err e = {0};
+    struct fl_round_setup setup = {.candidates_max = 100, .now_ms = 1, .rules = rules};
+    *d = (struct desk){.now = 1, .round = 1};
+    ck_assert_msg(fl_round_new(&setup, &d->r, &e) == 0, "%s", e.msg);
+    TELL(d, "", TICK);
+}
+
+/* From nothing to both members at work. */
+static void both_at_work(struct desk *d)
+{
+    TELL(d, "", AVAILABLE, BY(1));
+    TELL(d, "OPEN;", AVAILABLE, BY(2));
+    TELL(d, "ENLIST 1; ENLIST 2;", OPENED);
+    TELL(d, "INVITE 1;", ENLISTED, BY(1));
+    TELL(d, "INVITE 2;", ENLISTED, BY(2));
+    TELL(d, "", ACCEPTED, BY(1));
+    TELL(d, "", ACCEPTED, BY(2));
+}
+
+START_TEST(test_a_round_from_asking_to_publishing)
+{
+    struct desk d;
+    struct fl_round_rules two = rules(2, 2, 0);
+
+    start(&d, &two);
+    both_at_work(&d);
+    TELL(&d, "RECEIVE 2;", OFFERED, BY(2));
+    TELL(&d, "RECORD 2;", SPOOLED, BY(2));
+    TELL(&d, "ACK 2; FOLD 2;", COMMITTED, BY(2));
+    TELL(&d, "RECEIVE 1;", OFFERED, BY(1));
+    TELL(&d, "", FOLDED, BY(2));
+    TELL(&d, "RECORD 1;", SPOOLED, BY(1));
+    TELL(&d, "ACK 1; FOLD 1; CLOSE 1,2;", COMMITTED, BY(1));
+    TELL(&d, "", CLOSED);
+    TELL(&d, "FINISH;", FOLDED, BY(1));
+    TELL(&d, "PUBLISH;", FINISHED);
+    TELL(&d, "", PUBLISHED);
+    /* The second and last round needs new asking. */
+    d.round = 2;
+    both_at_work(&d);
+    fl_round_free(d.r);
+}
+END_TEST
+
+START_TEST(test_job_ends_after_its_last_round)
+{
+    struct desk d;
+    struct fl_round_rules one = rules(1, 1, 0);
+
+    one.rounds = 1;
+    start(&d, &one);
+    TELL(&d, "OPEN;", AVAILABLE, BY(5));
+    TELL(&d, "ENLIST 5;", OPENED);
+    TELL(&d, "INVITE 5;", ENLISTED, BY(5));
+    TELL(&d, "", ACCEPTED, BY(5));
+    TELL(&d, "RECEIVE 5;", OFFERED, BY(5));
+    TELL(&d, "RECORD 5;", SPOOLED, BY(5));
+    TELL(&d, "ACK 5; FOLD 5; CLOSE 5;", COMMITTED, BY(5));
+    TELL(&d, "", FOLDED, BY(5));
+    TELL(&d, "FINISH;", CLOSED);
+    TELL(&d, "PUBLISH;", FINISHED);
+    TELL(&d, "DONE;", PUBLISHED);
+    TELL(&d, "", AVAILABLE, BY(5));
+    fl_round_free(d.r);
+}
+END_TEST
+
+START_TEST(test_quorum_at_the_deadline_and_the_rest_is_told)
+{
+    struct desk d;
+    struct fl_round_rules three = rules(2, 1, 1);
+    struct fl_round_view v;
+
+    start(&d, &three);
+    TELL(&d, "", AVAILABLE, BY(1));
+    ck_assert_uint_eq(fl_round_deadline(d.r), 101); /* fill time */
+    TELL(&d, "", AVAILABLE, BY(2));
+    d.now = 101;
+    TELL(&d, "OPEN;", TICK);
+    TELL(&d, "ENLIST 1; ENLIST 2;", OPENED);
+    TELL(&d, "INVITE 1;", ENLISTED, BY(1));
+    TELL(&d, "INVITE 2;", ENLISTED, BY(2));
+    TELL(&d, "ENLIST 3;", AVAILABLE, BY(3)); /* over-selection is still open */
+    TELL(&d, "INVITE 3;", ENLISTED, BY(3));
+    TELL(&d, "", ACCEPTED, BY(1));
+    TELL(&d, "RECEIVE 1;", OFFERED, BY(1));
+    TELL(&d, "RECORD 1;", SPOOLED, BY(1));
+    TELL(&d, "ACK 1; FOLD 1;", COMMITTED, BY(1));
+    TELL(&d, "", FOLDED, BY(1));
+    TELL(&d, "RECEIVE 2;", OFFERED, BY(2));
+    fl_round_view(d.r, &v);
+    ck_assert_str_eq(v.unblock,
+                     "1 of 2 updates are committed; it closes with 1 more, or in 1 s, as "
+                     "the quorum of 1 is there");
+    d.now = fl_round_deadline(d.r);
+    ck_assert_uint_eq(d.now, 1101);
+    TELL(&d, "CLOSE 1;", TICK);
+    TELL(&d, "", SPOOLED, BY(2)); /* too late to be recorded */
+    TELL(&d, "DROP 2 (round-over); DROP 3 (round-over); FINISH;", CLOSED);
+    TELL(&d, "DROP 2 (round-over);", OFFERED, BY(2));
+    TELL(&d, "ACK 1;", OFFERED, BY(1));
+    TELL(&d, "DROP 9 (round-over);", OFFERED, BY(9));
+    fl_round_free(d.r);
+}
+END_TEST
+
+START_TEST(test_draining_waits_for_records_in_flight)
+{
+    struct desk d;
+    struct fl_round_rules two = rules(2, 1, 0);
+
+    start(&d, &two);
+    both_at_work(&d);
+    TELL(&d, "RECEIVE 1;", OFFERED, BY(1));
+    TELL(&d, "RECEIVE 2;", OFFERED, BY(2));
+    TELL(&d, "RECORD 1;", SPOOLED, BY(1));
+    TELL(&d, "RECORD 2;", SPOOLED, BY(2));
+    TELL(&d, "ACK 1; FOLD 1;", COMMITTED, BY(1));
+    d.now = 5000;
+    TELL(&d, "", TICK);
+    TELL(&d, "ACK 2; FOLD 2; CLOSE 1,2;", COMMITTED, BY(2));
+    fl_round_free(d.r);
+}
+END_TEST
+
+START_TEST(test_too_few_is_retried_and_then_pauses)
+{
+    struct desk d;
+    struct fl_round_rules two = rules(2, 2, 0);
+
+    start(&d, &two);
+    both_at_work(&d);
+    TELL(&d, "RECEIVE 1;", OFFERED, BY(1));
+    TELL(&d, "RECORD 1;", SPOOLED, BY(1));
+    TELL(&d, "ACK 1; FOLD 1;", COMMITTED, BY(1));
+    TELL(&d, "", AVAILABLE, BY(3)); /* nobody is missing yet */
+    TELL(&d, "", LEFT, BY(2));      /* it accepted: its slot is kept */
+    d.now = 1001;
+    TELL(&d, "ENLIST 3; RETRY (too-few-updates);", TICK);
+    TELL(&d, "INVITE 3;", ENLISTED, BY(3));
+    TELL(&d, "", LEFT, BY(3)); /* it never accepted: a free slot */
+    TELL(&d, "INVITE 3;", AVAILABLE, BY(3));
+    d.now = 2001;
+    TELL(&d, "PAUSED (too-few-updates);", TICK);
+    ck_assert_uint_eq(fl_round_deadline(d.r), FL_ROUND_NEVER);
+    /* What comes meanwhile is kept, what was committed is there still. */
+    TELL(&d, "RECEIVE 2;", OFFERED, BY(2));
+    TELL(&d, "RECORD 2;", SPOOLED, BY(2));
+    TELL(&d, "ACK 2; FOLD 2;", COMMITTED, BY(2));
+    TELL(&d, "CLOSE 1,2;", RESUME);
+    fl_round_free(d.r);
+}
+END_TEST
+
+START_TEST(test_declined_slot_goes_to_another)
+{
+    struct desk d;
+    struct fl_round_rules one = rules(1, 1, 0);
+
+    start(&d, &one);
+    TELL(&d, "OPEN;", AVAILABLE, BY(1));
+    TELL(&d, "ENLIST 1;", OPENED);
+    TELL(&d, "INVITE 1;", ENLISTED, BY(1));
+    TELL(&d, "", AVAILABLE, BY(2));
+    TELL(&d, "ENLIST 2;", DECLINED, BY(1), STATUS(BUDGET_SPENT));
+    TELL(&d, "INVITE 2;", ENLISTED, BY(2));
+    TELL(&d, "", DECLINED, BY(2), STATUS(WINDOW));
+    TELL(&d, "", AVAILABLE, BY(1)); /* not again within this attempt */
+    d.now = 1001;
+    TELL(&d, "INVITE 1; RETRY (too-few-updates);", TICK);
+    fl_round_free(d.r);
+}
+END_TEST
+
+START_TEST(test_offers_that_do_not_fit)
+{
+    struct desk d;
+    struct fl_round_rules two = rules(2, 2, 0);
+    struct fl_digest other = digest(77);
+
+    start(&d, &two);
+    TELL(&d, "REFUSE 1 (no-such-round);", OFFERED, BY(1));
+    both_at_work(&d);
+    TELL(&d, "DROP 3 (not-a-member);", OFFERED, BY(3));
+    TELL(&d, "", OFFERED, BY(1), .round = 9);
+    TELL(&d, "RECEIVE 1;", OFFERED, BY(1));
+    TELL(&d, "REFUSE 1 (update-conflict);", OFFERED, .agent = 1, .digest = other, .size = 100);
+    TELL(&d, "", SPOOLED, .agent = 1, .digest = other);
+    TELL(&d, "REFUSE 1 (update-digest);", SPOOLED, BY(1), STATUS(UPDATE_DIGEST));
+    TELL(&d, "RECEIVE 1;", OFFERED, BY(1));
+    TELL(&d, "RECORD 1;", SPOOLED, BY(1));
+    TELL(&d, "", OFFERED, BY(1)); /* the Ack is on its way */
+    TELL(&d, "ACK 1; FOLD 1;", COMMITTED, BY(1));
+    TELL(&d, "ACK 1;", OFFERED, BY(1));
+    TELL(&d, "REFUSE 1 (update-conflict);", OFFERED, .agent = 1, .digest = other, .size = 100);
+    TELL(&d, "RECEIVE 2;", OFFERED, BY(2));
+    TELL(&d, "DROP 2 (update-range);", SPOOLED, BY(2), STATUS(UPDATE_RANGE));
+    TELL(&d, "DROP 2 (update-range);", OFFERED, BY(2));
+    fl_round_free(d.r);
+}
+END_TEST
+
+START_TEST(test_failures_of_the_store_pause_and_resume_repeats)
+{
+    struct desk d;
+    struct fl_round_rules one = rules(1, 1, 0);
+
+    one.rounds = 1;
+    start(&d, &one);
+    TELL(&d, "OPEN;", AVAILABLE, BY(1));
+    TELL(&d, "PAUSED (disk-full);", OPENED, STATUS(DISK_FULL));
+    TELL(&d, "OPEN;", RESUME);
+    TELL(&d, "ENLIST 1;", OPENED);
+    TELL(&d, "PAUSED (disk-full);", ENLISTED, BY(1), STATUS(DISK_FULL));
+    TELL(&d, "ENLIST 1;", RESUME);
+    TELL(&d, "INVITE 1;", ENLISTED, BY(1));
+    TELL(&d, "", ACCEPTED, BY(1));
+    TELL(&d, "RECEIVE 1;", OFFERED, BY(1));
+    TELL(&d, "RECORD 1;", SPOOLED, BY(1));
+    TELL(&d, "PAUSED (disk-full);", COMMITTED, BY(1), STATUS(DISK_FULL));
+    TELL(&d, "RECORD 1;", RESUME);
+    TELL(&d, "ACK 1; FOLD 1; CLOSE 1;", COMMITTED, BY(1));
+    TELL(&d, "PAUSED (store-io);", CLOSED, STATUS(STORE_IO));
+    TELL(&d, "CLOSE 1;", RESUME);
+    TELL(&d, "", CLOSED);
+    TELL(&d, "PAUSED (store-mismatch);", FOLDED, BY(1), STATUS(STORE_MISMATCH));
+    TELL(&d, "REFOLD; FOLD 1;", RESUME);
+    TELL(&d, "FINISH;", FOLDED, BY(1));
+    TELL(&d, "PAUSED (not-finite);", FINISHED, STATUS(NOT_FINITE));
+    TELL(&d, "FINISH;", RESUME);
+    TELL(&d, "PUBLISH;", FINISHED);
+    TELL(&d, "PAUSED (disk-full);", PUBLISHED, STATUS(DISK_FULL));
+    TELL(&d, "PUBLISH;", RESUME);
+    TELL(&d, "DONE;", PUBLISHED);
+    fl_round_free(d.r);
+}
+END_TEST
+
+START_TEST(test_pause_drain_and_cancel)
+{
+    struct desk d;
+    struct fl_round_rules two = rules(2, 2, 0);
+
+    start(&d, &two);
+    TELL(&d, "", AVAILABLE, BY(1));
+    TELL(&d, "PAUSED;", PAUSE);
+    TELL(&d, "", PAUSE);
+    TELL(&d, "", AVAILABLE, BY(2));
+    TELL(&d, "OPEN;", RESUME);
+    TELL(&d, "ENLIST 1; ENLIST 2;", OPENED);
+    TELL(&d, "PAUSED;", PAUSE);
+    TELL(&d, "", ENLISTED, BY(1));
+    TELL(&d, "", ENLISTED, BY(2));
+    TELL(&d, "INVITE 1; INVITE 2;", RESUME);
+    TELL(&d, "", ACCEPTED, BY(1));
+    TELL(&d, "", DRAIN);
+    TELL(&d, "RECEIVE 1;", OFFERED, BY(1));
+    TELL(&d, "DROP 1 (cancelled); DROP 2 (cancelled); DONE (cancelled);", CANCEL);
+    TELL(&d, "", SPOOLED, BY(1));
+    fl_round_free(d.r);
+
+    struct fl_round_rules one = rules(1, 1, 0);
+    start(&d, &one);
+    TELL(&d, "PAUSED;", DRAIN); /* nothing has begun */
+    TELL(&d, "", RESUME);
+    TELL(&d, "OPEN;", AVAILABLE, BY(1));
+    TELL(&d, "", DRAIN);
+    TELL(&d, "ENLIST 1;", OPENED);
+    TELL(&d, "INVITE 1;", ENLISTED, BY(1));
+    TELL(&d, "RECEIVE 1;", OFFERED, BY(1));
+    TELL(&d, "RECORD 1;", SPOOLED, BY(1));
+    TELL(&d, "ACK 1; FOLD 1; CLOSE 1;", COMMITTED, BY(1));
+    TELL(&d, "", FOLDED, BY(1));
+    TELL(&d, "FINISH;", CLOSED);
+    TELL(&d, "PUBLISH;", FINISHED);
+    TELL(&d, "PAUSED;", PUBLISHED);
+    fl_round_free(d.r);
+}
+END_TEST
+
+START_TEST(test_revoked_agents_are_out)
+{
+    struct desk d;
+    struct fl_round_rules two = rules(2, 2, 0);
+
+    start(&d, &two);
+    both_at_work(&d);
+    TELL(&d, "", AVAILABLE, BY(3));
+    TELL(&d, "DROP 1 (agent-revoked); ENLIST 3;", REVOKED, BY(1));
+    TELL(&d, "DROP 1 (agent-revoked);", OFFERED, BY(1));
+    fl_round_free(d.r);
+}
+END_TEST
+
+START_TEST(test_restart_goes_on_from_what_the_store_remembers)
+{
+    struct desk d;
+    struct fl_round_rules two = rules(2, 2, 0);
+
+    start(&d, &two);
+    TELL(&d, "", OPENED);
+    TELL(&d, "", ENLISTED, BY(1));
+    TELL(&d, "", ENLISTED, BY(2));
+    TELL(&d, "ACK 2; FOLD 2;", COMMITTED, BY(2));
+    TELL(&d, "", TICK);
+    TELL(&d, "", AVAILABLE, BY(3)); /* both slots are taken */
+    TELL(&d, "ACK 2;", OFFERED, BY(2));
+    TELL(&d, "INVITE 1;", AVAILABLE, BY(1)); /* it lost its work: the same task again */
+    TELL(&d, "RECEIVE 1;", OFFERED, BY(1));
+    TELL(&d, "RECORD 1;", SPOOLED, BY(1));
+    TELL(&d, "ACK 1; FOLD 1; CLOSE 1,2;", COMMITTED, BY(1));
+    fl_round_free(d.r);
+
+    /* Closed already: nobody is awaited. */
+    start(&d, &two);
+    TELL(&d, "", OPENED);
+    TELL(&d, "", ENLISTED, BY(1));
+    TELL(&d, "", ENLISTED, BY(2));
+    TELL(&d, "ACK 1; FOLD 1;", COMMITTED, BY(1));
+    TELL(&d, "ACK 2; FOLD 2; CLOSE 1,2;", COMMITTED, BY(2));
+    TELL(&d, "", CLOSED);
+    TELL(&d, "", FOLDED, BY(1));
+    TELL(&d, "FINISH;", FOLDED, BY(2));
+    fl_round_free(d.r);
+
+    /* A store that remembers what never happened. */
+    start(&d, &two);
+    ck_assert_int_eq(tell(&d, (struct fl_round_event){.type = FL_ROUND_EV_CLOSED}),
+                     -FL_R_STORE_MISMATCH);
+    ck_assert_int_eq(tell(&d, (struct fl_round_event){.type = FL_ROUND_EV_COMMITTED, BY(1)}),
+                     -FL_R_STORE_MISMATCH);
+    ck_assert_int_eq(tell(&d, (struct fl_round_event){.type = FL_ROUND_EV_PUBLISHED}),
+                     -FL_R_INTERNAL);
+    fl_round_free(d.r);
+}
+END_TEST
+
+START_TEST(test_rules_of_the_next_round)
+{
+    struct desk d;
+    struct fl_round_rules two = rules(2, 2, 0), one = rules(1, 1, 0), wrong = rules(2, 3, 0);
+    struct fl_err e;
+
+    start(&d, &two);
+    ck_assert_int_eq(fl_round_set_rules(d.r, &wrong, &e), -FL_R_CONF_CONFLICT);
+    fl_mem_fail_at(2);
+    ck_assert_int_eq(fl_round_set_rules(d.r, &one, &e), -FL_R_NOMEM);
+    fl_mem_fail_at(0);
+    TELL(&d, "", AVAILABLE, BY(1));
+    ck_assert_int_eq(fl_round_set_rules(d.r, &one, &e), 0);
+    TELL(&d, "OPEN;", TICK);
+    ck_assert_int_eq(fl_round_set_rules(d.r, &two, &e), 0); /* for round 2 */
+    TELL(&d, "ENLIST 1;", OPENED);
+    TELL(&d, "INVITE 1;", ENLISTED, BY(1));
+    TELL(&d, "RECEIVE 1;", OFFERED, BY(1));
+    TELL(&d, "RECORD 1;", SPOOLED, BY(1));
+    TELL(&d, "ACK 1; FOLD 1; CLOSE 1;", COMMITTED, BY(1));
+    TELL(&d, "", FOLDED, BY(1));
+    TELL(&d, "FINISH;", CLOSED);
+    TELL(&d, "PUBLISH;", FINISHED);
+    TELL(&d, "", PUBLISHED);
+    d.round = 2;
+    both_at_work(&d);
+    fl_round_free(d.r);
+}
+END_TEST
+
+START_TEST(test_second_exchange_with_the_same_cohort)
+{
+    struct desk d;
+    struct fl_round_rules r = rules(2, 2, 0);
+
+    r.exchange_count = 2;
+    r.exchange[1] = r.exchange[0];
+    r.exchange[1].same_cohort = true;
+    start(&d, &r);
+    both_at_work(&d);
+    TELL(&d, "RECEIVE 1;", OFFERED, BY(1));
+    TELL(&d, "RECORD 1;", SPOOLED, BY(1));
+    TELL(&d, "RECEIVE 2;", OFFERED, BY(2));
+    TELL(&d, "RECORD 2;", SPOOLED, BY(2));
+    TELL(&d, "ACK 1; FOLD 1;", COMMITTED, BY(1));
+    TELL(&d, "", AVAILABLE, BY(1));
+    TELL(&d, "ACK 2; FOLD 2; CLOSE 1,2;", COMMITTED, BY(2));
+    TELL(&d, "", FOLDED, BY(1));
+    TELL(&d, "", FOLDED, BY(2));
+    TELL(&d, "FINISH;", CLOSED);
+    TELL(&d, "ENLIST 1; ENLIST 2;", FINISHED, .exchange = 0);
+    TELL(&d, "INVITE 1;", ENLISTED, BY(1), .exchange = 1);
+    TELL(&d, "", ENLISTED, BY(2), .exchange = 1);
+    TELL(&d, "", AVAILABLE, BY(3));
+    TELL(&d, "INVITE 2;", AVAILABLE, BY(2));
+    TELL(&d, "ACK 1;", OFFERED, BY(1), .exchange = 0);
+    TELL(&d, "RECEIVE 1;", OFFERED, BY(1), .exchange = 1);
+    TELL(&d, "RECORD 1;", SPOOLED, BY(1), .exchange = 1);
+    TELL(&d, "RECEIVE 2;", OFFERED, BY(2), .exchange = 1);
+    TELL(&d, "RECORD 2;", SPOOLED, BY(2), .exchange = 1);
+    TELL(&d, "ACK 2; FOLD 2;", COMMITTED, BY(2), .exchange = 1);
+    TELL(&d, "ACK 1; FOLD 1; CLOSE 1,2;", COMMITTED, BY(1), .exchange = 1);
+    TELL(&d, "", FOLDED, BY(1), .exchange = 1);
+    TELL(&d, "", FOLDED, BY(2), .exchange = 1);
+    TELL(&d, "FINISH;", CLOSED, .exchange = 1);
+    TELL(&d, "PUBLISH;", FINISHED, .exchange = 1);
+    fl_round_free(d.r);
+}
+END_TEST
+
+START_TEST(test_never_records_more_than_members)
+{
+    struct desk d;
+    struct fl_round_rules r = rules(1, 1, 1);
+
+    start(&d, &r);
+    both_at_work(&d);
+    TELL(&d, "RECEIVE 1;", OFFERED, BY(1));
+    TELL(&d, "RECEIVE 2;", OFFERED, BY(2));
+    TELL(&d, "RECORD 2;", SPOOLED, BY(2));
+    TELL(&d, "", SPOOLED, BY(1));
+    TELL(&d, "RECORD 1; REFUSE 2 (store-mismatch);", COMMITTED, BY(2), STATUS(STORE_MISMATCH));
+    TELL(&d, "ACK 1; FOLD 1; CLOSE 1;", COMMITTED, BY(1));
+    fl_round_free(d.r);
+}
+END_TEST
+
+START_TEST(test_many_members_come_in_several_lists)
+{
+    struct desk d;
+    struct fl_round_rules r = rules(100, 100, 0);
+
+    start(&d, &r);
+    for (uint64_t i = 1; i <= 100; i++) {
+        tell(&d, (struct fl_round_event){.type = FL_ROUND_EV_AVAILABLE, BY(i)});
+    }
+    ck_assert_str_eq(d.said, "OPEN;");
+    tell(&d, (struct fl_round_event){.type = FL_ROUND_EV_OPENED});
+    uint32_t count = 0;
+    for (const char *at = d.said; (at = strstr(at, "ENLIST ")); at++) {
+        count++;
+    }
+    ck_assert_uint_eq(count, 100);
+    fl_round_free(d.r);
+}
+END_TEST
+
+START_TEST(test_a_full_table_gives_places_of_those_without_work)
+{
+    struct desk d;
+    struct fl_round_rules r = rules(1, 1, 0);
+
+    /* More who decline than the table holds. */
+    r.exchange[0].deadline_ms = 1000000;
+    start(&d, &r);
+    TELL(&d, "OPEN;", AVAILABLE, BY(1));
+    tell(&d, (struct fl_round_event){.type = FL_ROUND_EV_OPENED});
+    for (uint64_t i = 1; i <= 300; i++) {
+        char text[64];
+        snprintf(text, sizeof text, "ENLIST %d;", (int)i);
+        if (i > 1) {
+            TELL(&d, text, AVAILABLE, BY(i));
+        }
+        snprintf(text, sizeof text, "INVITE %d;", (int)i);
+        TELL(&d, text, ENLISTED, BY(i));
+        d.now++;
+        TELL(&d, "", DECLINED, BY(i), STATUS(POLICY_JOB));
+    }
+    struct fl_member_view v;
+    ck_assert(fl_round_member(d.r, 0, 300, &v));
+    ck_assert_int_eq(v.reason, -FL_R_POLICY_JOB);
+    ck_assert(!fl_round_member(d.r, 0, 1, &v));
+    fl_round_free(d.r);
+}
+END_TEST
+
+static void last_text(void *arg, const struct fl_member_view *m, const char *text)
+{
+    (void)m;
+    snprintf(arg, 256, "%s", text);
+}
+
+START_TEST(test_explain_says_who_and_why)
+{
+    struct desk d;
+    struct fl_round_rules two = rules(2, 2, 0);
+    struct fl_round_view v;
+    char text[256] = "";
+
+    start(&d, &two);
+    TELL(&d, "", AVAILABLE, BY(1));
+    fl_round_view(d.r, &v);
+    ck_assert_str_eq(v.unblock, "1 of 2 agents ask for work; it begins with 2");
+    TELL(&d, "OPEN;", AVAILABLE, BY(2));
+    TELL(&d, "ENLIST 1; ENLIST 2;", OPENED);
+    TELL(&d, "INVITE 1;", ENLISTED, BY(1));
+    TELL(&d, "INVITE 2;", ENLISTED, BY(2));
+    d.now = 501;
+    TELL(&d, "", DECLINED, BY(1), STATUS(BUDGET_SPENT));
+    ck_assert_uint_eq(fl_round_explain(d.r, 1, last_text, text), 1);
+    ck_assert_str_eq(text,
+                     "declined 0 s ago: the site's privacy budget does not allow this release");
+    ck_assert_uint_eq(fl_round_explain(d.r, 8, last_text, text), 0);
+    ck_assert_uint_eq(fl_round_explain(d.r, 0, last_text, text), 2);
+    ck_assert_str_eq(text, "was invited 0 s ago and has not answered");
+    fl_round_view(d.r, &v);
+    ck_assert_uint_eq(v.declined, 1);
+    ck_assert_uint_eq(v.invited, 1);
+    ck_assert_str_eq(v.unblock, "0 of 2 updates are committed; it closes with 2 more within 1 s; "
+                                "only 1 agents work on it, 1 more must ask for work");
+    fl_round_free(d.r);
+}
+END_TEST
+
+START_TEST(test_draw_is_uniform_and_repeatable)
+{
+    struct fl_key key = {.round = 3};
+    unsigned hits[10] = {0};
+
+    for (key.round = 1; key.round <= 2000; key.round++) {
+        uint64_t a[10], b[10];
+        struct fl_rng rng;
+        for (uint64_t i = 0; i < 10; i++) {
+            a[i] = b[i] = i;
+        }
+        fl_candidates_stream(&rng, 5, &key, 0);
+        ck_assert_uint_eq(fl_candidates_draw(&rng, a, 10, 3), 3);
+        fl_candidates_stream(&rng, 5, &key, 0);
+        fl_candidates_draw(&rng, b, 10, 3);
+        ck_assert_mem_eq(a, b, sizeof a);
+        for (int i = 0; i < 3; i++) {
+            hits[a[i]]++;
+        }
+    }
+    for (int i = 0; i < 10; i++) { /* 600 expected, standard deviation 20.5 */
+        ck_assert_uint_ge(hits[i], 500);
+        ck_assert_uint_le(hits[i], 700);
+    }
+}
+END_TEST
+
+START_TEST(test_new_fails_cleanly_without_memory)
+{
+    struct fl_round_rules two = rules(2, 2, 0);
+    struct fl_round_setup setup = {.candidates_max = 10, .rules = &two};
+    struct fl_round *r = NULL;
+    uint64_t n = 0;
+
+    do {
+        fl_mem_fail_at(++n);
+        int status = fl_round_new(&setup, &r, NULL);
+        ck_assert_int_eq(status, fl_mem_fail_hit() ? -FL_R_NOMEM : 0);
+    } while (fl_mem_fail_hit());
+    fl_mem_fail_at(0);
+    ck_assert_uint_gt(n, 5);
+    fl_round_free(r);
+}
+END_TEST
+
+TESTS_MAIN("round", test_a_round_from_asking_to_publishing, test_job_ends_after_its_last_round,
+           test_quorum_at_the_deadline_and_the_rest_is_told,
+           test_draining_waits_for_records_in_flight, test_too_few_is_retried_and_then_pauses,
+           test_declined_slot_goes_to_another, test_offers_that_do_not_fit,
+           test_failures_of_the_store_pause_and_resume_repeats, test_pause_drain_and_cancel,
+           test_revoked_agents_are_out, test_restart_goes_on_from_what_the_store_remembers,
+           test_rules_of_the_next_round, test_second_exchange_with_the_same_cohort,
+           test_never_records_more_than_members, test_many_members_come_in_several_lists,
+           test_a_full_table_gives_places_of_those_without_work, test_explain_says_who_and_why,
+           test_draw_is_uniform_and_repeatable, test_new_fails_cleanly_without_memory)
