@@ -11,7 +11,7 @@
 #include <uthash.h>
 
 struct entry {
-    struct fl_agent agent; /* first: what is handed out */
+    struct fl_roster_agent agent; /* first: what is handed out */
     UT_hash_handle by_id, by_key, by_name;
 };
 
@@ -20,13 +20,13 @@ struct fl_roster {
     struct entry *ids, *keys, *names;
 };
 
-const char *fl_agent_state_name(enum fl_agent_state state)
+const char *fl_roster_state_name(enum fl_roster_state state)
 {
     static const char *const names[] = {
-        [FL_AGENT_OFFLINE] = "offline",
-        [FL_AGENT_IDLE] = "idle",
-        [FL_AGENT_ASKING] = "asking",
-        [FL_AGENT_WORKING] = "working",
+        [FL_ROSTER_OFFLINE] = "offline",
+        [FL_ROSTER_IDLE] = "idle",
+        [FL_ROSTER_ASKING] = "asking",
+        [FL_ROSTER_WORKING] = "working",
     };
     return names[state];
 }
@@ -81,20 +81,20 @@ static struct entry *find_name(const struct fl_roster *r, const char *name)
     return one;
 }
 
-const struct fl_agent *fl_roster_by_id(const struct fl_roster *r, uint64_t id)
+const struct fl_roster_agent *fl_roster_by_id(const struct fl_roster *r, uint64_t id)
 {
     struct entry *one = find_id(r, id);
     return one ? &one->agent : NULL;
 }
 
-const struct fl_agent *fl_roster_by_key(const struct fl_roster *r,
-                                        const uint8_t key[FL_ROSTER_KEY_SIZE])
+const struct fl_roster_agent *fl_roster_by_key(const struct fl_roster *r,
+                                               const uint8_t key[FL_ROSTER_KEY_SIZE])
 {
     struct entry *one = find_key(r, key);
     return one ? &one->agent : NULL;
 }
 
-const struct fl_agent *fl_roster_by_name(const struct fl_roster *r, const char *name)
+const struct fl_roster_agent *fl_roster_by_name(const struct fl_roster *r, const char *name)
 {
     struct entry *one = find_name(r, name);
     return one ? &one->agent : NULL;
@@ -159,7 +159,8 @@ int fl_roster_add(struct fl_roster *r, uint64_t id, const uint8_t key[FL_ROSTER_
     return 0;
 }
 
-bool fl_roster_revoke(struct fl_roster *r, const char *name, const struct fl_agent **ret_agent)
+bool fl_roster_revoke(struct fl_roster *r, const char *name,
+                      const struct fl_roster_agent **ret_agent)
 {
     struct entry *one = find_name(r, name);
 
@@ -173,8 +174,8 @@ bool fl_roster_revoke(struct fl_roster *r, const char *name, const struct fl_age
     return true;
 }
 
-void fl_roster_each(const struct fl_roster *r, bool (*each)(void *arg, const struct fl_agent *a),
-                    void *arg)
+void fl_roster_each(const struct fl_roster *r,
+                    bool (*each)(void *arg, const struct fl_roster_agent *a), void *arg)
 {
     struct entry *one, *next;
 
@@ -186,7 +187,8 @@ void fl_roster_each(const struct fl_roster *r, bool (*each)(void *arg, const str
     }
 }
 
-static void set_state(struct fl_agent *a, enum fl_agent_state state, uint64_t job, uint64_t now_ms)
+static void set_state(struct fl_roster_agent *a, enum fl_roster_state state, uint64_t job,
+                      uint64_t now_ms)
 {
     if (a->state != state || a->job != job) {
         a->since_ms = now_ms;
@@ -196,7 +198,7 @@ static void set_state(struct fl_agent *a, enum fl_agent_state state, uint64_t jo
 }
 
 int fl_roster_connect(struct fl_roster *r, const uint8_t key[FL_ROSTER_KEY_SIZE],
-                      uint64_t connection, uint64_t now_ms, const struct fl_agent **ret,
+                      uint64_t connection, uint64_t now_ms, const struct fl_roster_agent **ret,
                       uint64_t *ret_replaced, struct fl_err *e)
 {
     struct entry *one = find_key(r, key);
@@ -210,7 +212,7 @@ int fl_roster_connect(struct fl_roster *r, const uint8_t key[FL_ROSTER_KEY_SIZE]
     *ret_replaced = one->agent.connection;
     one->agent.connection = connection;
     one->agent.seen_ms = now_ms;
-    set_state(&one->agent, FL_AGENT_IDLE, 0, now_ms);
+    set_state(&one->agent, FL_ROSTER_IDLE, 0, now_ms);
     *ret = &one->agent;
     return 0;
 }
@@ -224,19 +226,19 @@ bool fl_roster_disconnect(struct fl_roster *r, uint64_t agent, uint64_t connecti
     }
     one->agent.connection = 0;
     one->agent.seen_ms = now_ms;
-    set_state(&one->agent, FL_AGENT_OFFLINE, 0, now_ms);
+    set_state(&one->agent, FL_ROSTER_OFFLINE, 0, now_ms);
     return true;
 }
 
-bool fl_roster_set(struct fl_roster *r, uint64_t agent, enum fl_agent_state state, uint64_t job,
+bool fl_roster_set(struct fl_roster *r, uint64_t agent, enum fl_roster_state state, uint64_t job,
                    uint64_t now_ms)
 {
     struct entry *one = find_id(r, agent);
 
-    if (!one || one->agent.connection == 0 || state == FL_AGENT_OFFLINE) {
+    if (!one || one->agent.connection == 0 || state == FL_ROSTER_OFFLINE) {
         return false;
     }
-    set_state(&one->agent, state, state == FL_AGENT_WORKING ? job : 0, now_ms);
+    set_state(&one->agent, state, state == FL_ROSTER_WORKING ? job : 0, now_ms);
     return true;
 }
 
@@ -249,9 +251,9 @@ void fl_roster_counts(const struct fl_roster *r, struct fl_roster_counts *ret)
     {
         ret->enrolled++;
         ret->revoked += one->agent.revoked;
-        ret->online += one->agent.state != FL_AGENT_OFFLINE;
-        ret->idle += one->agent.state == FL_AGENT_IDLE;
-        ret->asking += one->agent.state == FL_AGENT_ASKING;
-        ret->working += one->agent.state == FL_AGENT_WORKING;
+        ret->online += one->agent.state != FL_ROSTER_OFFLINE;
+        ret->idle += one->agent.state == FL_ROSTER_IDLE;
+        ret->asking += one->agent.state == FL_ROSTER_ASKING;
+        ret->working += one->agent.state == FL_ROSTER_WORKING;
     }
 }

@@ -14,22 +14,22 @@
 
 enum { FL_ROSTER_NAME_MAX = 64, FL_ROSTER_KEY_SIZE = 32 };
 
-enum fl_agent_state {
-    FL_AGENT_OFFLINE,
-    FL_AGENT_IDLE,    /* connected, asks for nothing */
-    FL_AGENT_ASKING,  /* wants work */
-    FL_AGENT_WORKING, /* has a task of `job` */
+enum fl_roster_state {
+    FL_ROSTER_OFFLINE,
+    FL_ROSTER_IDLE,    /* connected, asks for nothing */
+    FL_ROSTER_ASKING,  /* wants work */
+    FL_ROSTER_WORKING, /* has a task of `job` */
 };
-const char *fl_agent_state_name(enum fl_agent_state state);
+const char *fl_roster_state_name(enum fl_roster_state state);
 
 /* Read it, change it only through the functions below. */
-struct fl_agent {
+struct fl_roster_agent {
     uint64_t id;
     uint8_t key[FL_ROSTER_KEY_SIZE];
     char name[FL_ROSTER_NAME_MAX];
     char serial[FL_ROSTER_NAME_MAX];
     bool revoked;
-    enum fl_agent_state state;
+    enum fl_roster_state state;
     uint64_t connection; /* the shell's id of its connection; 0 = none */
     uint64_t job;        /* WORKING: for which */
     uint64_t since_ms;   /* in this state */
@@ -46,28 +46,29 @@ int fl_roster_add(struct fl_roster *r, uint64_t id, const uint8_t key[FL_ROSTER_
                   const char *name, const char *serial, bool revoked, struct fl_err *e);
 /* False when there is no such name; *ret_agent (may be NULL) gets the agent, whose connection the
  * shell then ends. */
-bool fl_roster_revoke(struct fl_roster *r, const char *name, const struct fl_agent **ret_agent);
+bool fl_roster_revoke(struct fl_roster *r, const char *name,
+                      const struct fl_roster_agent **ret_agent);
 
-const struct fl_agent *fl_roster_by_id(const struct fl_roster *r, uint64_t id);
-const struct fl_agent *fl_roster_by_key(const struct fl_roster *r,
-                                        const uint8_t key[FL_ROSTER_KEY_SIZE]);
-const struct fl_agent *fl_roster_by_name(const struct fl_roster *r, const char *name);
+const struct fl_roster_agent *fl_roster_by_id(const struct fl_roster *r, uint64_t id);
+const struct fl_roster_agent *fl_roster_by_key(const struct fl_roster *r,
+                                               const uint8_t key[FL_ROSTER_KEY_SIZE]);
+const struct fl_roster_agent *fl_roster_by_name(const struct fl_roster *r, const char *name);
 /* The working or asking agents are found by going through all, in order of enrolment. `each`
  * returns false to stop. */
-void fl_roster_each(const struct fl_roster *r, bool (*each)(void *arg, const struct fl_agent *a),
-                    void *arg);
+void fl_roster_each(const struct fl_roster *r,
+                    bool (*each)(void *arg, const struct fl_roster_agent *a), void *arg);
 
 /* A connection with this certificate key is up: -FL_R_NOT_ENROLLED, -FL_R_AGENT_REVOKED, or 0 and
  * *ret. When the agent was here already, *ret_replaced is its older connection, which the shell
  * ends with FL_R_PEER_REPLACED (its fl_roster_disconnect then changes nothing); otherwise 0. */
 int fl_roster_connect(struct fl_roster *r, const uint8_t key[FL_ROSTER_KEY_SIZE],
-                      uint64_t connection, uint64_t now_ms, const struct fl_agent **ret,
+                      uint64_t connection, uint64_t now_ms, const struct fl_roster_agent **ret,
                       uint64_t *ret_replaced, struct fl_err *e);
 /* True when that was the agent's current connection: then it is offline now. */
 bool fl_roster_disconnect(struct fl_roster *r, uint64_t agent, uint64_t connection,
                           uint64_t now_ms);
 /* IDLE, ASKING, or WORKING for `job`. False (nothing changes) when the agent is not connected. */
-bool fl_roster_set(struct fl_roster *r, uint64_t agent, enum fl_agent_state state, uint64_t job,
+bool fl_roster_set(struct fl_roster *r, uint64_t agent, enum fl_roster_state state, uint64_t job,
                    uint64_t now_ms);
 
 struct fl_roster_counts {

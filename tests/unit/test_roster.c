@@ -55,36 +55,36 @@ START_TEST(test_connecting)
 {
     struct fl_roster *r = three();
     struct fl_err e = {0};
-    const struct fl_agent *a = NULL;
+    const struct fl_roster_agent *a = NULL;
     uint64_t replaced = 99;
 
     ck_assert_int_eq(fl_roster_connect(r, key(7), 70, 1, &a, &replaced, &e), -FL_R_NOT_ENROLLED);
     ck_assert_int_eq(fl_roster_connect(r, key(3), 70, 1, &a, &replaced, &e), -FL_R_AGENT_REVOKED);
     ck_assert_str_eq(e.msg, "agent site-3 is revoked");
-    ck_assert(!fl_roster_set(r, 1, FL_AGENT_ASKING, 0, 5));
+    ck_assert(!fl_roster_set(r, 1, FL_ROSTER_ASKING, 0, 5));
     ck_assert_int_eq(fl_roster_connect(r, key(1), 70, 10, &a, &replaced, &e), 0);
     ck_assert_uint_eq(replaced, 0);
-    ck_assert_int_eq(a->state, FL_AGENT_IDLE);
-    ck_assert(fl_roster_set(r, 1, FL_AGENT_WORKING, 4, 20));
+    ck_assert_int_eq(a->state, FL_ROSTER_IDLE);
+    ck_assert(fl_roster_set(r, 1, FL_ROSTER_WORKING, 4, 20));
     ck_assert_uint_eq(a->job, 4);
     ck_assert_uint_eq(a->since_ms, 20);
 
     /* The same agent once more: the older connection goes, and its end changes nothing. */
     ck_assert_int_eq(fl_roster_connect(r, key(1), 71, 30, &a, &replaced, &e), 0);
     ck_assert_uint_eq(replaced, 70);
-    ck_assert_int_eq(a->state, FL_AGENT_IDLE);
+    ck_assert_int_eq(a->state, FL_ROSTER_IDLE);
     ck_assert_uint_eq(a->job, 0);
     ck_assert(!fl_roster_disconnect(r, 1, 70, 40));
     ck_assert_uint_eq(a->connection, 71);
     ck_assert(fl_roster_disconnect(r, 1, 71, 50));
     ck_assert(!fl_roster_disconnect(r, 1, 71, 50));
-    ck_assert_int_eq(a->state, FL_AGENT_OFFLINE);
+    ck_assert_int_eq(a->state, FL_ROSTER_OFFLINE);
     ck_assert_uint_eq(a->seen_ms, 50);
     fl_roster_free(r);
 }
 END_TEST
 
-static bool until_two(void *arg, const struct fl_agent *a)
+static bool until_two(void *arg, const struct fl_roster_agent *a)
 {
     uint64_t *sum = arg;
     *sum = *sum * 10 + a->id;
@@ -94,13 +94,13 @@ static bool until_two(void *arg, const struct fl_agent *a)
 START_TEST(test_revoking_counting_and_walking)
 {
     struct fl_roster *r = three();
-    const struct fl_agent *a = NULL;
+    const struct fl_roster_agent *a = NULL;
     struct fl_roster_counts c;
     uint64_t replaced, walked = 0;
 
     ck_assert_int_eq(fl_roster_connect(r, key(1), 5, 1, &a, &replaced, NULL), 0);
     ck_assert_int_eq(fl_roster_connect(r, key(2), 6, 1, &a, &replaced, NULL), 0);
-    ck_assert(fl_roster_set(r, 2, FL_AGENT_ASKING, 0, 2));
+    ck_assert(fl_roster_set(r, 2, FL_ROSTER_ASKING, 0, 2));
     ck_assert(!fl_roster_revoke(r, "nobody", NULL));
     ck_assert(fl_roster_revoke(r, "site-1", &a));
     ck_assert_uint_eq(a->connection, 5);
@@ -113,7 +113,7 @@ START_TEST(test_revoking_counting_and_walking)
     ck_assert_uint_eq(c.working, 0);
     fl_roster_each(r, until_two, &walked);
     ck_assert_uint_eq(walked, 12);
-    ck_assert_str_eq(fl_agent_state_name(FL_AGENT_ASKING), "asking");
+    ck_assert_str_eq(fl_roster_state_name(FL_ROSTER_ASKING), "asking");
     fl_roster_free(r);
 }
 END_TEST
