@@ -1,0 +1,376 @@
+/*
+ * The weighted mean (FedAvg: McMahan et al. 2017, arXiv 1602.05629, algorithm 1):
+ *
+ *     next = step(base, 2^step * sum_i w_i q_i / sum_i w_i)
+ *
+ * where q_i are the integers that member i sent (its update on the plan's grid), w_i its weight,
+ * and `step` the server optimizer. The sum is exact in 64 bits; everything behind it is done once,
+ * element by element, so the next model does not depend on who came first.
+ *
+ * FedAvg, FedRep, HyperFL and local training differ in what is shared, which is the plan's
+ * business: everything, the body, the generator, nothing. Here they are one. With nothing shared an
+ * update has no bytes; members are still counted, and the next model is as empty as the last.
+ */
+#include "server/strategy/mean.h"
+
+#include "common/base/mem.h"
+#include "common/math/grid.h"
+#include "server/strategy/serveropt.h"
+
+#include <assert.h>
+#include <math.h>
+#include <string.h>
+
+enum { FINISH_TILE = 4096 };
+
+struct shared {
+    struct fl_grid grid;
+    size_t elements, update_size;
+    uint32_t max_weight, members;
+    struct fl_server_opt opt;
+    float *momentum; /* NULL when there is none */
+};
+
+struct slot {
+    uint64_t weight;
+    uint32_t members;
+    int64_t *sum;
+    uint8_t *tile;
+};
+
+/* ---- shared ---- */
+
+static int mean_init(void *shared, const struct fl_plan *plan, struct fl_err *e)
+{
+    struct shared *s = shared;
+
+    s->grid = (struct fl_grid){.bits = plan->grid.bits, .step = plan->grid.step};
+    s->elements = plan->layout.shared.elements;
+    s->max_weight = plan->weighting == FL_WEIGHT_EXAMPLES ? plan->max_weight : 1;
+    s->members = plan->round.members;
+    s->opt.lr = (double)plan->server.lr;
+    s->opt.momentum = (double)plan->server.momentum;
+    if (s->grid.bits < 8 || s->grid.bits > 32 || s->max_weight == 0 || s->members == 0 ||
+        !fl_grid_sum_fits(&s->grid, s->max_weight, s->members)) {
+        return fl_fail(e, FL_R_PLAN_OVERFLOW,
+                       "sums of %u members' %u-bit values, each at most %u times, do not fit",
+                       s->members, s->grid.bits, s->max_weight);
+    }
+    if (!fl_grid_bytes(&s->grid, s->elements, &s->update_size)) {
+        return fl_fail(e, FL_R_LIMIT, "a model of %zu elements", s->elements);
+    }
+    if (s->opt.momentum > 0.0 && s->elements > 0) {
+        s->momentum = fl_try_aligned(s->elements, sizeof *s->momentum);
+        if (!s->momentum) {
+            return fl_fail(e, FL_R_NOMEM, "server momentum of %zu elements", s->elements);
+        }
+    }
+    return 0;
+}
+
+static void mean_fini(void *shared)
+{
+    struct shared *s = shared;
+
+    fl_free(s->momentum);
+    s->momentum = NULL;
+}
+
+static void mean_rules(const struct fl_plan *plan, struct fl_round_rules *ret)
+{
+    *ret = (struct fl_round_rules){
+        .rounds = plan->rounds,
+        .job_seed = plan->seed,
+        .attempts = plan->round.attempts,
+        .exchange_count = 1,
+        .exchange = {{
+            .name = "update",
+            .members = plan->round.members,
+            .quorum = plan->round.quorum,
+            .over_select = plan->round.over_select,
+            .deadline_ms = plan->round.deadline_ms,
+            .fill_ms = plan->round.fill_ms,
+        }},
+    };
+}
+
+static size_t mean_state_size(const void *shared)
+{
+    const struct shared *s = shared;
+    return s->momentum ? s->elements * sizeof(float) : 0;
+}
+
+static void put_float(uint8_t *to, float x)
+{
+    uint32_t bits;
+
+    memcpy(&bits, &x, sizeof bits);
+    for (int i = 0; i < 4; i++) {
+        to[i] = (uint8_t)(bits >> (8 * i));
+    }
+}
+
+static float get_float(const uint8_t *from)
+{
+    uint32_t bits = 0;
+    float x;
+
+    for (int i = 0; i < 4; i++) {
+        bits |= (uint32_t)from[i] << (8 * i);
+    }
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+static void mean_save(const void *shared, uint8_t *to)
+{
+    const struct shared *s = shared;
+
+    for (size_t i = 0; s->momentum && i < s->elements; i++) {
+        put_float(to + 4 * i, s->momentum[i]);
+    }
+}
+
+/* The plan may have got or lost its momentum since: nothing saved is a start from zero, something
+ * saved that is no longer used is left alone. */
+static int mean_load(void *shared, const uint8_t *from, size_t size, struct fl_err *e)
+{
+    struct shared *s = shared;
+
+    if (size != 0 && size != s->elements * sizeof(float)) {
+        return fl_fail(e, FL_R_STORE_MISMATCH,
+                       "strategy state of %zu bytes does not belong to a model of %zu elements",
+                       size, s->elements);
+    }
+    for (size_t i = 0; i < size / sizeof(float); i++) {
+        if (!isfinite(get_float(from + 4 * i))) {
+            return fl_fail(e, FL_R_STORE_MISMATCH,
+                           "element %zu of the strategy state is not finite", i);
+        }
+    }
+    for (size_t i = 0; s->momentum && i < s->elements; i++) {
+        s->momentum[i] = size ? get_float(from + 4 * i) : 0.0f;
+    }
+    return 0;
+}
+
+/* ---- slots ---- */
+
+static uint32_t mean_slots(const void *shared)
+{
+    (void)shared;
+    return 1;
+}
+
+static void mean_slot_free(void *slot)
+{
+    struct slot *t = slot;
+
+    if (t) {
+        fl_free(t->sum);
+        fl_free(t->tile);
+        fl_free(t);
+    }
+}
+
+static int mean_slot_new(const void *shared, void **ret, struct fl_err *e)
+{
+    const struct shared *s = shared;
+    struct slot *t = fl_try(1, sizeof *t);
+
+    if (t) {
+        t->sum = fl_try_aligned(s->elements, sizeof *t->sum);
+        t->tile = fl_try_aligned(FL_STRATEGY_TILE, 1);
+    }
+    if (!t || !t->sum || !t->tile) {
+        mean_slot_free(t);
+        return fl_fail(e, FL_R_NOMEM, "sums of %zu elements", s->elements);
+    }
+    *ret = t;
+    return 0;
+}
+
+static void mean_slot_reset(const void *shared, void *slot)
+{
+    const struct shared *s = shared;
+    struct slot *t = slot;
+
+    memset(t->sum, 0, s->elements * sizeof *t->sum);
+    t->weight = 0;
+    t->members = 0;
+}
+
+static int mean_place(void *shared, const uint64_t *agents, uint32_t count, uint32_t *ret_slot,
+                      struct fl_err *e)
+{
+    (void)shared;
+    (void)agents;
+    (void)e;
+    memset(ret_slot, 0, count * sizeof *ret_slot);
+    return 0;
+}
+
+/* ---- fold ---- */
+
+/* Values of one tile: whole bytes, so that every tile but the last is a packed vector without
+ * padding. */
+static size_t tile_values(const struct fl_grid *g)
+{
+    return (size_t)FL_STRATEGY_TILE * 8 / g->bits / 64 * 64;
+}
+
+static int check_update(const struct fl_grid *g, size_t elements, uint32_t max_weight,
+                        const struct fl_update *u, struct fl_err *e)
+{
+    size_t size;
+
+    if (!fl_grid_bytes(g, elements, &size) || u->size != size) {
+        return fl_fail(e, FL_R_UPDATE_LENGTH, "an update of %llu bytes for %zu elements of %u bits",
+                       (unsigned long long)u->size, elements, g->bits);
+    }
+    if (u->weight == 0 || u->weight > max_weight) {
+        return fl_fail(e, FL_R_UPDATE_RANGE, "weight %u is not 1 to %u", u->weight, max_weight);
+    }
+    return 0;
+}
+
+static int mean_fold(void *slot, const void *shared, const struct fl_update *u, struct fl_err *e)
+{
+    const struct shared *s = shared;
+    struct slot *t = slot;
+    size_t values = tile_values(&s->grid);
+    uint64_t offset = 0;
+    int r = check_update(&s->grid, s->elements, s->max_weight, u, e);
+
+    if (r != 0) {
+        return r;
+    }
+    if (t->members == s->members) {
+        return fl_fail(e, FL_R_LIMIT, "more than %u updates in one sum", s->members);
+    }
+    for (size_t first = 0; first < s->elements; first += values) {
+        size_t count = s->elements - first < values ? s->elements - first : values;
+        size_t bytes = (count * s->grid.bits + 7) / 8;
+        r = u->read(u->arg, offset, t->tile, bytes, e);
+        if (r == 0) {
+            r = fl_grid_fold(&s->grid, t->tile, bytes, 0, count, u->weight, t->sum + first, e);
+        }
+        if (r != 0) {
+            return fl_wrap(e, r, "update of agent %llu, elements from %zu",
+                           (unsigned long long)u->agent, first);
+        }
+        offset += bytes;
+    }
+    t->weight += u->weight;
+    t->members++;
+    return 0;
+}
+
+int fl_update_scan(const struct fl_plan *plan, const struct fl_update *u, struct fl_err *e)
+{
+    struct fl_grid g = {.bits = plan->grid.bits, .step = plan->grid.step};
+    uint32_t max_weight = plan->weighting == FL_WEIGHT_EXAMPLES ? plan->max_weight : 1;
+    size_t elements = plan->layout.shared.elements, values = tile_values(&g);
+    uint64_t offset = 0;
+    int64_t q[1024];
+    int r = check_update(&g, elements, max_weight, u, e);
+
+    if (r != 0) {
+        return r;
+    }
+    uint8_t *tile = fl_try_aligned(FL_STRATEGY_TILE, 1);
+    if (!tile) {
+        return fl_fail(e, FL_R_NOMEM, "a tile");
+    }
+    for (size_t first = 0; r == 0 && first < elements; first += values) {
+        size_t count = elements - first < values ? elements - first : values;
+        size_t bytes = (count * g.bits + 7) / 8;
+        r = u->read(u->arg, offset, tile, bytes, e);
+        for (size_t i = 0; r == 0 && i < count; i += FL_COUNT(q)) {
+            size_t n = count - i < FL_COUNT(q) ? count - i : FL_COUNT(q);
+            r = fl_grid_unpack(&g, tile, bytes, i, n, q, e);
+        }
+        offset += bytes;
+    }
+    fl_free(tile);
+    return r;
+}
+
+/* ---- finish ---- */
+
+/* One tile: the mean, then the optimizer. Adds to the squared norm of the mean. */
+static int finish_tile(const struct shared *s, const struct slot *t, size_t first, size_t count,
+                       struct fl_next *next, double *norm2, struct fl_err *e)
+{
+    double mean[FINISH_TILE], scale = ldexp(1.0, s->grid.step), weight = (double)t->weight;
+    float v_next[FINISH_TILE];
+    int r;
+
+    for (size_t i = 0; i < count; i++) {
+        mean[i] = (double)t->sum[first + i] * scale / weight;
+        *norm2 += mean[i] * mean[i];
+    }
+    r = fl_server_opt_step(&s->opt, next->model[0].base + first, mean, first, count,
+                           s->momentum ? s->momentum + first : NULL, next->model[0].next + first,
+                           v_next, e);
+    for (size_t i = 0; r == 0 && s->momentum && i < count; i++) {
+        put_float(next->state + 4 * (first + i), v_next[i]);
+    }
+    return r;
+}
+
+static int mean_finish(const void *shared, void *const *slots, uint32_t exchange,
+                       struct fl_next *next, struct fl_err *e)
+{
+    const struct shared *s = shared;
+    const struct slot *t = slots[0];
+    double norm2 = 0.0;
+
+    (void)exchange;
+    assert(next->model_count == 1 && next->state_size == mean_state_size(s));
+    next->members = t->members;
+    next->weight = t->weight;
+    next->update_norm = 0.0;
+    if (s->elements == 0) {
+        return 0;
+    }
+    if (t->weight == 0) { /* nobody: the model and its momentum stay as they are */
+        memcpy(next->model[0].next, next->model[0].base, s->elements * sizeof(float));
+        mean_save(s, next->state);
+        return 0;
+    }
+    for (size_t first = 0; first < s->elements; first += FINISH_TILE) {
+        size_t count = s->elements - first < FINISH_TILE ? s->elements - first : FINISH_TILE;
+        int r = finish_tile(s, t, first, count, next, &norm2, e);
+        if (r != 0) {
+            return r;
+        }
+    }
+    next->update_norm = sqrt(norm2);
+    return 0;
+}
+
+#define MEAN_STRATEGY(word)                                                                        \
+    const struct fl_strategy fl_strategy_##word = {                                                \
+        .name = #word,                                                                             \
+        .needs = FL_STRATEGY_SUM_ONLY,                                                             \
+        .shared_size = sizeof(struct shared),                                                      \
+        .init = mean_init,                                                                         \
+        .fini = mean_fini,                                                                         \
+        .rules = mean_rules,                                                                       \
+        .slots = mean_slots,                                                                       \
+        .slot_new = mean_slot_new,                                                                 \
+        .slot_reset = mean_slot_reset,                                                             \
+        .slot_free = mean_slot_free,                                                               \
+        .place = mean_place,                                                                       \
+        .fold = mean_fold,                                                                         \
+        .finish = mean_finish,                                                                     \
+        .state_size = mean_state_size,                                                             \
+        .save = mean_save,                                                                         \
+        .load = mean_load,                                                                         \
+    }
+
+MEAN_STRATEGY(fedavg);
+MEAN_STRATEGY(fedrep);
+MEAN_STRATEGY(hyperfl);
+MEAN_STRATEGY(local);

@@ -1,0 +1,10 @@
+/* Weighted means of updates: the strategies of the table that fold into one slot. */
+#ifndef SERVER_STRATEGY_MEAN_H
+#define SERVER_STRATEGY_MEAN_H
+
+#include "server/strategy/strategy.h"
+
+extern const struct fl_strategy fl_strategy_fedavg, fl_strategy_fedrep, fl_strategy_hyperfl,
+    fl_strategy_local;
+
+#endif

@@ -1,0 +1,28 @@
+/* The table of strategies: a line for each. */
+#include "common/base/mem.h"
+#include "server/strategy/mean.h"
+#include "server/strategy/strategy.h"
+
+#include <string.h>
+
+static const struct fl_strategy *const table[] = {
+    &fl_strategy_fedavg,
+    &fl_strategy_fedrep,
+    &fl_strategy_hyperfl,
+    &fl_strategy_local,
+};
+
+const struct fl_strategy *fl_strategy_at(size_t i)
+{
+    return i < FL_COUNT(table) ? table[i] : NULL;
+}
+
+const struct fl_strategy *fl_strategy_find(const char *name)
+{
+    for (size_t i = 0; i < FL_COUNT(table); i++) {
+        if (strcmp(table[i]->name, name) == 0) {
+            return table[i];
+        }
+    }
+    return NULL;
+}
