@@ -47,6 +47,12 @@ struct fl_train_result {
 
 int fl_train(const struct fl_train_task *task, struct fl_train_result *ret, struct fl_err *e);
 
+/* The received model at home, without training it: accuracy_received and loss (mean over the test
+ * part) as it came, accuracy_served with the serving head tuned (NAN when serve_epochs = 0), cpu_s;
+ * the rest of the report is NAN or 0. For the final model of a job. task->seed shuffles batches.
+ * -FL_R_CANCELLED. */
+int fl_train_serve(const struct fl_train_task *task, struct fl_train_report *ret, struct fl_err *e);
+
 /* Test accuracy of (shared, private) as they are, 0..1. */
 int fl_train_evaluate(const struct fl_plan *plan, const struct fl_dataset *data,
                       const float *shared, const float *private_, double *ret_accuracy,
