@@ -1,0 +1,67 @@
+/*
+ * A network that runs: outputs, loss and gradients of a checked spec (common/nn/spec.h) at given
+ * parameters. Loss is softmax cross-entropy. Examples are given as the data has them, [channels,
+ * height, width] each; parameters and gradients are flat vectors in the order and layout of the
+ * spec's tensors (PyTorch's). Conventions where a derivative has a choice are PyTorch's: a max-pool
+ * passes its gradient to the first maximum, a leaky ReLU has its slope at 0.
+ *
+ * The model owns all working memory (some 20 KB for each example of a shard on the Fashion-MNIST
+ * network, and one image's patches); nothing is allocated after fl_model_new. Not for several
+ * threads at once. The same calls give the same bits on the same machine.
+ */
+#ifndef FL_NN_MODEL_H
+#define FL_NN_MODEL_H
+
+#include "common/nn/spec.h"
+
+struct fl_model;
+
+/* `shard`: how many examples are worked on together, 1 or more; batches are cut into shards of this
+ * size and summed in order. It bounds memory and fixes the bits, batches may have any size. The
+ * spec is copied. A spec without loss (a body, whose outputs are features) is fine for forward.
+ * Errors: FL_R_NOMEM. */
+int fl_model_new(const struct fl_spec *spec, uint32_t shard, struct fl_model **ret,
+                 struct fl_err *e);
+void fl_model_free(struct fl_model *m);
+
+/* Parameters for all calls that follow, until they change or are set again. Kept by reference. */
+void fl_model_set(struct fl_model *m, const float *theta);
+
+/* out: count * outputs floats, [channels, height, width] each when the last layer is not a vector.
+ */
+void fl_model_forward(struct fl_model *m, const float *x, size_t count, float *out);
+
+/* Sums over examples, not means. */
+struct fl_score {
+    double loss;
+    size_t correct; /* largest output is the label; the first one counts among equals */
+};
+void fl_model_score(struct fl_model *m, const float *x, const int32_t *y, size_t count,
+                    struct fl_score *ret);
+
+/* grad = gradient of the mean loss over `count` examples; overwritten, as long as theta.
+ * `ret_score` may be NULL. count >= 1, labels within the outputs. */
+void fl_model_gradient(struct fl_model *m, const float *x, const int32_t *y, size_t count,
+                       float *grad, struct fl_score *ret_score);
+
+/* The gradient of one example's loss, in the pieces that make norms cheap: a linear layer's is the
+ * product d a^T of what flows back and what went in, never written out. */
+struct fl_piece {
+    size_t weight, bias; /* offsets into theta */
+    size_t out, in;      /* the weight is out x in */
+    const float *d;      /* out: gradient of the bias */
+    const float *a;      /* in: the weight's gradient is d a^T; NULL: it is w */
+    const float *w;      /* out x in */
+};
+/* Everything in the pieces is a function of (theta, x, y) alone: no other example's presence or
+ * place changes a bit of it. Pieces are valid until the next call. Returns their number, one for
+ * each layer with weights. */
+uint32_t fl_model_example(struct fl_model *m, const float *x, int32_t y,
+                          const struct fl_piece **ret_pieces);
+
+/* The two halves of a spec at its head: [0] the body, whose outputs are features, [1] the head. The
+ * head's parameters follow the body's in theta. spec->head must leave both non-empty. */
+int fl_spec_split(const struct fl_spec *spec, struct fl_spec half[2], size_t *ret_body_elements,
+                  struct fl_err *e);
+
+#endif
