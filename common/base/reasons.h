@@ -48,6 +48,7 @@
     X(212, AGENT_REVOKED, "agent-revoked", "the operator revoked this agent")                      \
     X(213, TLS_CRL, "tls-crl", "the revocation list is expired, unreadable or foreign")            \
     X(214, TLS_PROFILE, "tls-profile", "the peer's certificate uses a forbidden key or digest")    \
+    X(215, TLS_VERSION, "tls-version", "the peer speaks no TLS 1.2")                               \
     X(300, FRAME_SIZE, "frame-size", "a frame longer than the limit of its phase, or empty")       \
     X(301, FRAME_PARSE, "frame-parse", "a frame that is not a message of this protocol")           \
     X(302, FRAME_BUDGET, "frame-budget", "a message that would unpack to more than its budget")    \
