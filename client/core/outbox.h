@@ -15,24 +15,27 @@
 #include <stdint.h>
 
 struct fl_sealed {
-    uint8_t *bytes; /* fl_plan_update_size(plan); freed by fl_free */
+    uint8_t *bytes; /* fl_plan_update_size(plan); freed by fl_sealed_fini */
     size_t size;
     struct fl_digest digest;
     struct fl_event event; /* what the ledger must be debited (client unit: q = 1, one release) */
-    double norm_before, noise_std;
-    uint64_t saturated;
+    double norm_before, noise_std; /* in units of delta; noise_std 0 without noise of the outbox */
+    uint64_t saturated;            /* values cut to the grid's range while packing */
 };
 
 /* delta: plan->layout.shared.elements floats. example_event: what training already cost (unit
  * `example`), NULL otherwise. Unit `none`: rounds and packs, saturating. `client`: clips to C with
  * an exact integer bound, adds discrete Gaussian noise from `seed`, packs. `example`: rounds and
- * packs. -FL_R_NOT_FINITE: nothing is sealed. */
+ * packs what accounted steps made. -FL_R_NOT_FINITE: nothing is sealed. -FL_R_PLAN_PRIVACY: clip or
+ * noise too small for the grid. -FL_R_NOMEM. The same arguments give the same bytes on every
+ * machine. */
 int fl_outbox_seal(const struct fl_plan *plan, const float *delta,
                    const struct fl_event *example_event, const struct fl_seed *seed,
                    struct fl_sealed *ret, struct fl_err *e);
 void fl_sealed_fini(struct fl_sealed *s);
 
-/* The event this plan will cost a site in one round, for asking the ledger before training. */
+/* The event this plan will cost a site in one round, for asking the ledger before training. Under
+ * `none` its count is 0. -FL_R_PLAN_PRIVACY: a unit whose parameters cannot be honoured. */
 int fl_outbox_event(const struct fl_plan *plan, struct fl_event *ret, struct fl_err *e);
 
 #endif

@@ -1,0 +1,167 @@
+#include "client/core/outbox.h"
+
+#include "common/base/mem.h"
+#include "common/math/grid.h"
+#include "common/privacy/clip.h"
+#include "common/privacy/noise.h"
+
+#include <assert.h>
+#include <math.h>
+#include <string.h>
+
+/* Below this many grid steps the discrete Gaussian's privacy loss may differ visibly from the
+ * continuous one's, and the event would not be the plain Gaussian that is debited. */
+static const double scale_min = 4;
+
+static struct fl_grid grid_of(const struct fl_plan *plan)
+{
+    return (struct fl_grid){plan->grid.bits, plan->grid.step};
+}
+
+/* Clip and noise of unit `client` in grid steps. */
+static int client_scale(const struct fl_plan *plan, int64_t *ret_bound, double *ret_scale,
+                        struct fl_err *e)
+{
+    const struct fl_grid g = grid_of(plan);
+    int64_t bound = 0;
+    int r = fl_clip_bound(&g, plan->privacy.clip, &bound, e);
+
+    if (r < 0) {
+        return r;
+    }
+    *ret_bound = bound;
+    *ret_scale = plan->privacy.noise_multiplier * (double)bound;
+    if (!(*ret_scale >= scale_min) || !isfinite(*ret_scale)) {
+        return fl_fail(e, FL_R_PLAN_PRIVACY,
+                       "noise of %g grid steps (noise multiplier %g, clip of %lld steps of 2^%d); "
+                       "at least %g are needed",
+                       *ret_scale, plan->privacy.noise_multiplier, (long long)bound,
+                       (int)plan->grid.step, scale_min);
+    }
+    return 0;
+}
+
+int fl_outbox_event(const struct fl_plan *plan, struct fl_event *ret, struct fl_err *e)
+{
+    const struct fl_privacy_conf *p = &plan->privacy;
+    struct fl_event event = {.q = 1};
+    int64_t bound;
+    double scale;
+    int r;
+
+    switch (p->unit) {
+    case FL_UNIT_NONE:
+        break;
+    case FL_UNIT_CLIENT:
+        r = client_scale(plan, &bound, &scale, e);
+        if (r < 0) {
+            return r;
+        }
+        event.sigma = p->noise_multiplier;
+        event.count = 1;
+        break;
+    case FL_UNIT_EXAMPLE:
+        event.q = p->sampling_rate;
+        event.sigma = p->noise_multiplier;
+        event.count = plan->train.steps;
+        if (!(event.sigma > 0) || !(event.q > 0) || event.count == 0) {
+            return fl_fail(e, FL_R_PLAN_PRIVACY,
+                           "unit `example` with noise multiplier %g, sampling rate %g, %u steps",
+                           event.sigma, event.q, plan->train.steps);
+        }
+        break;
+    }
+    r = fl_event_check(&event, e);
+    if (r < 0) {
+        return r;
+    }
+    *ret = event;
+    return 0;
+}
+
+/* delta on the grid, clipped and noised as the unit asks; what it cost and how it looked. */
+static int to_grid(const struct fl_plan *plan, const float *delta, size_t count,
+                   const struct fl_seed *seed, int64_t *q, struct fl_sealed *s, struct fl_err *e)
+{
+    const struct fl_grid g = grid_of(plan);
+    struct fl_noise *noise = NULL;
+    struct fl_seed own;
+    struct fl_rng rng;
+    int64_t bound = 0;
+    double scale = 0, squares = 0;
+    int r;
+
+    if (plan->privacy.unit != FL_UNIT_CLIENT) {
+        r = fl_grid_round(&g, delta, count, q, e);
+        for (size_t i = 0; r == 0 && i < count; i++) {
+            squares += (double)delta[i] * (double)delta[i];
+        }
+        s->norm_before = sqrt(squares);
+        return r;
+    }
+    r = client_scale(plan, &bound, &scale, e);
+    r = r < 0 ? r : fl_noise_new(scale, &noise, e);
+    r = r < 0 ? r : fl_clip_to_grid(&g, delta, count, bound, q, &s->norm_before, e);
+    if (r == 0) {
+        fl_seed_derive(seed, "outbox noise", 0, &own);
+        fl_rng_init(&rng, &own, 0);
+        fl_noise_add(noise, &rng, q, count);
+        fl_rng_fini(&rng);
+        explicit_bzero(&own, sizeof own);
+        s->noise_std = ldexp(fl_noise_scale(noise), plan->grid.step);
+    }
+    fl_noise_free(noise);
+    return r;
+}
+
+int fl_outbox_seal(const struct fl_plan *plan, const float *delta,
+                   const struct fl_event *example_event, const struct fl_seed *seed,
+                   struct fl_sealed *ret, struct fl_err *e)
+{
+    const struct fl_grid g = grid_of(plan);
+    const size_t count = plan->layout.shared.elements;
+    struct fl_sealed s = {0};
+    int64_t *q = NULL;
+    int r;
+
+    assert((plan->privacy.unit == FL_UNIT_EXAMPLE) == (example_event != NULL));
+    r = fl_outbox_event(plan, &s.event, e);
+    if (r < 0) {
+        return r;
+    }
+    if (example_event) {
+        s.event = *example_event;
+    }
+    if (!fl_grid_bytes(&g, count, &s.size)) {
+        return fl_fail(e, FL_R_LIMIT, "update of %zu values", count);
+    }
+    q = fl_try_aligned(count, sizeof *q);
+    s.bytes = fl_try(s.size, 1);
+    if (!q || !s.bytes) {
+        r = fl_fail(e, FL_R_NOMEM, "update of %zu values", count);
+        goto out;
+    }
+    r = to_grid(plan, delta, count, seed, q, &s, e);
+    if (r < 0) {
+        goto out;
+    }
+    s.saturated = fl_grid_pack(&g, q, count, s.bytes);
+    fl_digest_of(s.bytes, s.size, &s.digest);
+    *ret = s;
+    s.bytes = NULL;
+out:
+    if (q) {
+        explicit_bzero(q, count * sizeof *q); /* the clipped update without packing's saturation */
+    }
+    fl_free(q);
+    fl_free(s.bytes);
+    return r < 0 ? fl_wrap(e, r, "seal the update of job %s", plan->name) : 0;
+}
+
+void fl_sealed_fini(struct fl_sealed *s)
+{
+    if (s) {
+        fl_free(s->bytes);
+        s->bytes = NULL;
+    }
+}
