@@ -1,0 +1,446 @@
+/*
+ * A job's text becomes a plan: tables for every key (deploy/docs/JOB.md is their description for
+ * people), a union for the layers, then the rules between keys (plan_check.c).
+ *
+ * The one word `strategy` decides which tensors travel; the rest of the file means the same under
+ * all of them, so that a federation can be compared with its neighbours by changing that word.
+ * What a strategy does not use is still checked and then ignored: the generator without hyperfl,
+ * the head's own stage without a private head.
+ */
+#include "common/plan/plan.h"
+
+#include "common/base/conf.h"
+#include "common/base/mem.h"
+#include "common/math/grid.h"
+#include "common/plan/plan_check.h"
+
+#include <stdio.h>
+#include <string.h>
+
+struct generator_raw {
+    unsigned kind; /* index into generator_words: one less than the enum, which begins with none */
+    uint32_t embedding, hidden, chunk;
+    bool scaled;
+};
+
+struct model_raw {
+    uint32_t input[3], input_count;
+    uint32_t classes, head;
+    const struct fl_conf_node *layers;
+};
+
+/* What the tables fill. */
+struct raw {
+    struct fl_plan plan;
+    struct model_raw model;
+    const struct fl_conf_node *strategy, *generator;
+    uint32_t std_count;
+};
+
+static const struct {
+    const char *name;
+    enum fl_visibility visibility;
+} strategies[] = {
+    {"fedavg", FL_VISIBILITY_ALL_SHARED},
+    {"fedrep", FL_VISIBILITY_HEAD_PRIVATE},
+    {"hyperfl", FL_VISIBILITY_BODY_GENERATED},
+    {"local", FL_VISIBILITY_ALL_PRIVATE},
+};
+
+static const char *const unit_words[] = {"none", "example", "client", NULL};
+static const char *const weight_words[] = {"equal", "examples", NULL};
+static const char *const generator_words[] = {"affine", "chunked", "kronecker", NULL};
+
+/* ---- tables ---- */
+
+#define TYPED(key, kind, m) .name = key, .type = FL_CONF_##kind, .offset = offsetof(struct OF, m)
+
+#define OF fl_train_conf
+#define SGD_KEYS(part)                                                                             \
+    {TYPED("momentum", FLOAT, part.momentum), .max = 1, .flags = FL_CONF_BELOW_MAX,                \
+     .fallback = "0"},                                                                             \
+        {TYPED("weight_decay", FLOAT, part.weight_decay), .max = 1, .fallback = "0"},              \
+    {                                                                                              \
+        TYPED("clip", FLOAT, part.clip), .max = 1e6, .fallback = "0"                               \
+    }
+
+static const struct fl_conf_field head_keys[] = {
+    {TYPED("epochs", UINT32, head_epochs), .max = 1000, .fallback = "0"},
+    {TYPED("lr", FLOAT, head.lr), .max = 100, .flags = FL_CONF_ABOVE_MIN},
+    SGD_KEYS(head),
+    {.name = NULL},
+};
+static const struct fl_conf_field serve_keys[] = {
+    {TYPED("epochs", UINT32, serve_epochs), .max = 1000, .fallback = "0"},
+    {TYPED("lr", FLOAT, serve_lr), .max = 100, .flags = FL_CONF_ABOVE_MIN},
+    {.name = NULL},
+};
+static const struct fl_conf_field train_keys[] = {
+    {TYPED("batch", UINT32, batch), .min = 1, .max = 65536, .fallback = "32"},
+    {TYPED("epochs", UINT32, epochs), .max = 1000, .fallback = "1"},
+    {TYPED("steps", UINT32, steps), .max = 1e6, .fallback = "0"},
+    {TYPED("lr", FLOAT, body.lr), .max = 100, .flags = FL_CONF_ABOVE_MIN | FL_CONF_REQUIRED},
+    SGD_KEYS(body),
+    {.name = "head", .type = FL_CONF_MAP, .fields = head_keys},
+    {.name = "serve", .type = FL_CONF_MAP, .fields = serve_keys},
+    {.name = NULL},
+};
+#undef OF
+
+#define OF fl_round_conf
+static const struct fl_conf_field round_keys[] = {
+    {TYPED("members", UINT32, members), .min = 1, .max = 100000, .flags = FL_CONF_REQUIRED},
+    {TYPED("quorum", UINT32, quorum), .min = 1, .max = 100000},
+    {TYPED("over_select", UINT32, over_select), .max = 100000, .fallback = "0"},
+    {TYPED("deadline", DURATION, deadline_ms), .min = 100, .max = 30 * 86400e3, .fallback = "10m"},
+    {TYPED("fill", DURATION, fill_ms), .max = 7 * 86400e3, .fallback = "10s"},
+    {TYPED("attempts", UINT32, attempts), .min = 1, .max = 1000, .fallback = "5"},
+    {TYPED("late_rounds", UINT32, late_rounds), .max = 1000, .fallback = "3"},
+    {.name = NULL},
+};
+#undef OF
+
+#define OF fl_privacy_conf
+static const struct fl_conf_field privacy_keys[] = {
+    {TYPED("unit", ENUM, unit), .words = unit_words, .fallback = "none"},
+    {TYPED("clip", DOUBLE, clip), .max = 1e6, .fallback = "0"},
+    {TYPED("noise_multiplier", DOUBLE, noise_multiplier), .max = 1e4, .flags = FL_CONF_ABOVE_MIN},
+    {TYPED("epsilon", DOUBLE, epsilon), .max = 1000, .flags = FL_CONF_ABOVE_MIN},
+    {TYPED("delta", DOUBLE, delta), .max = 1, .flags = FL_CONF_ABOVE_MIN | FL_CONF_BELOW_MAX},
+    {TYPED("sampling_rate", DOUBLE, sampling_rate), .max = 1, .flags = FL_CONF_ABOVE_MIN},
+    {TYPED("examples", UINT32, examples), .min = 1, .max = 1e9},
+    {.name = NULL},
+};
+#undef OF
+
+#define OF fl_grid_conf
+static const struct fl_conf_field grid_keys[] = {
+    {TYPED("bits", UINT32, bits), .min = 8, .max = 32, .fallback = "16"},
+    {TYPED("step", INT32, step), .min = -40, .max = 10, .fallback = "-14"},
+    {.name = NULL},
+};
+#undef OF
+
+#define OF fl_server_opt_conf
+static const struct fl_conf_field server_keys[] = {
+    {TYPED("lr", FLOAT, lr), .max = 100, .flags = FL_CONF_ABOVE_MIN, .fallback = "1"},
+    {TYPED("momentum", FLOAT, momentum), .max = 1, .flags = FL_CONF_BELOW_MAX, .fallback = "0"},
+    {.name = NULL},
+};
+#undef OF
+
+#define OF raw
+static const struct fl_conf_field data_keys[] = {
+    {TYPED("mean", FLOATS, plan.data.mean), .min = -1e6, .max = 1e6,
+     .items_max = FL_PLAN_CHANNELS_MAX, .count_offset = offsetof(struct raw, plan.data.channels)},
+    {TYPED("std", FLOATS, plan.data.std), .max = 1e6, .flags = FL_CONF_ABOVE_MIN,
+     .items_max = FL_PLAN_CHANNELS_MAX, .count_offset = offsetof(struct raw, std_count)},
+    {.name = NULL},
+};
+static const struct fl_conf_field model_keys[] = {
+    {TYPED("input", UINT32S, model.input), .min = 1, .max = 1 << 26, .items_min = 1, .items_max = 3,
+     .count_offset = offsetof(struct raw, model.input_count), .flags = FL_CONF_REQUIRED},
+    {TYPED("classes", UINT32, model.classes), .min = 2, .max = 100000, .flags = FL_CONF_REQUIRED},
+    {TYPED("head", UINT32, model.head), .min = 1, .max = FL_SPEC_LAYERS_MAX, .fallback = "1"},
+    {TYPED("layers", NODE, model.layers), .flags = FL_CONF_REQUIRED},
+    {.name = NULL},
+};
+static const struct fl_conf_field plan_keys[] = {
+    {TYPED("name", STRING, plan.name), .size = FL_PLAN_NAME_MAX, .flags = FL_CONF_REQUIRED},
+    {TYPED("strategy", NODE, strategy), .flags = FL_CONF_REQUIRED},
+    {TYPED("rounds", UINT64, plan.rounds), .min = 1, .max = 1e6, .flags = FL_CONF_REQUIRED},
+    {TYPED("seed", UINT64, plan.seed), .fallback = "1"},
+    {.name = "model", .type = FL_CONF_MAP, .fields = model_keys, .flags = FL_CONF_REQUIRED},
+    {TYPED("hypernetwork", NODE, generator)},
+    {TYPED("train", MAP, plan.train), .fields = train_keys, .flags = FL_CONF_REQUIRED},
+    {TYPED("round", MAP, plan.round), .fields = round_keys, .flags = FL_CONF_REQUIRED},
+    {TYPED("grid", MAP, plan.grid), .fields = grid_keys},
+    {TYPED("weights", ENUM, plan.weighting), .words = weight_words, .fallback = "equal"},
+    {TYPED("max_weight", UINT32, plan.max_weight), .min = 1, .max = 1e6, .fallback = "10000"},
+    {TYPED("privacy", MAP, plan.privacy), .fields = privacy_keys},
+    {TYPED("server", MAP, plan.server), .fields = server_keys},
+    {.name = "data", .type = FL_CONF_MAP, .fields = data_keys},
+    {.name = NULL},
+};
+#undef OF
+
+#define OF generator_raw
+static const struct fl_conf_field generator_keys[] = {
+    {TYPED("kind", ENUM, kind), .words = generator_words, .fallback = "affine"},
+    {TYPED("embedding", UINT32, embedding), .min = 1, .max = 65536, .fallback = "64"},
+    {TYPED("hidden", UINT32, hidden), .min = 1, .max = 65536, .fallback = "3"},
+    {TYPED("chunk", UINT32, chunk), .min = 1, .max = 1 << 26, .fallback = "1024"},
+    {TYPED("scaled", BOOL, scaled), .fallback = "true"},
+    {.name = NULL},
+};
+static const struct fl_conf_field generator_word[] = {
+    {TYPED("hypernetwork", ENUM, kind), .words = generator_words},
+    {.name = NULL},
+};
+#undef OF
+
+#define OF fl_layer
+#define NAME_KEY                                                                                   \
+    {                                                                                              \
+        TYPED("name", STRING, name), .size = FL_SPEC_NAME_MAX                                      \
+    }
+static const struct fl_conf_field conv2d_keys[] = {
+    NAME_KEY,
+    {TYPED("out", UINT32, out), .min = 1, .max = 1 << 20, .flags = FL_CONF_REQUIRED},
+    {TYPED("kernel", UINT32, kernel), .min = 1, .max = 256, .flags = FL_CONF_REQUIRED},
+    {TYPED("stride", UINT32, stride), .min = 1, .max = 256, .fallback = "1"},
+    {TYPED("padding", UINT32, padding), .max = 255, .fallback = "0"},
+    {.name = NULL},
+};
+static const struct fl_conf_field max_pool_keys[] = {
+    NAME_KEY,
+    {TYPED("size", UINT32, kernel), .min = 1, .max = 15, .flags = FL_CONF_REQUIRED},
+    {.name = NULL},
+};
+static const struct fl_conf_field linear_keys[] = {
+    NAME_KEY,
+    {TYPED("out", UINT32, out), .min = 1, .max = 1 << 26, .flags = FL_CONF_REQUIRED},
+    {.name = NULL},
+};
+static const struct fl_conf_field leaky_relu_keys[] = {
+    NAME_KEY,
+    {TYPED("slope", FLOAT, slope), .max = 1, .flags = FL_CONF_BELOW_MAX, .fallback = "0.01"},
+    {.name = NULL},
+};
+static const struct fl_conf_field flatten_keys[] = {NAME_KEY, {.name = NULL}};
+#undef OF
+
+/* In the order of enum fl_layer_kind. A layer is decoded by this table as a map that has one of
+ * these keys, into an array with a place for each kind. */
+#define KIND(key, kind, keys)                                                                      \
+    [FL_LAYER_##kind] = {.name = key,                                                              \
+                         .type = FL_CONF_MAP,                                                      \
+                         .fields = keys,                                                           \
+                         .offset = FL_LAYER_##kind * sizeof(struct fl_layer)}
+static const struct fl_conf_field layer_kinds[] = {
+    KIND("conv2d", CONV2D, conv2d_keys),    KIND("max_pool", MAX_POOL, max_pool_keys),
+    KIND("linear", LINEAR, linear_keys),    KIND("leaky_relu", LEAKY_RELU, leaky_relu_keys),
+    KIND("flatten", FLATTEN, flatten_keys), {.name = NULL},
+};
+
+/* ---- sections that are not tables ---- */
+
+static int get_strategy(struct raw *raw, enum fl_visibility *ret, struct fl_err *e)
+{
+    const struct fl_conf_node *n = raw->strategy;
+
+    for (size_t i = 0; n->kind == FL_CONF_KIND_SCALAR && i < FL_COUNT(strategies); i++) {
+        if (strcmp(n->text, strategies[i].name) == 0) {
+            snprintf(raw->plan.strategy, sizeof raw->plan.strategy, "%s", n->text);
+            *ret = strategies[i].visibility;
+            return 0;
+        }
+    }
+    if (n->kind != FL_CONF_KIND_SCALAR) {
+        return fl_conf_fail(e, n, FL_R_CONF_TYPE, "one word is wanted");
+    }
+    return fl_conf_fail(e, n, FL_R_PLAN_STRATEGY,
+                        "%.40s is not a strategy; there are fedavg, fedrep, hyperfl, local",
+                        n->text);
+}
+
+/* Absent: the small scaled one. One word: `affine` is the published one, the others their
+ * defaults. */
+static int get_generator(const struct fl_conf_node *n, const struct fl_conf_node *root,
+                         struct fl_generator_conf *ret, struct fl_err *e)
+{
+    struct generator_raw g = {0};
+    struct fl_conf_node map = {
+        .kind = FL_CONF_KIND_MAP, .line = root->line, .column = root->column, .conf = root->conf};
+    struct fl_conf_node only;
+    bool word = n && n->kind == FL_CONF_KIND_SCALAR && !fl_conf_is_map(n);
+
+    int r = fl_conf_decode(n && !word ? n : &map, generator_keys, &g, e);
+    if (r == 0 && word) {
+        only = *n;
+        only.next = NULL;
+        map.first = map.last = &only;
+        map.count = 1;
+        r = fl_conf_decode(&map, generator_word, &g, e);
+    }
+    if (r) {
+        return r;
+    }
+    if (word && g.kind == 0) {
+        g.hidden = 128;
+        g.scaled = false;
+    }
+    *ret = (struct fl_generator_conf){.kind = (enum fl_generator_kind)(g.kind + 1),
+                                      .embedding = g.embedding,
+                                      .hidden = g.hidden,
+                                      .chunk = g.chunk,
+                                      .scaled = g.scaled};
+    return 0;
+}
+
+static int get_layer(const struct fl_conf_node *n, struct fl_layer *ret, struct fl_err *e)
+{
+    struct fl_layer each[FL_COUNT(layer_kinds)];
+    const struct fl_conf_node *only = fl_conf_only(n);
+    unsigned kind = 0;
+
+    if (!only) {
+        return fl_conf_fail(e, n, FL_R_CONF_TYPE,
+                            "a layer is a map with one key, such as {linear: {out: 10}}");
+    }
+    memset(each, 0, sizeof each);
+    int r = fl_conf_decode(n, layer_kinds, each, e);
+    if (r) {
+        return r;
+    }
+    while (strcmp(layer_kinds[kind].name, only->key) != 0) {
+        kind++; /* it is one of them, or decoding had failed */
+    }
+    *ret = each[kind];
+    ret->kind = (enum fl_layer_kind)kind;
+    ret->line = only->key_line;
+    return 0;
+}
+
+static int get_layers(const struct fl_conf_node *n, struct fl_spec *spec, struct fl_err *e)
+{
+    int r = 0;
+
+    if (n->kind != FL_CONF_KIND_LIST) {
+        return fl_conf_fail(e, n, FL_R_CONF_TYPE, "a list of layers is wanted");
+    }
+    if (n->count == 0 || n->count > FL_SPEC_LAYERS_MAX) {
+        return fl_conf_fail(e, n, FL_R_CONF_RANGE, "%u layers; 1 to %d are allowed", n->count,
+                            FL_SPEC_LAYERS_MAX);
+    }
+    for (const struct fl_conf_node *i = n->first; i && r == 0; i = i->next) {
+        r = get_layer(i, &spec->layers[spec->layer_count++], e);
+    }
+    return r;
+}
+
+static int get_model(struct raw *raw, const struct fl_conf_node *root, const char *file,
+                     struct fl_err *e)
+{
+    struct fl_spec spec = {.classes = raw->model.classes, .head = raw->model.head};
+    struct fl_generator_conf generator;
+    enum fl_visibility visibility = FL_VISIBILITY_ALL_PRIVATE;
+
+    int r = get_strategy(raw, &visibility, e);
+    if (r == 0) {
+        r = get_generator(raw->generator, root, &generator, e);
+    }
+    if (r == 0) {
+        r = get_layers(raw->model.layers, &spec, e);
+    }
+    if (r) {
+        return r;
+    }
+    if (raw->model.input_count == 2) {
+        return fl_conf_fail(e, fl_plan_at(root, "model.input"), FL_R_CONF_RANGE,
+                            "one number (features) or three (channels, height, width)");
+    }
+    for (uint32_t i = 0; i < 3; i++) {
+        spec.input[i] = i < raw->model.input_count ? raw->model.input[i] : 1;
+    }
+    r = fl_spec_check(&spec, e);
+    if (r == 0) {
+        bool generated = visibility == FL_VISIBILITY_BODY_GENERATED;
+        r = fl_layout_init(&raw->plan.layout, &spec, visibility, generated ? &generator : NULL, e);
+    }
+    return r ? fl_wrap(e, r, "%s: model", file) : 0;
+}
+
+/* What is left out follows what is there: the head trains as the body does, unless told. */
+static void fill_in(struct raw *raw, const struct fl_conf_node *root)
+{
+    struct fl_train_conf *t = &raw->plan.train;
+    enum fl_visibility v = raw->plan.layout.visibility;
+
+    if (t->head.lr == 0) {
+        t->head.lr = t->body.lr;
+    }
+    if (!fl_conf_find(root, "train.head.momentum")) {
+        t->head.momentum = t->body.momentum;
+    }
+    if (!fl_conf_find(root, "train.head.weight_decay")) {
+        t->head.weight_decay = t->body.weight_decay;
+    }
+    if (t->serve_lr == 0) {
+        t->serve_lr = t->head.lr;
+    }
+    if (v == FL_VISIBILITY_ALL_SHARED || v == FL_VISIBILITY_ALL_PRIVATE) {
+        t->head_epochs = 0; /* no head apart from the body: nothing to train in two stages */
+    }
+    if (raw->plan.round.quorum == 0) {
+        raw->plan.round.quorum = raw->plan.round.members;
+    }
+    if (raw->plan.weighting == FL_WEIGHT_EQUAL) {
+        raw->plan.max_weight = 1;
+    }
+}
+
+static int parse(struct raw *raw, const char *file, struct fl_conf *c, struct fl_err *e)
+{
+    const struct fl_conf_node *root = fl_conf_root(c);
+
+    int r = fl_conf_overlay(c, "set", e);
+    if (r == 0) {
+        r = fl_conf_decode(root, plan_keys, raw, e);
+    }
+    if (r == 0) {
+        r = get_model(raw, root, file, e);
+    }
+    if (r) {
+        return r;
+    }
+    if (raw->std_count != raw->plan.data.channels) {
+        return fl_conf_fail(e, fl_plan_at(root, "data"), FL_R_CONF_CONFLICT,
+                            "mean has %u numbers and std %u", raw->plan.data.channels,
+                            raw->std_count);
+    }
+    fill_in(raw, root);
+    return fl_plan_check(&raw->plan, root, e);
+}
+
+/* ---- the door ---- */
+
+int fl_plan_parse(struct fl_plan *ret, const char *file, const char *text, size_t size,
+                  struct fl_err *e)
+{
+    struct fl_conf *c = NULL;
+
+    if (size > FL_PLAN_TEXT_MAX) {
+        return fl_fail(e, FL_R_LIMIT, "%s: a job's text is at most %d bytes", file,
+                       FL_PLAN_TEXT_MAX);
+    }
+    struct raw *raw = fl_try(1, sizeof *raw);
+    if (!raw) {
+        return fl_fail(e, FL_R_NOMEM, "out of memory");
+    }
+    int r = fl_conf_parse(file, text, size, &c, e);
+    if (r == 0) {
+        r = parse(raw, file, c, e);
+    }
+    if (r == 0) {
+        fl_digest_of(text, size, &raw->plan.digest);
+        *ret = raw->plan;
+    }
+    fl_conf_free(c);
+    fl_free(raw);
+    return r;
+}
+
+bool fl_plan_resolved(const struct fl_plan *plan)
+{
+    return plan->privacy.unit == FL_UNIT_NONE || plan->privacy.noise_multiplier > 0;
+}
+
+size_t fl_plan_update_size(const struct fl_plan *plan)
+{
+    const struct fl_grid g = {plan->grid.bits, plan->grid.step};
+    size_t size = 0;
+
+    fl_grid_bytes(&g, plan->layout.shared.elements, &size); /* at most 2^31 values of 32 bits */
+    return size;
+}

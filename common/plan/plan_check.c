@@ -1,0 +1,220 @@
+/*
+ * Rules between keys. Those about privacy are the ones of ARCHITECTURE.md ("Privacy, where it is
+ * easy to be wrong"): a job that asks for a claim which its own training would break is refused at
+ * submission, and again by every agent, with the reason in words.
+ */
+#include "common/plan/plan_check.h"
+
+#include "common/math/grid.h"
+#include "common/privacy/accountant.h"
+
+#include <ctype.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+const struct fl_conf_node *fl_plan_at(const struct fl_conf_node *root, const char *path)
+{
+    char up[FL_CONF_KEY_MAX];
+    const struct fl_conf_node *n;
+
+    snprintf(up, sizeof up, "%s", path);
+    while (!(n = fl_conf_find(root, up))) {
+        char *dot = strrchr(up, '.');
+        if (!dot) {
+            return root;
+        }
+        *dot = 0;
+    }
+    return n;
+}
+
+static int check_name(const struct fl_plan *p, const struct fl_conf_node *root, struct fl_err *e)
+{
+    bool good = isalnum((unsigned char)p->name[0]);
+
+    for (const char *c = p->name; *c; c++) {
+        good = good && (isalnum((unsigned char)*c) || *c == '-' || *c == '_' || *c == '.');
+    }
+    return good ? 0
+                : fl_conf_fail(e, fl_plan_at(root, "name"), FL_R_CONF_RANGE,
+                               "a name has letters, digits, '-', '_' and '.', and begins with a "
+                               "letter or digit");
+}
+
+static int check_round(const struct fl_plan *p, const struct fl_conf_node *root, struct fl_err *e)
+{
+    const struct fl_round_conf *r = &p->round;
+    const struct fl_grid g = {p->grid.bits, p->grid.step};
+
+    if (r->quorum > r->members) {
+        return fl_conf_fail(e, fl_plan_at(root, "round.quorum"), FL_R_CONF_CONFLICT,
+                            "%u is more than members (%u)", r->quorum, r->members);
+    }
+    if (!fl_grid_sum_fits(&g, p->max_weight, r->members + r->over_select)) {
+        return fl_conf_fail(e, fl_plan_at(root, "grid.bits"), FL_R_PLAN_OVERFLOW,
+                            "sums of %u updates of %u bits with weights up to %u do not fit in 62 "
+                            "bits",
+                            r->members + r->over_select, g.bits, p->max_weight);
+    }
+    return 0;
+}
+
+static int check_data(const struct fl_plan *p, const struct fl_conf_node *root, struct fl_err *e)
+{
+    uint32_t n = p->data.channels, channels = p->layout.spec.input[0];
+
+    if (n > 1 && n != channels) {
+        return fl_conf_fail(e, fl_plan_at(root, "data.mean"), FL_R_CONF_CONFLICT,
+                            "%u numbers for an input of %u channels", n, channels);
+    }
+    return 0;
+}
+
+static int check_train(const struct fl_plan *p, const struct fl_conf_node *root, struct fl_err *e)
+{
+    if (p->train.epochs == 0 && p->train.steps == 0) {
+        return fl_conf_fail(e, fl_plan_at(root, "train.epochs"), FL_R_CONF_CONFLICT,
+                            "epochs and steps are both 0: nothing would be trained");
+    }
+    return 0;
+}
+
+static int missing(const struct fl_conf_node *root, const char *section, const char *key,
+                   const char *unit, struct fl_err *e)
+{
+    return fl_conf_fail_key(e, fl_plan_at(root, section), FL_R_CONF_MISSING,
+                            "%s is missing: the unit %s needs it", key, unit);
+}
+
+/* Grid and privacy meet here: without a grid section the message points at the other. */
+static const struct fl_conf_node *grid_at(const struct fl_conf_node *root, const char *key)
+{
+    return fl_plan_at(root, fl_conf_find(root, "grid") ? key : "privacy.clip");
+}
+
+/* The update of a whole site must fit the grid with its noise, or saturation would eat the noise.
+ */
+static int check_client(const struct fl_plan *p, const struct fl_conf_node *root, struct fl_err *e)
+{
+    const struct fl_grid g = {p->grid.bits, p->grid.step};
+    const struct fl_privacy_conf *v = &p->privacy;
+    double step = ldexp(1, g.step), most = (double)fl_grid_max(&g) * step;
+
+    if (v->clip < step) {
+        return fl_conf_fail(e, fl_plan_at(root, "privacy.clip"), FL_R_PLAN_PRIVACY,
+                            "%g is below one step of the grid (%g)", v->clip, step);
+    }
+    if (v->noise_multiplier == 0) {
+        return 0;
+    }
+    double wanted = v->clip + 8 * v->noise_multiplier * v->clip;
+    if (wanted > most) {
+        return fl_conf_fail(e, grid_at(root, "grid.bits"), FL_R_PLAN_OVERFLOW,
+                            "the grid holds values up to %.4g, but clip and 8 sigma of noise reach "
+                            "%.4g: raise bits or step",
+                            most, wanted);
+    }
+    if (v->noise_multiplier * v->clip < step / 4) {
+        return fl_conf_fail(e, grid_at(root, "grid.step"), FL_R_PLAN_PRIVACY,
+                            "the noise (%.4g) is below a quarter of a step (%.4g): lower step",
+                            v->noise_multiplier * v->clip, step);
+    }
+    return 0;
+}
+
+/* DP-SGD: everything that a later release depends on must take accounted steps. */
+static int check_example(const struct fl_plan *p, const struct fl_conf_node *root, struct fl_err *e)
+{
+    if (p->privacy.sampling_rate == 0) {
+        return missing(root, "privacy", "sampling_rate", "example", e);
+    }
+    if (p->privacy.examples == 0) {
+        return missing(root, "privacy", "examples", "example", e);
+    }
+    if (p->train.steps == 0) {
+        return missing(root, "train", "steps", "example", e);
+    }
+    if (p->train.head_epochs > 0) {
+        return fl_conf_fail(e, fl_plan_at(root, "train.head.epochs"), FL_R_PLAN_PRIVACY,
+                            "the unit example trains head and body in the same noised steps: a "
+                            "head trained apart without noise shapes the next release, and no "
+                            "epsilon covers that; leave it out (train.serve is free)");
+    }
+    return 0;
+}
+
+/* A multiplier that stands beside an epsilon must keep it. */
+static int check_epsilon(const struct fl_plan *p, const struct fl_conf_node *root, struct fl_err *e)
+{
+    const struct fl_privacy_conf *v = &p->privacy;
+    bool example = v->unit == FL_UNIT_EXAMPLE;
+    struct fl_event event = {.q = example ? v->sampling_rate : 1,
+                             .sigma = v->noise_multiplier,
+                             .count = p->rounds * (example ? p->train.steps : 1)};
+    enum fl_bound bound;
+    double epsilon;
+
+    int r = fl_epsilon(&event, 1, v->delta, &epsilon, &bound, e);
+    if (r) {
+        return fl_wrap(e, r, "privacy");
+    }
+    if (epsilon > v->epsilon * (1 + 1e-9)) {
+        return fl_conf_fail(e, fl_plan_at(root, "privacy.noise_multiplier"), FL_R_PLAN_PRIVACY,
+                            "%g over %llu %s gives epsilon %.4g, more than %.4g",
+                            v->noise_multiplier, (unsigned long long)event.count,
+                            example ? "steps" : "rounds", epsilon, v->epsilon);
+    }
+    return 0;
+}
+
+static int check_privacy(const struct fl_plan *p, const struct fl_conf_node *root, struct fl_err *e)
+{
+    const struct fl_privacy_conf *v = &p->privacy;
+    bool asked = v->epsilon > 0 || v->noise_multiplier > 0;
+
+    if (v->unit == FL_UNIT_NONE) {
+        if (asked && !fl_conf_find(root, "privacy.unit")) {
+            return fl_conf_fail_key(e, fl_plan_at(root, "privacy"), FL_R_PLAN_PRIVACY,
+                                    "epsilon or noise without a unit protects nothing: say unit: "
+                                    "example or client (or none, to ignore them)");
+        }
+        return 0;
+    }
+    const char *unit = v->unit == FL_UNIT_CLIENT ? "client" : "example";
+    if (v->clip == 0) {
+        return missing(root, "privacy", "clip", unit, e);
+    }
+    if (v->delta == 0) {
+        return missing(root, "privacy", "delta", unit, e);
+    }
+    if (!asked) {
+        return missing(root, "privacy", "epsilon (or noise_multiplier)", unit, e);
+    }
+    if (p->weighting != FL_WEIGHT_EQUAL) {
+        return fl_conf_fail(e, fl_plan_at(root, "weights"), FL_R_PLAN_PRIVACY,
+                            "weights by the number of examples tell that number: with a unit they "
+                            "must be equal");
+    }
+    int r = v->unit == FL_UNIT_CLIENT ? check_client(p, root, e) : check_example(p, root, e);
+    if (r == 0 && v->epsilon > 0 && v->noise_multiplier > 0) {
+        r = check_epsilon(p, root, e);
+    }
+    return r;
+}
+
+int fl_plan_check(const struct fl_plan *plan, const struct fl_conf_node *root, struct fl_err *e)
+{
+    static int (*const rules[])(const struct fl_plan *, const struct fl_conf_node *,
+                                struct fl_err *) = {
+        check_name, check_round, check_data, check_train, check_privacy,
+    };
+
+    for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++) {
+        int r = rules[i](plan, root, e);
+        if (r) {
+            return r;
+        }
+    }
+    return 0;
+}

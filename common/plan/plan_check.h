@@ -1,0 +1,13 @@
+/* Inside this room only: the rules between keys, after every key by itself is right. */
+#ifndef FL_PLAN_PLAN_CHECK_H
+#define FL_PLAN_PLAN_CHECK_H
+
+#include "common/base/conf.h"
+#include "common/plan/plan.h"
+
+/* The node of a dotted path, or the nearest there is above it: where a message points. */
+const struct fl_conf_node *fl_plan_at(const struct fl_conf_node *root, const char *path);
+
+int fl_plan_check(const struct fl_plan *plan, const struct fl_conf_node *root, struct fl_err *e);
+
+#endif

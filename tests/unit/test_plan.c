@@ -1,0 +1,559 @@
+#include "common/base/mem.h"
+#include "common/plan/plan.h"
+#include "common/privacy/accountant.h"
+#include "tests/lib/check_main.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+static struct fl_err err;
+static struct fl_plan plan;
+
+/* Line by line, so that tests can say where an error must be. */
+static const char *const base_lines[] = {
+    "name: fashion",                                  /* 1 */
+    "strategy: hyperfl",                              /* 2 */
+    "rounds: 30",                                     /* 3 */
+    "model:",                                         /* 4 */
+    "  input: [1, 28, 28]",                           /* 5 */
+    "  classes: 10",                                  /* 6 */
+    "  layers:",                                      /* 7 */
+    "    - conv2d: {out: 16, kernel: 5}",             /* 8 */
+    "    - leaky_relu: {slope: 0.01}",                /* 9 */
+    "    - max_pool: {size: 2}",                      /* 10 */
+    "    - conv2d: {out: 32, kernel: 5, padding: 1}", /* 11 */
+    "    - leaky_relu:",                              /* 12 */
+    "    - max_pool: {size: 2}",                      /* 13 */
+    "    - flatten:",                                 /* 14 */
+    "    - linear: {out: 128, name: wide}",           /* 15 */
+    "    - leaky_relu:",                              /* 16 */
+    "    - linear: {out: 10}",                        /* 17 */
+    "train:",                                         /* 18 */
+    "  lr: 0.02",                                     /* 19 */
+    "  momentum: 0.5",                                /* 20 */
+    "  head: {epochs: 1}",                            /* 21 */
+    "round:",                                         /* 22 */
+    "  members: 20",                                  /* 23 */
+    "  quorum: 15",                                   /* 24 */
+    "privacy:",                                       /* 25 */
+    "  unit: none",                                   /* 26 */
+};
+
+enum { LINES = sizeof base_lines / sizeof base_lines[0] };
+
+/* The base text with one line replaced (line 0: none) and some more at the end. */
+static char *text_with(unsigned line, const char *instead, const char *more)
+{
+    char *text = fl_new(1, 8192);
+    size_t at = 0;
+
+    for (unsigned i = 0; i < LINES; i++) {
+        at +=
+            (size_t)snprintf(text + at, 8192 - at, "%s\n", i + 1 == line ? instead : base_lines[i]);
+    }
+    snprintf(text + at, 8192 - at, "%s", more);
+    return text;
+}
+
+static int parse(const char *text)
+{
+    memset(&err, 0, sizeof err);
+    int r = fl_plan_parse(&plan, "job.yaml", text, strlen(text), &err);
+    ck_assert_int_eq(err.code, r);
+    return r;
+}
+
+static void good(unsigned line, const char *instead, const char *more)
+{
+    char *text = text_with(line, instead, more);
+    int r = parse(text);
+    ck_assert_msg(r == 0, "%s", err.msg);
+    fl_free(text);
+}
+
+static void bad(unsigned line, const char *instead, const char *more, int reason,
+                const char *message)
+{
+    char *text = text_with(line, instead, more);
+    int r = parse(text);
+    ck_assert_msg(r == -reason, "%d, not %d: %s", r, -reason, err.msg);
+    ck_assert_msg(strncmp(err.msg, message, strlen(message)) == 0, "got: %s\nwanted: %s", err.msg,
+                  message);
+    fl_free(text);
+}
+
+START_TEST(test_a_plan_and_its_defaults)
+{
+    good(0, "", "");
+    ck_assert_str_eq(plan.name, "fashion");
+    ck_assert_str_eq(plan.strategy, "hyperfl");
+    ck_assert(plan.rounds == 30 && plan.seed == 1);
+    ck_assert(plan.layout.visibility == FL_VISIBILITY_BODY_GENERATED);
+    ck_assert(plan.layout.generator.kind == FL_GENERATOR_AFFINE &&
+              plan.layout.generator.embedding == 64 && plan.layout.generator.hidden == 3 &&
+              plan.layout.generator.scaled);
+    ck_assert_uint_eq(plan.layout.generated, 115776);
+    ck_assert_uint_eq(plan.layout.shared.elements, 463299);
+    ck_assert_str_eq(plan.layout.spec.layers[7].name, "wide");
+    ck_assert_uint_eq(plan.layout.spec.layers[7].line, 15);
+    ck_assert(plan.train.batch == 32 && plan.train.epochs == 1 && plan.train.steps == 0);
+    ck_assert(plan.train.head.lr == 0.02f && plan.train.head.momentum == 0.5f &&
+              plan.train.head_epochs == 1 && plan.train.serve_lr == 0.02f);
+    ck_assert(plan.round.members == 20 && plan.round.quorum == 15 &&
+              plan.round.deadline_ms == 600000 && plan.round.fill_ms == 10000);
+    ck_assert(plan.grid.bits == 16 && plan.grid.step == -14);
+    ck_assert(plan.weighting == FL_WEIGHT_EQUAL && plan.max_weight == 1);
+    ck_assert(plan.server.lr == 1 && plan.data.channels == 0);
+    ck_assert(plan.privacy.unit == FL_UNIT_NONE && fl_plan_resolved(&plan));
+    ck_assert_uint_eq(fl_plan_update_size(&plan), 2 * 463299);
+    ck_assert(!fl_digest_is_zero(&plan.digest));
+}
+END_TEST
+
+START_TEST(test_one_word_changes_the_strategy)
+{
+    const struct {
+        const char *line;
+        enum fl_visibility visibility;
+        size_t shared, private_;
+        uint32_t head_epochs;
+    } cases[] = {
+        {"strategy: fedavg", FL_VISIBILITY_ALL_SHARED, 117066, 0, 0},
+        {"strategy: fedrep", FL_VISIBILITY_HEAD_PRIVATE, 115776, 1290, 1},
+        {"strategy: hyperfl", FL_VISIBILITY_BODY_GENERATED, 463299, 1290 + 64, 1},
+        {"strategy: local", FL_VISIBILITY_ALL_PRIVATE, 0, 117066, 0},
+    };
+
+    for (size_t i = 0; i < FL_COUNT(cases); i++) {
+        good(2, cases[i].line, "");
+        ck_assert(plan.layout.visibility == cases[i].visibility);
+        ck_assert_uint_eq(plan.layout.shared.elements, cases[i].shared);
+        ck_assert_uint_eq(plan.layout.private_.elements, cases[i].private_);
+        ck_assert_uint_eq(plan.train.head_epochs, cases[i].head_epochs);
+        ck_assert_uint_eq(fl_plan_update_size(&plan), 2 * cases[i].shared);
+    }
+    bad(2, "strategy: fedsgd", "", FL_R_PLAN_STRATEGY,
+        "job.yaml:2:11: strategy: fedsgd is not a strategy; there are fedavg, fedrep");
+    bad(2, "strategy: [fedavg]", "", FL_R_CONF_TYPE, "job.yaml:2:11: strategy: one word");
+}
+END_TEST
+
+START_TEST(test_hypernetworks)
+{
+    good(0, "", "hypernetwork: affine\n");
+    ck_assert(plan.layout.generator.hidden == 128 && !plan.layout.generator.scaled);
+    ck_assert_uint_eq(plan.layout.shared.elements, 14943424);
+    good(0, "", "hypernetwork: {hidden: 8}\n");
+    ck_assert(plan.layout.generator.hidden == 8 && plan.layout.generator.scaled);
+    good(0, "", "hypernetwork: chunked\n");
+    ck_assert(plan.layout.generator.kind == FL_GENERATOR_CHUNKED &&
+              plan.layout.generator.chunk == 1024 && plan.layout.generator.scaled);
+    good(0, "", "hypernetwork: {kind: kronecker, embedding: 128, hidden: 64}\n");
+    ck_assert(plan.layout.generator.kind == FL_GENERATOR_KRONECKER);
+    good(2, "strategy: fedrep", "hypernetwork: affine\n");
+    ck_assert(plan.layout.generator.kind == FL_GENERATOR_NONE);
+    bad(0, "", "hypernetwork: affin\n", FL_R_CONF_TYPE,
+        "job.yaml:27:15: hypernetwork: affin is not one of affine, chunked, kronecker");
+    bad(2, "strategy: fedrep", "hypernetwork:\n  hiden: 3\n", FL_R_CONF_UNKNOWN,
+        "job.yaml:28:3: hypernetwork.hiden: unknown key; did you mean hidden?");
+    bad(0, "", "hypernetwork: [affine]\n", FL_R_CONF_TYPE,
+        "job.yaml:27:15: hypernetwork: a list where a map is wanted");
+}
+END_TEST
+
+START_TEST(test_lines_of_errors)
+{
+    bad(20, "  momentun: 0.5", "", FL_R_CONF_UNKNOWN,
+        "job.yaml:20:3: train.momentun: unknown key; did you mean momentum?");
+    bad(3, "ronds: 30", "", FL_R_CONF_UNKNOWN,
+        "job.yaml:3:1: ronds: unknown key; did you mean rounds?");
+    bad(15, "    - liner: {out: 128}", "", FL_R_CONF_UNKNOWN,
+        "job.yaml:15:7: model.layers[7].liner: unknown key; did you mean linear?");
+    bad(11, "    - conv2d: {out: 32, kernl: 5}", "", FL_R_CONF_UNKNOWN,
+        "job.yaml:11:25: model.layers[3].conv2d.kernl: unknown key; did you mean kernel?");
+    bad(19, "  lr: fast", "", FL_R_CONF_TYPE,
+        "job.yaml:19:7: train.lr: fast is not a finite number");
+    bad(22, "round: 20", "train2: 1\n", FL_R_CONF_SYNTAX, "job.yaml:23:");
+    bad(13, "    - max_pool", "", FL_R_CONF_TYPE,
+        "job.yaml:13:7: model.layers[5]: a layer is a map with one key");
+    bad(13, "    - {max_pool: {size: 2}, flatten: }", "", FL_R_CONF_TYPE,
+        "job.yaml:13:7: model.layers[5]: a layer is a map with one key");
+    bad(19, "  lr: 0", "", FL_R_CONF_RANGE,
+        "job.yaml:19:7: train.lr: 0 is not above 0 and at most 100");
+    bad(3, "rounds: 0", "", FL_R_CONF_RANGE,
+        "job.yaml:3:9: rounds: 0 is not at least 1 and at most 1000000");
+    bad(20, "  lr: 0.1", "", FL_R_CONF_DUPLICATE,
+        "job.yaml:20:3: train.lr: given twice, first in line 19");
+    bad(19, "  batch: 10", "", FL_R_CONF_MISSING, "job.yaml:18:1: train: lr is missing");
+    bad(1, "seed: 3", "", FL_R_CONF_MISSING, "job.yaml:1:1: name is missing");
+    bad(8, "    - conv2d: {out: 16}", "", FL_R_CONF_MISSING,
+        "job.yaml:8:7: model.layers[0].conv2d: kernel is missing");
+    bad(1, "name: -x", "", FL_R_CONF_RANGE, "job.yaml:1:7: name: a name has letters");
+    bad(1, "name: \"a/b\"", "", FL_R_CONF_RANGE, "job.yaml:1:7: name: a name has letters");
+    bad(24, "  quorum: 25", "", FL_R_CONF_CONFLICT,
+        "job.yaml:24:11: round.quorum: 25 is more than members (20)");
+    bad(19, "  lr: 0.1\n  epochs: 0", "", FL_R_CONF_CONFLICT,
+        "job.yaml:20:11: train.epochs: epochs and steps are both 0");
+    bad(0, "", "data: {mean: [0.1, 0.2], std: [1, 1]}\n", FL_R_CONF_CONFLICT,
+        "job.yaml:27:14: data.mean: 2 numbers for an input of 1 channels");
+    bad(0, "", "data: {mean: [0.1]}\n", FL_R_CONF_CONFLICT,
+        "job.yaml:27:7: data: mean has 1 numbers and std 0");
+    bad(0, "", "data: {std: [0]}\n", FL_R_CONF_RANGE,
+        "job.yaml:27:14: data.std[0]: 0 is not above");
+}
+END_TEST
+
+START_TEST(test_impossible_shapes_name_the_layer_and_line)
+{
+    bad(11, "    - conv2d: {out: 32, kernel: 15}", "", FL_R_PLAN_MODEL,
+        "job.yaml: model: layer conv2 (line 11): ");
+    bad(14, "    - leaky_relu: {slope: 0.5}", "", FL_R_PLAN_MODEL,
+        "job.yaml: model: layer wide (line 15): ");
+    bad(17, "    - linear: {out: 11}", "", FL_R_PLAN_MODEL,
+        "job.yaml: model: layer fc2 (line 17): ");
+    bad(8, "    - conv2d: {out: 16, kernel: 5, name: wide}", "", FL_R_PLAN_MODEL,
+        "job.yaml: model: layer wide (line 15): ");
+    bad(6, "  classes: 10\n  head: 5", "", FL_R_PLAN_MODEL, "job.yaml: model: ");
+    bad(5, "  input: [28, 28]", "", FL_R_CONF_RANGE, "job.yaml:5:10: model.input: one number");
+    bad(5, "  input: [67108864, 67108864, 67108864]", "", FL_R_PLAN_MODEL, "job.yaml: model: ");
+    bad(0, "", "set: {model.layers: []}\n", FL_R_CONF_RANGE,
+        "job.yaml:27:21: model.layers: 0 layers; 1 to 64 are allowed");
+}
+END_TEST
+
+START_TEST(test_sums_that_could_overflow)
+{
+    const char *wide = "grid: {bits: 32}\nweights: examples\nmax_weight: 1000000\n";
+
+    good(0, "", wide);
+    ck_assert(plan.weighting == FL_WEIGHT_EXAMPLES && plan.max_weight == 1000000);
+    bad(23, "  members: 2049\n  over_select: 1", wide, FL_R_PLAN_OVERFLOW,
+        "job.yaml:28:14: grid.bits: sums of 2050 updates of 32 bits");
+}
+END_TEST
+
+/* ---- privacy ---- */
+
+static const char client[] = "  unit: client\n  clip: 0.5\n  delta: 1e-5\n";
+static const char example[] = "  unit: example\n  clip: 1\n  delta: 1e-5\n";
+
+static void private_bad(const char *head, const char *rest, const char *more, int reason,
+                        const char *message)
+{
+    char section[512];
+    snprintf(section, sizeof section, "%s%s", head, rest);
+    bad(26, section, more, reason, message);
+}
+
+START_TEST(test_privacy_claims_that_cannot_be_made)
+{
+    bad(26, "  epsilon: 8\n  delta: 1e-5", "", FL_R_PLAN_PRIVACY,
+        "job.yaml:25:1: privacy: epsilon or noise without a unit protects nothing");
+    good(26, "  unit: none\n  epsilon: 8\n  delta: 1e-5", "");
+    bad(26, "  unit: client\n  delta: 1e-5\n  epsilon: 8", "", FL_R_CONF_MISSING,
+        "job.yaml:25:1: privacy: clip is missing");
+    bad(26, "  unit: client\n  clip: 1\n  epsilon: 8", "", FL_R_CONF_MISSING,
+        "job.yaml:25:1: privacy: delta is missing");
+    private_bad(client, "", "", FL_R_CONF_MISSING, "job.yaml:25:1: privacy: epsilon (or noise");
+    private_bad(client, "  epsilon: 0", "", FL_R_CONF_RANGE, "job.yaml:29:12: privacy.epsilon: ");
+    private_bad(client, "  epsilon: .inf", "", FL_R_CONF_TYPE, "job.yaml:29:12: privacy.epsilon: ");
+    bad(26, "  delta: 1", "", FL_R_CONF_RANGE, "job.yaml:26:10: privacy.delta: 1 is not above 0");
+    private_bad(client, "  epsilon: 8", "weights: examples\n", FL_R_PLAN_PRIVACY,
+                "job.yaml:30:10: weights: weights by the number of examples tell");
+    private_bad(client, "  noise_multiplier: 0.37", "", 0, "");
+    private_bad(client, "  noise_multiplier: 0.38", "grid: {bits: 16, step: -14}\n",
+                FL_R_PLAN_OVERFLOW,
+                "job.yaml:30:14: grid.bits: the grid holds values up to 2, but clip and 8 sigma");
+    private_bad(client, "  noise_multiplier: 0.3\n  epsilon: 8", "", FL_R_PLAN_PRIVACY,
+                "job.yaml:29:21: privacy.noise_multiplier: 0.3 over 30 rounds gives epsilon ");
+    private_bad("  unit: client\n  clip: 1e-5\n  delta: 1e-5\n", "  noise_multiplier: 1", "",
+                FL_R_PLAN_PRIVACY, "job.yaml:27:9: privacy.clip: 1e-05 is below one step");
+    private_bad("  unit: client\n  clip: 0.001\n  delta: 1e-5\n", "  noise_multiplier: 0.001", "",
+                FL_R_PLAN_PRIVACY, "job.yaml:27:9: privacy.clip: the noise");
+}
+END_TEST
+
+START_TEST(test_unit_example_needs_all_it_counts)
+{
+    const char *all = "  epsilon: 8\n  sampling_rate: 0.1\n  examples: 200";
+
+    private_bad(example, "  epsilon: 8\n  examples: 200", "", FL_R_CONF_MISSING,
+                "job.yaml:25:1: privacy: sampling_rate is missing: the unit example needs it");
+    private_bad(example, "  epsilon: 8\n  sampling_rate: 0.1", "", FL_R_CONF_MISSING,
+                "job.yaml:25:1: privacy: examples is missing");
+    private_bad(example, all, "", FL_R_CONF_MISSING, "job.yaml:18:1: train: steps is missing");
+    private_bad(example, all, "set: {train.steps: 10}\n", FL_R_PLAN_PRIVACY,
+                "job.yaml:21:18: train.head.epochs: the unit example trains head and body in the "
+                "same noised steps");
+    private_bad(example, all, "set: {train.steps: 10, train.head.epochs: 0}\n", 0, "");
+    ck_assert(!fl_plan_resolved(&plan));
+    /* no private head, no stage to refuse */
+    private_bad(example, all, "set: {train.steps: 10, strategy: fedavg}\n", 0, "");
+    private_bad(example, "  epsilon: 8\n  sampling_rate: 1.5", "", FL_R_CONF_RANGE,
+                "job.yaml:30:18: privacy.sampling_rate: 1.5");
+}
+END_TEST
+
+static double epsilon_of(double q, double sigma, uint64_t count)
+{
+    struct fl_event ev = {.q = q, .sigma = sigma, .count = count};
+    enum fl_bound bound;
+    double epsilon;
+
+    ck_assert_int_eq(fl_epsilon(&ev, 1, 1e-5, &epsilon, &bound, &err), 0);
+    return epsilon;
+}
+
+static void resolve(const char *section, const char *more, double q, uint64_t count)
+{
+    char *text = text_with(26, section, more), *resolved, *again;
+    size_t size, again_size;
+
+    ck_assert_int_eq(parse(text), 0);
+    ck_assert(!fl_plan_resolved(&plan) && plan.privacy.noise_multiplier == 0);
+    ck_assert_msg(fl_plan_resolve(text, strlen(text), &resolved, &size, &err) == 0, "%s", err.msg);
+    ck_assert_uint_eq(strlen(resolved), size);
+    ck_assert_int_eq(parse(resolved), 0);
+    ck_assert(fl_plan_resolved(&plan));
+    double sigma = plan.privacy.noise_multiplier;
+    ck_assert_double_le(epsilon_of(q, sigma, count), 8);
+    ck_assert_double_gt(epsilon_of(q, sigma * 0.998, count), 8);
+    ck_assert_int_eq(fl_plan_resolve(resolved, size, &again, &again_size, &err), 0);
+    ck_assert(size == again_size && memcmp(resolved, again, size) == 0);
+    /* twice the rounds are more than this multiplier pays for */
+    fl_free(again);
+    again = NULL;
+    ck_assert_int_eq(fl_plan_set(resolved, size, "rounds", "60", &again, &again_size, &err),
+                     -FL_R_PLAN_PRIVACY);
+    fl_free(resolved);
+    fl_free(text);
+}
+
+START_TEST(test_resolving_epsilon)
+{
+    resolve("  unit: client\n  clip: 0.1\n  delta: 1e-5\n  epsilon: 8", "grid: {step: -12}\n", 1,
+            30);
+    resolve("  unit: example\n  clip: 1\n  delta: 1e-5\n  epsilon: 8\n  sampling_rate: 0.1\n"
+            "  examples: 80",
+            "set: {train.steps: 10, train.head.epochs: 0}\n", 0.1, 300);
+
+    char *text = text_with(0, "", ""), *copy;
+    size_t size;
+    ck_assert_int_eq(fl_plan_resolve(text, strlen(text), &copy, &size, &err), 0);
+    ck_assert_str_eq(text, copy);
+    fl_free(copy);
+    fl_free(text);
+}
+END_TEST
+
+/* ---- changing a text ---- */
+
+static char *set(char *text, const char *key, const char *value)
+{
+    char *ret = NULL;
+    size_t size;
+
+    int r = fl_plan_override(text, strlen(text), key, value, &ret, &size, &err);
+    ck_assert_msg(r == 0, "%s", err.msg);
+    ck_assert_uint_eq(strlen(ret), size);
+    fl_free(text);
+    return ret;
+}
+
+START_TEST(test_set_writes_the_last_section)
+{
+    char *text = text_with(0, "", "# the end");
+    char *before = text_with(0, "", "# the end\n");
+
+    text = set(text, "train.lr", "0.01");
+    ck_assert(strncmp(text, before, strlen(before)) == 0);
+    ck_assert_str_eq(text + strlen(before), "set:\n  train.lr: 0.01\n");
+    text = set(text, "round.deadline", "5m   # longer");
+    text = set(text, "train.lr", "0.5");
+    text = set(text, "data", "{mean: [0.5], std: [1e0]}");
+    text = set(text, "name", "\"a\"");
+    ck_assert_str_eq(text + strlen(before), "set:\n  round.deadline: 5m\n  train.lr: 0.5\n"
+                                            "  data: {\"mean\": [0.5], \"std\": [1e0]}\n"
+                                            "  name: \"a\"\n");
+    ck_assert_int_eq(parse(text), 0);
+    ck_assert(plan.round.deadline_ms == 300000 && plan.train.body.lr == 0.5f);
+    ck_assert(plan.data.channels == 1 && plan.data.std[0] == 1);
+    ck_assert_str_eq(plan.name, "a");
+    fl_free(before);
+    fl_free(text);
+}
+END_TEST
+
+START_TEST(test_set_refuses)
+{
+    char *text = text_with(0, "", "");
+    char *ret = NULL;
+    size_t size;
+    const struct {
+        const char *key, *value;
+        int reason;
+    } cases[] = {
+        {"round.deadlin", "5m", FL_R_CONF_UNKNOWN},
+        {"round.deadline", "soon", FL_R_CONF_TYPE},
+        {"round.quorum", "21", FL_R_CONF_CONFLICT},
+        {"train.lr", "", FL_R_CONF_SYNTAX},
+        {"train.lr", "1\nrounds: 3", FL_R_CONF_SYNTAX},
+        {"train.lr", "{", FL_R_CONF_SYNTAX},
+        {"train.lr", "&a 1", FL_R_CONF_SYNTAX},
+        {"train lr", "1", FL_R_CONF_UNKNOWN},
+        {"set", "{}", FL_R_CONF_UNKNOWN},
+        {"set.set", "1", FL_R_CONF_UNKNOWN},
+        {"", "1", FL_R_CONF_UNKNOWN},
+        {"strategy", "fedavg", FL_R_CONF_CONFLICT},
+        {"model.classes", "10", FL_R_CONF_CONFLICT},
+        {"strategy", "fedsgd", FL_R_PLAN_STRATEGY},
+    };
+
+    for (size_t i = 0; i < FL_COUNT(cases); i++) {
+        int r = fl_plan_set(text, strlen(text), cases[i].key, cases[i].value, &ret, &size, &err);
+        ck_assert_msg(r == -cases[i].reason, "%s=%s: %d %s", cases[i].key, cases[i].value, r,
+                      err.msg);
+        ck_assert_ptr_null(ret);
+    }
+    fl_free(text);
+    text = text_with(0, "", "set: {}\nseed: 3\n");
+    ck_assert_int_eq(fl_plan_set(text, strlen(text), "rounds", "9", &ret, &size, &err),
+                     -FL_R_CONF_SYNTAX);
+    ck_assert_str_eq(err.msg, "job:27:1: set: must be the last key of the file, and a map");
+    fl_free(text);
+    ck_assert(fl_plan_key_is_free("rounds") && fl_plan_key_is_free("train.head.lr"));
+    ck_assert(!fl_plan_key_is_free("privacy.epsilon") && !fl_plan_key_is_free("roundsx"));
+}
+END_TEST
+
+START_TEST(test_text_too_long)
+{
+    char *text = fl_new(FL_PLAN_TEXT_MAX + 2, 1), *small = text_with(0, "", ""), *ret;
+    size_t size;
+
+    memset(text, '#', FL_PLAN_TEXT_MAX + 1);
+    ck_assert_int_eq(parse(text), -FL_R_LIMIT);
+    text[FL_PLAN_TEXT_MAX - 5] = 0;
+    memcpy(text, small, strlen(small));
+    text[strlen(small)] = '#';
+    ck_assert_int_eq(parse(text), 0);
+    ck_assert_int_eq(fl_plan_set(text, strlen(text), "rounds", "9", &ret, &size, &err),
+                     -FL_R_LIMIT);
+    fl_free(small);
+    fl_free(text);
+}
+END_TEST
+
+START_TEST(test_every_allocation_may_fail)
+{
+    char *text = text_with(0, "", "set: {train.lr: 0.1}\n"), *ret;
+    size_t size;
+    bool hit = true;
+
+    for (uint64_t nth = 1; hit; nth++) {
+        fl_mem_fail_at(nth);
+        int r = fl_plan_set(text, strlen(text), "rounds", "9", &ret, &size, &err);
+        hit = fl_mem_fail_hit();
+        fl_mem_fail_at(0);
+        ck_assert_int_eq(r, hit ? -FL_R_NOMEM : 0);
+        if (r == 0) {
+            fl_free(ret);
+        }
+    }
+    fl_free(text);
+}
+END_TEST
+
+/* ---- the documentation ---- */
+
+static char *read_doc(void)
+{
+    FILE *f = fopen(TEST_SOURCE_ROOT "/deploy/docs/JOB.md", "rb");
+    char *text = fl_new(1, 65536);
+
+    ck_assert_ptr_nonnull(f);
+    ck_assert_uint_gt(fread(text, 1, 65535, f), 1000);
+    fclose(f);
+    return text;
+}
+
+/* Cell number i of a table row, without blanks and backquotes. */
+static void cell(const char *row, int i, char *to, size_t size)
+{
+    size_t n;
+
+    for (i++; i > 0; i--) {
+        row = strchr(row, '|') + 1;
+    }
+    row += strspn(row, " `");
+    n = strcspn(row, "|`");
+    while (n > 0 && row[n - 1] == ' ') {
+        n--;
+    }
+    snprintf(to, size, "%.*s", (int)n, row);
+}
+
+START_TEST(test_documented_keys_exist_with_their_defaults)
+{
+    char *doc = read_doc(), *text = text_with(26, "  clip: 0", ""), *ret;
+    struct fl_plan *plain = fl_new(1, sizeof *plain);
+    int rows = 0;
+    size_t size;
+
+    text = set(set(text, "train.momentum", "0"), "train.head.epochs", "0");
+    ck_assert_int_eq(parse(text), 0);
+    *plain = plan;
+    for (char *row = strstr(doc, "\n| `name` |"); row && row[1] == '|';
+         row = strchr(row + 1, '\n')) {
+        char key[64], fallback[32], change[32];
+        cell(row, 0, key, sizeof key);
+        cell(row, 3, fallback, sizeof fallback);
+        cell(row, 4, change, sizeof change);
+        if (strcmp(key, "set") == 0) {
+            continue;
+        }
+        rows++;
+        int r = fl_plan_override(text, strlen(text), key, "{no_such_key: 1}", &ret, &size, &err);
+        ck_assert_msg(r != 0, "%s", key);
+        ck_assert_msg(strstr(err.msg, "no_such_key") || r != -FL_R_CONF_UNKNOWN, "%s: %s", key,
+                      err.msg);
+        ck_assert_msg((strcmp(change, "next round") == 0) == fl_plan_key_is_free(key), "%s", key);
+        if (strcmp(fallback, "required") == 0 || strcmp(fallback, "-") == 0) {
+            continue;
+        }
+        r = fl_plan_override(text, strlen(text), key, fallback, &ret, &size, &err);
+        ck_assert_msg(r == 0, "%s: %s", key, err.msg);
+        ck_assert_int_eq(parse(ret), 0);
+        plan.digest = plain->digest;
+        ck_assert_uint_eq(plan.layout.generator.hidden, plain->layout.generator.hidden);
+        plan.layout.generator = plain->layout.generator; /* has padding */
+        ck_assert_msg(memcmp(&plan, plain, sizeof plan) == 0, "default of %s", key);
+        fl_free(ret);
+    }
+    ck_assert_int_ge(rows, 45);
+    fl_free(plain);
+    fl_free(text);
+    fl_free(doc);
+}
+END_TEST
+
+START_TEST(test_documented_example_parses)
+{
+    char *doc = read_doc();
+    char *begin = strstr(doc, "```yaml\n") + 8, *end = strstr(begin, "```");
+
+    *end = 0;
+    ck_assert_msg(parse(begin) == 0, "%s", err.msg);
+    ck_assert(plan.train.serve_epochs == 2 && plan.data.channels == 1);
+    fl_free(doc);
+}
+END_TEST
+
+TESTS_MAIN("plan", test_a_plan_and_its_defaults, test_one_word_changes_the_strategy,
+           test_hypernetworks, test_lines_of_errors, test_impossible_shapes_name_the_layer_and_line,
+           test_sums_that_could_overflow, test_privacy_claims_that_cannot_be_made,
+           test_unit_example_needs_all_it_counts, test_resolving_epsilon,
+           test_set_writes_the_last_section, test_set_refuses, test_text_too_long,
+           test_every_allocation_may_fail, test_documented_keys_exist_with_their_defaults,
+           test_documented_example_parses)
