@@ -40,8 +40,8 @@
 #include <unistd.h>
 
 enum {
-    FOLD_PAGES = 1000,          /* frames in the log before it is folded back, about 4 MB */
-    LOG_BYTES = 8 * 1024 * 1024 /* a longer log is cut to this when it is empty */
+    FOLD_PAGES = 250,           /* frames in the log before it is folded back: 1 MB */
+    LOG_BYTES = 4 * 1024 * 1024 /* a longer log is cut to this when it is empty */
 };
 
 static const char *const sql_text[FL_SQL_COUNT] = {
