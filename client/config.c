@@ -30,7 +30,7 @@ static const char *const partitions[] = {"all",       "column",       "file",
 static const char *const units[] = {"none", "example", "client", NULL};
 static const char *const levels[] = {"error", "warn", "info", "debug", NULL};
 static const char *const log_formats[] = {"auto", "text", "json", NULL};
-static const char *const suites[] = {"measure", "chacha20", "aes-ccm", NULL};
+static const char *const orders[] = {"measure", "chacha20", "aes-ccm", NULL};
 
 static const struct fl_conf_field data_fields[] = {
     {.name = "format", .type = FL_CONF_ENUM, AT(struct entry, agent.data.format), .words = formats},
@@ -164,11 +164,16 @@ static const struct fl_conf_field coordinator_fields[] = {
      TEXT(struct fl_config, coordinator.ca),
      .min = 1},
     {.name = "crl", .type = FL_CONF_STRING, TEXT(struct fl_config, coordinator.crl)},
-    {.name = "suites",
+    {.name = "order",
      .type = FL_CONF_ENUM,
-     AT(struct fl_config, coordinator.suites),
-     .words = suites,
+     AT(struct fl_config, coordinator.order),
+     .words = orders,
      .fallback = "measure"},
+    {.name = NULL}};
+
+static const struct fl_conf_field socket_fields[] = {
+    {.name = "path", .type = FL_CONF_STRING, TEXT(struct fl_config, socket.path), .min = 1},
+    {.name = "group", .type = FL_CONF_STRING, TEXT(struct fl_config, socket.group)},
     {.name = NULL}};
 
 static const struct fl_conf_field log_fields[] = {{.name = "level",
@@ -219,8 +224,7 @@ static const struct fl_conf_field top_fields[] = {
      .flags = FL_CONF_REQUIRED,
      TEXT(struct top, config.state),
      .min = 1},
-    {.name = "socket", .type = FL_CONF_STRING, TEXT(struct top, config.socket)},
-    {.name = "group", .type = FL_CONF_STRING, TEXT(struct top, config.group)},
+    {.name = "socket", .type = FL_CONF_MAP, AT(struct top, config), .fields = socket_fields},
     {.name = "coordinator",
      .type = FL_CONF_MAP,
      .flags = FL_CONF_REQUIRED,
@@ -599,8 +603,9 @@ static int finish(const char *file, struct fl_conf *conf, struct fl_config *c, s
 {
     const struct fl_conf_node *root = fl_conf_root(conf);
     struct sockaddr_un sun;
-    char *paths[] = {c->state, c->socket, c->coordinator.ca, c->coordinator.crl};
-    static const char *const names[] = {"state", "socket", "coordinator.ca", "coordinator.crl"};
+    char *paths[] = {c->state, c->socket.path, c->coordinator.ca, c->coordinator.crl};
+    static const char *const names[] = {"state", "socket.path", "coordinator.ca",
+                                        "coordinator.crl"};
 
     for (size_t i = 0; i < FL_COUNT(paths); i++) {
         if (!place(file, paths[i], FL_CONFIG_PATH_MAX)) {
@@ -608,15 +613,15 @@ static int finish(const char *file, struct fl_conf *conf, struct fl_config *c, s
                                 "longer than %d characters", FL_CONFIG_PATH_MAX - 1);
         }
     }
-    if (!c->socket[0]) {
-        int w = snprintf(c->socket, sizeof c->socket, "%.*s/agent.sock", FL_CONFIG_PATH_MAX - 16,
-                         c->state);
+    if (!c->socket.path[0]) {
+        int w = snprintf(c->socket.path, sizeof c->socket.path, "%.*s/agent.sock",
+                         FL_CONFIG_PATH_MAX - 16, c->state);
         (void)w; /* bounded by the precision; its length is checked below */
     }
-    if (strlen(c->socket) >= sizeof sun.sun_path) {
-        const struct fl_conf_node *at = fl_conf_find(root, "socket");
+    if (strlen(c->socket.path) >= sizeof sun.sun_path) {
+        const struct fl_conf_node *at = fl_conf_find(root, "socket.path");
         return fl_conf_fail(e, at ? at : fl_conf_find(root, "state"), FL_R_CONF_RANGE,
-                            "the socket %s is longer than %zu characters", c->socket,
+                            "the socket %s is longer than %zu characters", c->socket.path,
                             sizeof sun.sun_path - 1);
     }
     if (!c->coordinator.name[0]) {

@@ -34,13 +34,15 @@ struct fl_config_agent {
 
 struct fl_config {
     char state[FL_CONFIG_PATH_MAX];
-    char socket[FL_CONFIG_PATH_MAX];
-    char group[FL_CONFIG_NAME_MAX]; /* that may use the socket; "" = only the same user and root */
+    struct {
+        char path[FL_CONFIG_PATH_MAX];
+        char group[FL_CONFIG_NAME_MAX]; /* that may use it; "" = only the same user and root */
+    } socket;
     struct {
         char host[256], name[256]; /* name: what its certificate must say; default host */
         uint32_t port;
         char ca[FL_CONFIG_PATH_MAX], crl[FL_CONFIG_PATH_MAX];
-        unsigned suites; /* enum fl_tls_order */
+        unsigned order; /* of cipher suites: enum fl_tls_order */
     } coordinator;
     struct {
         unsigned level, format; /* enum fl_log_level, fl_log_format */

@@ -115,11 +115,9 @@ static int check_client(const struct fl_plan *p, const struct fl_conf_node *root
                             "%.4g: raise bits or step",
                             most, wanted);
     }
-    /* From four steps on the discrete Gaussian counts as the continuous one (common/privacy). */
-    if (v->noise_multiplier * v->clip < 4 * step) {
+    if (v->noise_multiplier * v->clip < step / 4) {
         return fl_conf_fail(e, grid_at(root, "grid.step"), FL_R_PLAN_PRIVACY,
-                            "the noise (%.4g) is below four steps of the grid (%.4g each): lower "
-                            "step",
+                            "the noise (%.4g) is below a quarter of a step (%.4g): lower step",
                             v->noise_multiplier * v->clip, step);
     }
     return 0;

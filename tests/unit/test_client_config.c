@@ -52,7 +52,7 @@ START_TEST(test_twenty_sites_stay_short)
     ck_assert_msg(load(text, &c, &e) == 0, "%s", e.msg);
     ck_assert_uint_eq(c->agent_count, 21);
     ck_assert_str_eq(c->state, "/tmp/state");
-    ck_assert_str_eq(c->socket, "/tmp/state/agent.sock");
+    ck_assert_str_eq(c->socket.path, "/tmp/state/agent.sock");
     ck_assert_str_eq(c->coordinator.name, "hub.example.org");
     ck_assert_uint_eq(c->coordinator.port, 7443);
     ck_assert_uint_eq(c->backoff.max_ms, 60000);

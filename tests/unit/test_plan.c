@@ -269,7 +269,7 @@ START_TEST(test_privacy_claims_that_cannot_be_made)
                 "job.yaml:29:21: privacy.noise_multiplier: 0.3 over 30 rounds gives epsilon ");
     private_bad("  unit: client\n  clip: 1e-5\n  delta: 1e-5\n", "  noise_multiplier: 1", "",
                 FL_R_PLAN_PRIVACY, "job.yaml:27:9: privacy.clip: 1e-05 is below one step");
-    private_bad("  unit: client\n  clip: 0.001\n  delta: 1e-5\n", "  noise_multiplier: 0.24", "",
+    private_bad("  unit: client\n  clip: 0.001\n  delta: 1e-5\n", "  noise_multiplier: 0.001", "",
                 FL_R_PLAN_PRIVACY, "job.yaml:27:9: privacy.clip: the noise");
 }
 END_TEST

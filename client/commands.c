@@ -1,0 +1,391 @@
+#include "client/commands.h"
+
+#include "client/core/ledger.h"
+#include "client/report.h"
+#include "client/show.h"
+#include "client/vault.h"
+#include "common/base/mem.h"
+#include "common/io/ctl_client.h"
+#include "common/io/file.h"
+#include "common/wire/tls.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static int failed(const struct fl_err *e)
+{
+    fprintf(stderr, "cohort-agent: %s [%d %s]\n", e->msg, -e->code, fl_reason_name(-e->code));
+    return e->code == -FL_R_CTL_CONNECT ? FL_EXIT_NOT_RUNNING
+           : e->code == -FL_R_ARG       ? FL_EXIT_USAGE
+                                        : FL_EXIT_FAILED;
+}
+
+/* ---- printing -----------------------------------------------------------------------------------
+ */
+
+static const char *text(const json_t *o, const char *name)
+{
+    const char *s = json_string_value(json_object_get(o, name));
+    return s ? s : "";
+}
+
+static long long count(const json_t *o, const char *name)
+{
+    return (long long)json_integer_value(json_object_get(o, name));
+}
+
+/* A number, or "-" where there is none. */
+static const char *number(const json_t *o, const char *name, char buf[32], const char *fmt)
+{
+    const json_t *v = json_object_get(o, name);
+
+    if (!json_is_number(v)) {
+        return "-";
+    }
+    double x = json_number_value(v);
+    if (strcmp(fmt, "percent") == 0) {
+        snprintf(buf, 32, "%.1f%%", 100 * x);
+    } else {
+        snprintf(buf, 32, "%.4g", x);
+    }
+    return buf;
+}
+
+static void print_json(const json_t *document)
+{
+    json_dumpf(document, stdout, JSON_COMPACT | JSON_REAL_PRECISION(12));
+    putchar('\n');
+}
+
+static void print_status(const json_t *all)
+{
+    const json_t *a;
+    size_t i;
+
+    printf("%s, %zu agents\n", text(all, "state"), json_array_size(json_object_get(all, "agents")));
+    printf("%-20s %-10s %-10s %-20s %6s %8s %8s %10s %10s\n", "AGENT", "LINK", "STATE", "JOB",
+           "ROUND", "SETTLED", "DECLINED", "DOWN KiB", "UP KiB");
+    json_array_foreach(json_object_get(all, "agents"), i, a)
+    {
+        printf("%-20s %-10s %-10s %-20s %6lld %8lld %8lld %10lld %10lld\n", text(a, "agent"),
+               text(a, "link"), text(a, "state"), text(a, "job"), count(a, "round"),
+               count(a, "settled"), count(a, "declined"), count(a, "bytes_down") / 1024,
+               count(a, "bytes_up") / 1024);
+        if (text(a, "last_error")[0]) {
+            printf("  last: %s [%lld]\n", text(a, "last_error"), count(a, "last_reason"));
+        }
+    }
+}
+
+static void print_ledger(const json_t *all)
+{
+    const json_t *o;
+    char b[4][32];
+    size_t i;
+
+    printf("%s: %lld entries, head %.16s\n", text(all, "agent"), count(all, "entries"),
+           text(all, "head"));
+    json_array_foreach(json_object_get(all, "withdrawn"), i, o)
+    {
+        printf("  withdrawn: %s\n", json_string_value(o));
+    }
+    json_array_foreach(json_object_get(all, "spent"), i, o)
+    {
+        printf("  data %.16s: %lld releases, %lld waiting; ", text(o, "data"), count(o, "releases"),
+               count(o, "waiting"));
+        if (json_is_number(json_object_get(o, "epsilon"))) {
+            printf("epsilon %s of %s at delta %s (unit %s: %s; bound %s)\n",
+                   number(o, "epsilon", b[0], ""), number(o, "budget", b[1], ""),
+                   number(o, "delta", b[2], ""), text(o, "unit"), text(o, "neighbours"),
+                   text(o, "bound"));
+        } else {
+            printf("no epsilon (unit %s)\n", text(o, "unit"));
+        }
+    }
+    json_array_foreach(json_object_get(all, "releases"), i, o)
+    {
+        time_t when = (time_t)(count(o, "time_ms") / 1000);
+        struct tm tm;
+        char stamp[32];
+        localtime_r(&when, &tm);
+        strftime(stamp, sizeof stamp, "%Y-%m-%d %H:%M:%S", &tm);
+        printf("  %s %-20s round %-5lld %8lld bytes  sigma %-8s noise %-8s %.16s %s\n", stamp,
+               text(o, "job"), count(o, "round"), count(o, "size"), number(o, "sigma", b[0], ""),
+               number(o, "noise_std", b[1], ""), text(o, "update"),
+               json_is_true(json_object_get(o, "acknowledged")) ? "settled" : "waiting");
+    }
+}
+
+static void print_report(const char *agent, const json_t *o)
+{
+    char b[6][32];
+
+    printf(
+        "%-20s %-10s %-14s round %-5lld %-16s received %-7s trained %-7s served %-7s epsilon %s\n",
+        agent, text(o, "event"), text(o, "job"), count(o, "round"), text(o, "outcome"),
+        number(o, "accuracy_received", b[0], "percent"),
+        number(o, "accuracy_trained", b[1], "percent"),
+        number(o, "accuracy_served", b[2], "percent"), number(o, "epsilon", b[3], ""));
+}
+
+/* ---- over the socket ----------------------------------------------------------------------------
+ */
+
+struct answer {
+    const struct fl_command *command;
+    void (*print)(const json_t *document);
+};
+
+static int on_part(void *arg, const struct fl_ctl_answer *part)
+{
+    const struct answer *a = arg;
+
+    if (part->kind != FL_CTL_JSON) {
+        return 0;
+    }
+    json_t *document = json_loads(part->text, 0, NULL);
+    if (!document) {
+        return -FL_R_CTL_REQUEST;
+    }
+    if (a->command->json) {
+        print_json(document);
+    } else {
+        a->print(document);
+    }
+    json_decref(document);
+    return 0;
+}
+
+static int ask(const struct fl_config *config, const struct fl_command *c,
+               void (*print)(const json_t *document), struct fl_err *e)
+{
+    struct answer answer = {.command = c, .print = print};
+    struct fl_ctl_request request = {.verb = c->verb};
+    char limit[16];
+
+    snprintf(limit, sizeof limit, "%u", c->limit);
+    if (c->agent) {
+        request.arguments[request.argument_count++] = (struct fl_ctl_argument){"agent", c->agent};
+    }
+    if (c->job) {
+        request.arguments[request.argument_count++] = (struct fl_ctl_argument){"job", c->job};
+    }
+    if (c->undo) {
+        request.arguments[request.argument_count++] = (struct fl_ctl_argument){"undo", "true"};
+    }
+    request.arguments[request.argument_count++] = (struct fl_ctl_argument){"limit", limit};
+    return fl_ctl_ask(config->socket.path, &request, 60000, on_part, &answer, e);
+}
+
+/* ---- on the files -------------------------------------------------------------------------------
+ */
+
+/* Calls `each` for the agent asked for, or for all. */
+static int each_agent(const struct fl_config *config, const struct fl_command *c,
+                      int (*each)(const struct fl_config *config,
+                                  const struct fl_config_agent *agent, const struct fl_command *c,
+                                  struct fl_err *e),
+                      struct fl_err *e)
+{
+    bool any = false;
+    int r = 0;
+
+    for (uint32_t i = 0; i < config->agent_count && r == 0; i++) {
+        if (!c->agent || strcmp(c->agent, config->agents[i].name) == 0) {
+            any = true;
+            r = each(config, &config->agents[i], c, e);
+        }
+    }
+    return any ? r : fl_fail(e, FL_R_ARG, "no agent %s in the configuration", c->agent);
+}
+
+/* The ledger of an agent that does not run. */
+static int open_ledger(const struct fl_config *config, const struct fl_config_agent *agent,
+                       struct fl_ledger **ret, struct fl_err *e)
+{
+    struct fl_tls_files files = {.ca = config->coordinator.ca,
+                                 .certificate = agent->certificate,
+                                 .key = agent->key,
+                                 .order = FL_TLS_ORDER_CHACHA};
+    struct fl_tls_conf *tls = NULL;
+    char path[FL_VAULT_PATH_MAX];
+
+    int w = snprintf(path, sizeof path, "%s/%s", config->state, agent->name);
+    int r = w < 0 || (size_t)w >= sizeof path - 16
+                ? fl_fail(e, FL_R_CONF_RANGE, "the state folder's name is too long")
+                : fl_tls_conf_new(false, &files, &tls, e);
+    if (r == 0) {
+        r = fl_file_make_dirs(path, e);
+    }
+    if (r == 0) {
+        snprintf(path + w, sizeof path - (size_t)w, "/ledger.db");
+        r = fl_ledger_open(path, fl_tls_conf_identity(tls)->key, ret, e);
+    }
+    fl_tls_conf_unref(tls);
+    return r;
+}
+
+static int ledger_offline(const struct fl_config *config, const struct fl_config_agent *agent,
+                          const struct fl_command *c, struct fl_err *e)
+{
+    struct fl_ledger *l = NULL;
+    int r = open_ledger(config, agent, &l, e);
+
+    if (r == 0 && strcmp(c->verb, "withdraw") == 0) {
+        r = fl_ledger_withdraw(l, c->job, !c->undo, fl_vault_wall_ms(), e);
+    }
+    if (r == 0) {
+        json_t *document = fl_show_ledger(l, agent, c->limit, e);
+        r = document ? 0 : e->code;
+        if (document && c->json) {
+            print_json(document);
+        } else if (document) {
+            print_ledger(document);
+        }
+        json_decref(document);
+    }
+    fl_ledger_close(l);
+    return r;
+}
+
+/* Seeds laid in before, so that runs can be compared. They are no secret then: for tests only. */
+static int prepare(const struct fl_config *config, const struct fl_config_agent *agent,
+                   const struct fl_command *c, struct fl_err *e)
+{
+    struct fl_key key = {.exchange = 0};
+    struct fl_ledger *l = NULL;
+    struct fl_seed root, own, seed;
+
+    for (size_t i = 0; i < FL_INCARNATION_SIZE; i++) {
+        unsigned byte;
+        if (!c->incarnation || strlen(c->incarnation) != 2 * FL_INCARNATION_SIZE ||
+            sscanf(c->incarnation + 2 * i, "%2x", &byte) != 1) {
+            return fl_fail(e, FL_R_ARG, "--incarnation takes %d hex digits",
+                           2 * FL_INCARNATION_SIZE);
+        }
+        key.incarnation[i] = (uint8_t)byte;
+    }
+    int r = open_ledger(config, agent, &l, e);
+    fl_seed_from_u64(c->seed, &root);
+    fl_seed_derive(&root, agent->name, 0, &own);
+    for (key.round = 1; key.round <= c->rounds && r == 0; key.round++) {
+        fl_seed_derive(&own, "round", key.round, &seed);
+        r = fl_ledger_prepare(l, &key, &seed, fl_vault_wall_ms(), e);
+    }
+    fl_ledger_close(l);
+    if (r == 0) {
+        char path[FL_VAULT_PATH_MAX];
+        int w = snprintf(path, sizeof path, "%s/%s/seed", config->state, agent->name);
+        (void)w; /* checked by open_ledger */
+        fl_seed_derive(&own, "private", 0, &seed);
+        r = fl_file_replace(path, seed.bytes, FL_SEED_SIZE, 0600, e);
+    }
+    return r;
+}
+
+static int check_data(const struct fl_config *config, const struct fl_config_agent *agent,
+                      const struct fl_command *c, struct fl_err *e)
+{
+    struct fl_dataset d = {0};
+    char line[1024], digest[FL_DIGEST_HEX];
+    int r = fl_dataset_load(&agent->data, &d, e);
+
+    (void)config;
+    if (r) {
+        return fl_wrap(e, r, "agent %s", agent->name);
+    }
+    fl_dataset_describe(&d, line, sizeof line);
+    if (c->json) {
+        json_t *o = json_object();
+        fl_digest_hex(&d.digest, digest);
+        fl_report_text(o, "agent", agent->name);
+        fl_report_text(o, "data", digest);
+        fl_report_count(o, "train", d.train.count);
+        fl_report_count(o, "test", d.test.count);
+        fl_report_count(o, "classes", d.classes);
+        fl_report_text(o, "description", line);
+        print_json(o);
+        json_decref(o);
+    } else {
+        printf("%s: %s\n", agent->name, line);
+    }
+    fl_dataset_fini(&d);
+    return 0;
+}
+
+static int report(const struct fl_config *config, const struct fl_config_agent *agent,
+                  const struct fl_command *c, struct fl_err *e)
+{
+    char path[FL_VAULT_PATH_MAX];
+    char *line = NULL;
+    size_t room = 0;
+
+    int w = snprintf(path, sizeof path, "%s/%s/report.jsonl", config->state, agent->name);
+    FILE *f = w > 0 && (size_t)w < sizeof path ? fopen(path, "re") : NULL;
+    if (!f) {
+        return errno == ENOENT ? 0 : fl_fail_sys(e, FL_R_STORE_OPEN, errno, "%s", path);
+    }
+    while (getline(&line, &room, f) > 0) {
+        json_t *o = json_loads(line, 0, NULL);
+        if (!o) {
+            continue; /* cut by a crash; the round is reported again */
+        }
+        if (!c->job || strcmp(c->job, text(o, "job")) == 0) {
+            if (c->json) {
+                fl_report_text(o, "agent", agent->name);
+                print_json(o);
+            } else {
+                print_report(agent->name, o);
+            }
+        }
+        json_decref(o);
+    }
+    free(line);
+    fclose(f);
+    return 0;
+}
+
+/* ---- verbs --------------------------------------------------------------------------------------
+ */
+
+static const char *const verbs[] = {"status",     "ledger", "withdraw", "report",
+                                    "check-data", "reload", "prepare"};
+
+bool fl_command_known(const char *verb)
+{
+    for (size_t i = 0; i < FL_COUNT(verbs); i++) {
+        if (strcmp(verb, verbs[i]) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+int fl_command_run(const struct fl_config *config, const struct fl_command *c)
+{
+    struct fl_err e = {0};
+    int r;
+
+    if (strcmp(c->verb, "check-data") == 0) {
+        r = each_agent(config, c, check_data, &e);
+    } else if (strcmp(c->verb, "report") == 0) {
+        r = each_agent(config, c, report, &e);
+    } else if (strcmp(c->verb, "prepare") == 0) {
+        r = each_agent(config, c, prepare, &e);
+    } else if (strcmp(c->verb, "withdraw") == 0 && !c->job) {
+        r = fl_fail(&e, FL_R_ARG, "withdraw needs --job NAME, or --job '*' for all");
+    } else {
+        r = ask(config, c, strcmp(c->verb, "status") == 0 ? print_status : print_ledger, &e);
+        /* Nobody listens: the ledger can be read, and withdrawn from, all the same. */
+        if (r == -FL_R_CTL_CONNECT &&
+            (strcmp(c->verb, "ledger") == 0 || strcmp(c->verb, "withdraw") == 0)) {
+            r = each_agent(config, c, ledger_offline, &e);
+        }
+    }
+    return r ? failed(&e) : FL_EXIT_OK;
+}

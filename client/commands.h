@@ -1,0 +1,34 @@
+/* What `cohort-agent VERB` does: asks the running process over its socket, or reads the files. */
+#ifndef CLIENT_COMMANDS_H
+#define CLIENT_COMMANDS_H
+
+#include "client/config.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Exit codes, for ever. */
+enum {
+    FL_EXIT_OK = 0,
+    FL_EXIT_FAILED = 1,
+    FL_EXIT_USAGE = 2,
+    FL_EXIT_NOT_RUNNING = 3,
+    FL_EXIT_CONFIG = 78,
+};
+
+struct fl_command {
+    const char *verb;
+    const char *agent, *job; /* NULL = all, none given */
+    bool json, undo;
+    uint32_t limit;
+    /* prepare */
+    const char *incarnation;
+    uint64_t rounds, seed;
+};
+
+/* True when there is such a verb. */
+bool fl_command_known(const char *verb);
+/* Prints to stdout, errors to stderr; returns the exit code. */
+int fl_command_run(const struct fl_config *config, const struct fl_command *c);
+
+#endif

@@ -1,0 +1,146 @@
+#include "client/report.h"
+
+#include "client/core/policy.h"
+#include "common/base/mem.h"
+#include "common/io/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+void fl_report_number(json_t *line, const char *name, double value)
+{
+    json_object_set_new(line, name, isfinite(value) ? json_real(value) : json_null());
+}
+
+void fl_report_count(json_t *line, const char *name, uint64_t value)
+{
+    json_object_set_new(line, name, json_integer((json_int_t)(value & INT64_MAX)));
+}
+
+void fl_report_text(json_t *line, const char *name, const char *value)
+{
+    json_object_set_new(line, name, json_string(value));
+}
+
+const char *fl_report_neighbours(enum fl_unit unit)
+{
+    switch (unit) {
+    case FL_UNIT_EXAMPLE:
+        return "one example added or removed at this site";
+    case FL_UNIT_CLIENT:
+        return "this whole site added or removed";
+    default:
+        return "none";
+    }
+}
+
+void fl_report_epsilon(json_t *line, enum fl_unit unit, double epsilon, double delta,
+                       enum fl_bound bound)
+{
+    fl_report_text(line, "unit", fl_policy_unit_name(unit));
+    if (unit == FL_UNIT_NONE) {
+        json_object_set_new(line, "epsilon", json_null());
+        return;
+    }
+    fl_report_number(line, "epsilon", epsilon);
+    fl_report_number(line, "delta", delta);
+    fl_report_text(line, "bound", fl_bound_name(bound));
+    fl_report_text(line, "neighbours", fl_report_neighbours(unit));
+}
+
+json_t *fl_report_new(const char *event, const struct fl_agent_task *task,
+                      const struct fl_plan *plan, const struct fl_train_report *trained)
+{
+    json_t *line = json_object();
+    char incarnation[2 * FL_INCARNATION_SIZE + 1];
+
+    if (!line) {
+        return NULL;
+    }
+    for (size_t i = 0; i < FL_INCARNATION_SIZE; i++) {
+        snprintf(incarnation + 2 * i, 3, "%02x", task->key.incarnation[i]);
+    }
+    fl_report_text(line, "event", event);
+    json_object_set_new(line, "final", json_boolean(task->final));
+    fl_report_text(line, "job", task->job);
+    fl_report_text(line, "incarnation", incarnation);
+    fl_report_count(line, "round", task->key.round);
+    fl_report_text(line, "strategy", plan ? plan->strategy : "");
+    if (trained) {
+        fl_report_number(line, "loss", trained->loss);
+        fl_report_number(line, "accuracy_received", trained->accuracy_received);
+        fl_report_number(line, "accuracy_trained", trained->accuracy_trained);
+        fl_report_number(line, "accuracy_served", trained->accuracy_served);
+        fl_report_count(line, "steps", trained->steps);
+        fl_report_number(line, "cpu_s", trained->cpu_s);
+    }
+    return line;
+}
+
+/* Opens for appending behind a whole line; moves a file that has grown too long aside. */
+static int open_report(const char *path, struct fl_err *e)
+{
+    struct stat st;
+    char old[600], last = '\n';
+
+    if (stat(path, &st) == 0 && st.st_size > FL_REPORT_FILE_MAX) {
+        int w = snprintf(old, sizeof old, "%s.1", path);
+        if (w < 0 || (size_t)w >= sizeof old || rename(path, old) != 0) {
+            return fl_fail_sys(e, FL_R_STORE_IO, errno, "%s: move aside", path);
+        }
+    }
+    int fd = open(path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    if (fd < 0) {
+        return fl_fail_sys(e, fl_file_reason(errno), errno, "%s: open", path);
+    }
+    if (fstat(fd, &st) == 0 && st.st_size > 0 && pread(fd, &last, 1, st.st_size - 1) == 1 &&
+        last != '\n' && write(fd, "\n", 1) != 1) {
+        int error = errno;
+        close(fd);
+        return fl_fail_sys(e, fl_file_reason(error), error, "%s: write", path);
+    }
+    return fd;
+}
+
+int fl_report_append(const char *path, json_t *line, struct fl_err *e)
+{
+    struct timespec now;
+    struct tm tm;
+    char stamp[32];
+    int r = 0;
+
+    clock_gettime(CLOCK_REALTIME, &now);
+    gmtime_r(&now.tv_sec, &tm);
+    size_t n = strftime(stamp, sizeof stamp - 8, "%Y-%m-%dT%H:%M:%S", &tm);
+    snprintf(stamp + n, sizeof stamp - n, ".%03ldZ", now.tv_nsec / 1000000);
+    fl_report_text(line, "time", stamp);
+    char *text = json_dumps(line, JSON_COMPACT | JSON_REAL_PRECISION(9));
+    if (!text) {
+        return fl_fail(e, FL_R_NOMEM, "out of memory");
+    }
+    size_t size = strlen(text);
+    if (size >= FL_REPORT_LINE_MAX) {
+        free(text);
+        return fl_fail(e, FL_R_LIMIT, "%s: a line of %zu bytes", path, size);
+    }
+    text[size] = '\n'; /* in place of the end: one write, one line */
+    int fd = open_report(path, e);
+    if (fd < 0) {
+        free(text);
+        return fd;
+    }
+    ssize_t w = write(fd, text, size + 1);
+    if (w != (ssize_t)(size + 1) || fdatasync(fd) != 0) {
+        r = fl_fail_sys(e, fl_file_reason(errno), errno, "%s: write", path);
+    }
+    close(fd);
+    free(text);
+    return r;
+}

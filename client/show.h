@@ -1,0 +1,19 @@
+/* What the site's administrator is shown, as JSON; the same documents online and offline. */
+#ifndef CLIENT_SHOW_H
+#define CLIENT_SHOW_H
+
+#include "client/config.h"
+#include "client/core/ledger.h"
+#include "client/runner.h"
+
+#include <jansson.h>
+
+enum { FL_SHOW_RELEASES_MAX = 1000 };
+
+json_t *fl_show_runner(const struct fl_runner_view *v);
+/* Budgets and what was spent of them, then the newest `limit` releases (at most
+ * FL_SHOW_RELEASES_MAX), oldest first. Waits for the disk. NULL: *e says why. */
+json_t *fl_show_ledger(struct fl_ledger *l, const struct fl_config_agent *agent, uint32_t limit,
+                       struct fl_err *e);
+
+#endif

@@ -1,0 +1,278 @@
+#include "client/site.h"
+
+#include "client/host.h"
+#include "client/report.h"
+#include "client/show.h"
+#include "common/base/log.h"
+#include "common/base/mem.h"
+#include "common/io/ctl.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct fl_site {
+    struct fl_host *host;
+    struct fl_ctl *ctl;
+    uint64_t asked; /* calls under way, each with its agents' queries */
+    bool closed;
+};
+
+/* One request that goes to the vaults of one or all agents. */
+struct call {
+    struct fl_site *site;
+    uint64_t id;
+    uint32_t left;       /* queries not answered */
+    struct fl_err first; /* failure */
+};
+
+struct query {
+    struct fl_runner_query q;
+    struct call *call;
+    struct fl_runner *runner;
+    bool withdraw, undo;
+    uint32_t limit;
+    char job[FL_PLAN_NAME_MAX];
+    bool flags[FL_POLICY_JOBS_MAX];
+    char *json;
+    struct fl_err err;
+};
+
+static int send_json(struct fl_site *s, uint64_t id, json_t *document)
+{
+    char *text = json_dumps(document, JSON_COMPACT | JSON_REAL_PRECISION(12));
+
+    json_decref(document);
+    if (!text) {
+        return -FL_R_NOMEM;
+    }
+    int r = fl_ctl_json(s->ctl, id, text);
+    free(text);
+    return r;
+}
+
+/* ---- answers from the vaults --------------------------------------------------------------------
+ */
+
+static void query_run(struct fl_runner_query *rq)
+{
+    struct query *q = (struct query *)rq;
+    struct fl_vault *v = rq->vault;
+    json_t *document = NULL;
+
+    if (q->withdraw) {
+        int r = fl_ledger_withdraw(v->ledger, q->job, !q->undo, fl_vault_wall_ms(), &q->err);
+        if (r == 0) {
+            r = fl_runner_withdrawn_flags(v, q->flags, &q->err);
+        }
+        if (r) {
+            return;
+        }
+    }
+    document = fl_show_ledger(v->ledger, v->agent, q->limit, &q->err);
+    if (document) {
+        q->json = json_dumps(document, JSON_COMPACT | JSON_REAL_PRECISION(12));
+        json_decref(document);
+        if (!q->json) {
+            fl_fail(&q->err, FL_R_NOMEM, "out of memory");
+        }
+    }
+}
+
+static void call_ended(struct call *c)
+{
+    struct fl_site *s = c->site;
+
+    if (!s->closed) {
+        fl_ctl_end(s->ctl, c->id, -c->first.code, c->first.code ? c->first.msg : NULL);
+    }
+    s->asked--;
+    if (s->closed && s->asked == 0) {
+        fl_free(s);
+    }
+    fl_free(c);
+}
+
+static void query_done(struct fl_runner_query *rq)
+{
+    struct query *q = (struct query *)rq;
+    struct call *c = q->call;
+
+    if (rq->job.cancelled) {
+        fl_fail(&q->err, FL_R_SHUTDOWN, "the process is stopping");
+    }
+    if (q->err.code && !c->first.code) {
+        c->first = q->err;
+    }
+    if (q->json && !c->site->closed) {
+        fl_ctl_json(c->site->ctl, c->id, q->json);
+    }
+    if (q->withdraw && q->err.code == 0 && !rq->job.cancelled) {
+        fl_log(FL_LOG_WARN, fl_runner_name(q->runner), "%s from job %s by the site's administrator",
+               q->undo ? "no longer withdrawn" : "withdrawn", q->job);
+        fl_runner_withdrawn(q->runner, q->undo ? "" : q->job, q->flags);
+    }
+    free(q->json);
+    fl_free(q);
+    if (--c->left == 0) {
+        call_ended(c);
+    }
+}
+
+/* ---- requests -----------------------------------------------------------------------------------
+ */
+
+static int get_limit(struct fl_ctl_call *call, uint32_t *ret)
+{
+    const char *text = fl_ctl_argument(&call->request, "limit");
+    char *end;
+
+    *ret = 50;
+    if (!text) {
+        return 0;
+    }
+    unsigned long n = strtoul(text, &end, 10);
+    if (end == text || *end || n > FL_SHOW_RELEASES_MAX) {
+        return fl_fail(&call->err, FL_R_ARG, "limit is a number up to %d", FL_SHOW_RELEASES_MAX);
+    }
+    *ret = (uint32_t)n;
+    return 0;
+}
+
+static void ask_runner(struct call *c, struct fl_runner *runner, const struct query *what)
+{
+    struct query *q = fl_try(1, sizeof *q);
+
+    if (!q) {
+        fl_fail(&c->first, FL_R_NOMEM, "out of memory");
+        return;
+    }
+    *q = *what;
+    q->call = c;
+    q->runner = runner;
+    q->q.run = query_run;
+    q->q.done = query_done;
+    if (fl_runner_ask(runner, &q->q)) {
+        fl_fail(&c->first, FL_R_BUSY, "agent %s is busy with other questions",
+                fl_runner_name(runner));
+        fl_free(q);
+        return;
+    }
+    c->left++;
+}
+
+/* To the vault of one agent, or of all. The answer comes when the last has answered. */
+static int ask_vaults(struct fl_site *s, struct fl_ctl_call *call, const struct query *what)
+{
+    const char *name = fl_ctl_argument(&call->request, "agent");
+    struct fl_runner *one = name ? fl_host_find(s->host, name) : NULL;
+
+    if (name && !one) {
+        return fl_fail(&call->err, FL_R_ARG, "no agent %s here", name);
+    }
+    struct call *c = fl_try(1, sizeof *c);
+    if (!c) {
+        return fl_fail(&call->err, FL_R_NOMEM, "out of memory");
+    }
+    c->site = s;
+    c->id = call->id;
+    s->asked++;
+    c->left = 1; /* ours, until all are asked */
+    for (uint32_t i = 0; i < fl_host_count(s->host); i++) {
+        if (!one || one == fl_host_runner(s->host, i)) {
+            ask_runner(c, fl_host_runner(s->host, i), what);
+        }
+    }
+    if (--c->left == 0) {
+        call_ended(c);
+    }
+    return 0;
+}
+
+static int do_status(struct fl_site *s, struct fl_ctl_call *call)
+{
+    json_t *all = json_object(), *agents = json_array();
+
+    fl_report_text(all, "state", fl_host_stopping(s->host) ? "draining" : "running");
+    fl_report_count(all, "started_ms", fl_host_started_ms(s->host));
+    for (uint32_t i = 0; i < fl_host_count(s->host); i++) {
+        struct fl_runner_view v;
+        fl_runner_view(fl_host_runner(s->host, i), &v);
+        json_array_append_new(agents, fl_show_runner(&v));
+    }
+    json_object_set_new(all, "agents", agents);
+    int r = send_json(s, call->id, all);
+    if (r == 0) {
+        r = fl_ctl_end(s->ctl, call->id, 0, NULL);
+    }
+    return r == -FL_R_NOMEM ? fl_fail(&call->err, FL_R_NOMEM, "out of memory") : 0;
+}
+
+static int do_withdraw(struct fl_site *s, struct fl_ctl_call *call)
+{
+    const char *job = fl_ctl_argument(&call->request, "job");
+    struct query what = {.withdraw = true};
+
+    if (!job || !job[0] || strlen(job) >= sizeof what.job) {
+        return fl_fail(&call->err, FL_R_ARG, "which job? \"*\" means all");
+    }
+    snprintf(what.job, sizeof what.job, "%s", job);
+    what.undo = fl_ctl_argument(&call->request, "undo") != NULL;
+    return ask_vaults(s, call, &what);
+}
+
+static int handle(void *arg, struct fl_ctl_call *call)
+{
+    struct fl_site *s = arg;
+    const char *verb = call->request.verb;
+    struct query what = {0};
+
+    if (strcmp(verb, "status") == 0) {
+        return do_status(s, call);
+    }
+    if (strcmp(verb, "ledger") == 0) {
+        int r = get_limit(call, &what.limit);
+        return r ? r : ask_vaults(s, call, &what);
+    }
+    if (strcmp(verb, "withdraw") == 0) {
+        return do_withdraw(s, call);
+    }
+    if (strcmp(verb, "reload") == 0) {
+        int r = fl_host_reload(s->host, &call->err);
+        return r ? r : fl_ctl_end(s->ctl, call->id, 0, NULL);
+    }
+    return fl_fail(&call->err, FL_R_CTL_REQUEST,
+                   "no such verb here; there are status, ledger, withdraw and reload");
+}
+
+int fl_site_open(struct fl_host *host, struct fl_site **ret, struct fl_err *e)
+{
+    const struct fl_config *c = fl_host_config(host);
+    struct fl_site *s = fl_new(1, sizeof *s);
+    struct fl_ctl_conf conf = {.loop = fl_host_loop(host),
+                               .path = c->socket.path,
+                               .group = c->socket.group[0] ? c->socket.group : NULL,
+                               .handle = handle,
+                               .arg = s};
+
+    s->host = host;
+    int r = fl_ctl_listen(&conf, &s->ctl, e);
+    if (r) {
+        fl_free(s);
+        return r;
+    }
+    *ret = s;
+    return 0;
+}
+
+void fl_site_close(struct fl_site *s)
+{
+    if (!s) {
+        return;
+    }
+    fl_ctl_close(s->ctl);
+    s->closed = true;
+    if (s->asked == 0) {
+        fl_free(s);
+    }
+}
