@@ -26,12 +26,12 @@ struct fl_member {
     uint64_t size;
     struct fl_digest digest; /* of the first offer; a second one is never taken */
     uint32_t weight;
-    int reason; /* of its last decline, failure or refusal */
-    int tell;   /* reason of a wanted REFUSE or DROP */
+    int reason;    /* of its last decline, failure or refusal */
+    int tell;      /* reason of a wanted REFUSE or DROP */
+    uint32_t term; /* in which it was last drawn or invited */
     uint16_t want;
-    uint16_t attempt; /* in which it was last drawn */
-    uint8_t state;    /* enum fl_member_state */
-    bool durable;     /* its membership is recorded */
+    uint8_t state; /* enum fl_member_state */
+    bool durable;  /* its membership is recorded */
     bool connected;
     bool tasked; /* was sent the task over the present connection, and not told that it is over */
     bool worked; /* has accepted or offered: it may have the update in its outbox */

@@ -50,6 +50,9 @@ static int offence(struct fl_peer *p, enum fl_reason reason, enum fl_peer_msg ms
         return fl_fail(e, reason, "more than %d messages at once or one each %d ms",
                        FL_PEER_RATE_BURST, FL_PEER_RATE_MS);
     }
+    if (reason == FL_R_MSG_FIELD) {
+        return fl_fail(e, reason, "%s without a key", msg_names[msg]);
+    }
     return fl_fail(e, reason, "%s is not expected while %s", msg_names[msg],
                    fl_peer_state_name(state));
 }
@@ -95,6 +98,14 @@ int fl_peer_step(struct fl_peer *p, enum fl_peer_msg msg, const struct fl_key *k
         }
         p->state = FL_PEER_IDLE;
         p->has_task = false;
+        return FL_PEER_OK;
+    case FL_PEER_MSG_OFFER:
+        if (!key) {
+            return offence(p, FL_R_MSG_FIELD, msg, e);
+        }
+        p->task = *key;
+        p->has_task = true;
+        p->state = FL_PEER_WORKING;
         return FL_PEER_OK;
     default:
         return FL_PEER_OK;

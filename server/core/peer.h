@@ -74,7 +74,7 @@ enum { FL_PEER_OK = 0, FL_PEER_STALE = 1 };
 /* Before anything else is done with a message: FL_PEER_OK, FL_PEER_STALE (ignore it silently), or
  * an offence after which the connection is closed with Bye(reason): -FL_R_MSG_ORDER, -FL_R_LIMIT
  * (messages too fast). `key` is that of an Accept, Decline or Offer, else NULL. Moves the state for
- * Ask, Accept and Decline; the others have functions of their own. */
+ * Ask, Accept, Decline and Offer; the others have functions of their own. */
 int fl_peer_step(struct fl_peer *p, enum fl_peer_msg msg, const struct fl_key *key, uint64_t now_ms,
                  struct fl_err *e);
 

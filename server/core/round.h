@@ -131,7 +131,8 @@ enum fl_round_do {
     FL_ROUND_DO_REFUSE,  /* send Refuse(reason); stop receiving from it. It may offer again */
     FL_ROUND_DO_RETRY,   /* for the log: the deadline passed below quorum, attempt `count` begins */
     FL_ROUND_DO_PAUSED,  /* record the job as paused; reason 0 = by a person or drained */
-    FL_ROUND_DO_DONE,    /* record the job as done (reason 0) or cancelled (-FL_R_CANCELLED) */
+    FL_ROUND_DO_DONE,    /* record the job as done (reason 0) or cancelled (-FL_R_CANCELLED); round:
+                            the last published */
 };
 
 struct fl_round_item {

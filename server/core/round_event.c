@@ -44,8 +44,7 @@ static int available(struct fl_round *r, const struct fl_round_event *ev)
     if (m->state == FL_MEMBER_RECEIVING) {
         fl_round_set_state(r, m, FL_MEMBER_ACCEPTED);
     }
-    if (m->state == FL_MEMBER_INVITED || m->state == FL_MEMBER_ACCEPTED ||
-        (m->state == FL_MEMBER_ENLISTED && m->durable && fl_round_rules_at(r)->same_cohort)) {
+    if (fl_round_awaits(r, m)) {
         if (r->phase == FL_ROUND_COLLECT && !r->paused) {
             fl_round_invite(r, x, m);
         } else {
@@ -129,7 +128,6 @@ static int declined(struct fl_round *r, const struct fl_round_event *ev)
         fl_members_unwant(&x->members, m, FL_MEMBER_WANT_INVITE | FL_MEMBER_WANT_RECEIVE);
         fl_round_set_state(r, m, FL_MEMBER_DECLINED);
         m->reason = ev->status < 0 ? ev->status : -FL_R_DECLINED;
-        m->attempt = (uint16_t)r->attempt;
         m->tasked = false;
         r->draw_due = true;
     }
@@ -156,6 +154,9 @@ static int offered(struct fl_round *r, const struct fl_round_event *ev)
     }
     if (m->state == FL_MEMBER_FAILED) {
         return answer(r, ev, FL_ROUND_DO_DROP, m->reason);
+    }
+    if (ev->exchange > r->exchange) { /* after a restart, before the sums are where they were */
+        return answer(r, ev, FL_ROUND_DO_REFUSE, -FL_R_BUSY);
     }
     if (!fl_round_takes(r, ev->exchange)) {
         return answer(r, ev, FL_ROUND_DO_DROP, -FL_R_ROUND_OVER);
@@ -292,7 +293,7 @@ static int enlisted(struct fl_round *r, const struct fl_round_event *ev)
     if (m) {
         m->state = FL_MEMBER_ACCEPTED;
         m->durable = m->worked = true;
-        m->attempt = 1;
+        m->term = r->term;
         m->since_ms = r->now_ms;
         x->drawn++;
     }
@@ -330,7 +331,7 @@ static int remembered(struct fl_round *r, struct fl_exchange *x, struct fl_membe
         if (!m) {
             return -FL_R_STORE_MISMATCH;
         }
-        m->attempt = 1;
+        m->term = r->term;
         x->drawn++;
     }
     m->durable = m->worked = m->offered = true;
@@ -460,6 +461,7 @@ static int resume(struct fl_round *r)
     r->reason = 0;
     r->want &= ~(unsigned)FL_ROUND_WANT_PAUSED;
     r->attempt = 1;
+    r->term++;
     if (r->phase == FL_ROUND_COLLECT || r->phase == FL_ROUND_DRAIN) {
         r->deadline_ms = r->now_ms + fl_round_rules_at(r)->deadline_ms;
     }

@@ -94,6 +94,9 @@ void fl_round_emit(struct fl_round *r, struct fl_round_todo *todo)
         it->reason = it->type == FL_ROUND_DO_RETRY ? -FL_R_QUORUM : r->reason;
         it->digest = r->checkpoint;
         it->count = r->attempt;
+        if (it->type == FL_ROUND_DO_DONE) {
+            it->round = r->published;
+        }
         if (it->type == FL_ROUND_DO_CLOSE) {
             it->members = fl_round_at(r)->list;
             it->count = fl_round_at(r)->list_count;

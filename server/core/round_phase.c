@@ -31,7 +31,19 @@ bool fl_round_eligible(const struct fl_round *r, uint64_t agent)
         return false;
     }
     return !m || m->state == FL_MEMBER_ENLISTED ||
-           (m->state == FL_MEMBER_DECLINED && m->attempt != r->attempt);
+           (m->state == FL_MEMBER_DECLINED && m->term != r->term);
+}
+
+/* A member that gets its task as soon as it asks, without being drawn. */
+bool fl_round_awaits(const struct fl_round *r, const struct fl_member *m)
+{
+    bool again = m->state == FL_MEMBER_DECLINED && m->term != r->term;
+
+    if (m->state == FL_MEMBER_INVITED || m->state == FL_MEMBER_ACCEPTED) {
+        return true;
+    }
+    return fl_round_rules_at(r)->same_cohort && m->durable &&
+           (m->state == FL_MEMBER_ENLISTED || again);
 }
 
 void fl_round_invite(struct fl_round *r, struct fl_exchange *x, struct fl_member *m)
@@ -41,6 +53,7 @@ void fl_round_invite(struct fl_round *r, struct fl_exchange *x, struct fl_member
     m->connected = true;
     m->tasked = true;
     m->late = false;
+    m->term = r->term;
     fl_members_want(&x->members, m, FL_MEMBER_WANT_INVITE);
 }
 
@@ -85,7 +98,7 @@ static void enlist(struct fl_round *r, struct fl_exchange *x, uint64_t agent)
     if (!m) {
         return; /* everybody in the table may still bring something */
     }
-    m->attempt = (uint16_t)r->attempt;
+    m->term = r->term;
     m->late = false;
     x->drawn++;
     if (m->durable) {
@@ -139,9 +152,7 @@ static void rescan(struct fl_round *r)
     r->rescan_due = false;
     for (uint32_t i = 0; i < x->members.count; i++) {
         struct fl_member *m = &x->members.at[i];
-        bool waits = m->state == FL_MEMBER_ACCEPTED || m->state == FL_MEMBER_INVITED ||
-                     (m->state == FL_MEMBER_ENLISTED && same);
-        if (waits && m->durable && !m->tasked && fl_candidates_has(&r->candidates, m->agent)) {
+        if (fl_round_awaits(r, m) && !m->tasked && fl_candidates_has(&r->candidates, m->agent)) {
             fl_round_invite(r, x, m);
         } else if (m->state == FL_MEMBER_ENLISTED && same && !m->durable) {
             fl_round_set_state(r, m, FL_MEMBER_ENLISTING);
@@ -194,6 +205,7 @@ static bool enough_to_begin(const struct fl_round *r)
 
 static void collect(struct fl_round *r)
 {
+    r->term++;
     r->phase = FL_ROUND_COLLECT;
     r->asked = false;
     r->deadline_ms = r->now_ms + fl_round_rules_at(r)->deadline_ms;
@@ -218,7 +230,7 @@ static void same_cohort(struct fl_round *r)
             continue;
         }
         m->since_ms = r->now_ms;
-        m->attempt = 1;
+        m->term = r->term;
         m->connected = was && was->connected;
         x->drawn++;
         if (was && was->reason == -FL_R_AGENT_REVOKED) {

@@ -48,6 +48,8 @@ struct fl_round {
     enum fl_round_phase phase;
     uint32_t exchange;
     uint32_t attempt;
+    uint32_t
+        term; /* counts attempts and resumptions: who declined may be asked again in the next */
     bool open;
     bool asked; /* the phase's item was said and is not answered */
     bool paused, draining;
@@ -109,6 +111,7 @@ void fl_round_list(struct fl_exchange *x);
 void fl_round_closed(struct fl_round *r, struct fl_exchange *x);
 void fl_round_invite(struct fl_round *r, struct fl_exchange *x, struct fl_member *m);
 void fl_round_drop(struct fl_exchange *x, struct fl_member *m, int reason);
+bool fl_round_awaits(const struct fl_round *r, const struct fl_member *m);
 /* Whether this agent may be drawn for the current exchange; how many are wanted in it. */
 bool fl_round_eligible(const struct fl_round *r, uint64_t agent);
 uint32_t fl_round_wanted(const struct fl_round *r);

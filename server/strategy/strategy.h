@@ -13,7 +13,8 @@
  * Threads: folds of one slot run one at a time (its lane), of different slots side by side;
  * `shared` is written only by init, place and load. finish reads `shared` and all slots, writes
  * only `next`, and may therefore be repeated; the shell loads next->state once the checkpoint is
- * published.
+ * published. After an exchange that is not the last it loads it at once: then it is what the next
+ * exchange starts from, and after a crash it is computed again from the same records.
  *
  * To add one: a file with its table, a line in table.c, a golden test, a simulated round. Finite
  * scan, norm bound, noise and secure aggregation are around every strategy, not inside any.

@@ -89,6 +89,13 @@ START_TEST(test_messages_that_cross)
     ck_assert_int_eq(p.state, FL_PEER_TASKED);
     ck_assert_int_eq(fl_peer_step(&p, FL_PEER_MSG_DECLINE, &now, 1001, NULL), FL_PEER_OK);
     ck_assert_int_eq(p.state, FL_PEER_IDLE);
+    /* What waits in the outbox is a task too, until it is settled. */
+    greeted(&p);
+    ck_assert_int_eq(fl_peer_step(&p, FL_PEER_MSG_OFFER, &before, 1001, NULL), FL_PEER_OK);
+    ck_assert_int_eq(p.state, FL_PEER_WORKING);
+    ck_assert_int_eq(fl_peer_step(&p, FL_PEER_MSG_DECLINE, &before, 1001, NULL), FL_PEER_OK);
+    ck_assert_int_eq(p.state, FL_PEER_IDLE);
+    ck_assert_int_eq(fl_peer_step(&p, FL_PEER_MSG_OFFER, NULL, 1001, NULL), -FL_R_MSG_FIELD);
     /* An Ack for an older round does not end the present task. */
     tasked(&p);
     ck_assert(!fl_peer_sent_end(&p, &before));

@@ -1,0 +1,143 @@
+/* The coordinator's work off the loop: one lane for the disk, one for the sums. An operation ends
+ * at one moment and its answer arrives at a later one; a crash may fall between. */
+#include "tests/sim/world.h"
+
+#include <string.h>
+
+void lane_submit(struct world *w, uint32_t n, enum op_type type, const struct fl_round_item *it)
+{
+    struct lane *l = &w->c.lane[n];
+
+    if (l->count == LANE_MAX) {
+        sim_fail(w, "lane %u is full", n);
+    }
+    struct op *op = &l->op[(l->first + l->count++) % LANE_MAX];
+    *op = (struct op){.type = type, .item = *it};
+    if (it->members) {
+        memcpy(op->list, it->members, it->count * sizeof *it->members);
+    }
+    if (l->count == 1) {
+        struct sim_event *ev = sim_at(w, sim_delay(w, 20), EV_LANE);
+        ev->number = n;
+        ev->epoch = w->c.epoch;
+    }
+}
+
+static int read_bytes(void *arg, uint64_t offset, uint8_t *to, size_t size, struct fl_err *e)
+{
+    (void)e;
+    memcpy(to, (const uint8_t *)arg + offset, size);
+    return 0;
+}
+
+static int fold(struct world *w, const struct fl_round_item *it)
+{
+    const struct disk_update *u = disk_find(&w->disk, it->round, it->exchange, it->agent);
+    uint8_t bytes[UPDATE_SIZE];
+
+    if (!u || !fl_digest_equal(&u->digest, &it->digest)) {
+        sim_fail(w, "agent %d is folded and not committed", (int)it->agent);
+    }
+    memcpy(bytes, u->bytes, sizeof bytes);
+    struct fl_update f = {.agent = it->agent,
+                          .exchange = it->exchange,
+                          .weight = it->weight,
+                          .size = it->size,
+                          .read = read_bytes,
+                          .arg = bytes};
+    int r = w->strategy->fold(w->c.slot, w->c.shared, &f, NULL);
+    /* A failure may leave anything behind: here, the whole update. */
+    return r == 0 && sim_chance(w, w->conf.fold_fails) ? -FL_R_STORE_IO : r;
+}
+
+static int finish(struct world *w, const struct fl_round_item *it, struct fl_digest *ret)
+{
+    struct disk *d = &w->disk;
+    float next[ELEMENTS];
+    uint8_t state[STATE_MAX] = {0};
+    struct fl_slot_model model = {.base = d->model, .next = next};
+    struct fl_next n = {.model = &model,
+                        .model_count = 1,
+                        .state = state,
+                        .state_size = w->strategy->state_size(w->c.shared)};
+    struct fl_hash h;
+
+    if (!d->closed[it->exchange]) {
+        sim_fail(w, "computed before the close was durable");
+    }
+    if (sim_chance(w, w->conf.disk_full)) {
+        return -FL_R_DISK_FULL;
+    }
+    int r = w->strategy->finish(w->c.shared, &w->c.slot, it->exchange, &n, NULL);
+    if (r != 0) {
+        return r;
+    }
+    if (n.members != d->listed[it->exchange]) {
+        sim_fail(w, "%u updates are in the sum of %u members", n.members, d->listed[it->exchange]);
+    }
+    if (it->exchange + 1 < w->rules.exchange_count) {
+        memcpy(w->c.between_state, state, sizeof state);
+        w->c.between_size = n.state_size;
+        return 0;
+    }
+    memcpy(d->next_model, next, sizeof next);
+    memcpy(d->next_state, state, sizeof state);
+    d->next_state_size = n.state_size;
+    fl_hash_init(&h);
+    fl_hash_add(&h, next, sizeof next);
+    fl_hash_add(&h, state, n.state_size);
+    fl_hash_end(&h, &d->checkpoint);
+    d->has_checkpoint = true;
+    *ret = d->checkpoint;
+    return 0;
+}
+
+void lane_perform(struct world *w, const struct op *op, struct fl_round_event *answer)
+{
+    static const enum fl_round_ev answers[] = {
+        [OP_OPEN] = FL_ROUND_EV_OPENED,       [OP_ENLIST] = FL_ROUND_EV_ENLISTED,
+        [OP_COMMIT] = FL_ROUND_EV_COMMITTED,  [OP_CLOSE] = FL_ROUND_EV_CLOSED,
+        [OP_PUBLISH] = FL_ROUND_EV_PUBLISHED, [OP_SEAL] = FL_ROUND_EV_SPOOLED,
+        [OP_FOLD] = FL_ROUND_EV_FOLDED,       [OP_REFOLD] = FL_ROUND_EV_TICK,
+        [OP_FINISH] = FL_ROUND_EV_FINISHED,
+    };
+
+    *answer = (struct fl_round_event){.type = answers[op->type],
+                                      .round = op->item.round,
+                                      .exchange = op->item.exchange,
+                                      .agent = op->item.agent,
+                                      .size = op->item.size,
+                                      .weight = op->item.weight,
+                                      .digest = op->item.digest};
+    if (op->type == OP_FOLD) {
+        answer->status = fold(w, &op->item);
+    } else if (op->type == OP_REFOLD) {
+        w->strategy->slot_reset(w->c.shared, w->c.slot);
+    } else if (op->type == OP_FINISH) {
+        answer->status = finish(w, &op->item, &answer->digest);
+    } else {
+        disk_perform(w, op, answer);
+    }
+}
+
+/* The first operation of a lane is done; its answer is on its way, and may be lost in a crash. */
+void lane_next(struct world *w, uint32_t n)
+{
+    struct lane *l = &w->c.lane[n];
+    struct fl_round_event answer;
+
+    if (sim_chance(w, w->conf.coordinator_crashes)) {
+        coordinator_crash(w);
+        return;
+    }
+    lane_perform(w, &l->op[l->first], &answer);
+    l->first = (l->first + 1) % LANE_MAX;
+    if (--l->count > 0) {
+        struct sim_event *next = sim_at(w, sim_delay(w, 20), EV_LANE);
+        next->number = n;
+        next->epoch = w->c.epoch;
+    }
+    struct sim_event *ev = sim_at(w, w->conf.steady ? 0 : sim_delay(w, 3), EV_ANSWER);
+    ev->epoch = w->c.epoch;
+    ev->answer = answer;
+}
