@@ -14,6 +14,9 @@ struct client {
     int fd;
     uint64_t deadline_ms; /* of the monotonic clock; 0 = none */
     bool write_failed;    /* the daemon hung up on our request; it may have said why */
+    uint64_t tick_ms;     /* 0 = none */
+    fl_ctl_on_part *on_part;
+    void *arg;
 };
 
 static uint64_t now_ms(void)
@@ -29,14 +32,14 @@ static int ready(const struct client *c, short events, struct fl_err *e)
 {
     for (;;) {
         struct pollfd p = {.fd = c->fd, .events = events};
-        int wait = -1;
+        uint64_t wait = 60000, now = now_ms();
 
         if (c->deadline_ms) {
-            uint64_t now = now_ms();
             uint64_t left = now < c->deadline_ms ? c->deadline_ms - now : 0;
-            wait = left > 60000 ? 60000 : (int)left;
+            wait = left < wait ? left : wait;
         }
-        int n = poll(&p, 1, wait);
+        bool ticks = c->tick_ms && c->tick_ms < wait;
+        int n = poll(&p, 1, (int)(ticks ? c->tick_ms : wait));
         if (n > 0) {
             return 0;
         }
@@ -45,6 +48,10 @@ static int ready(const struct client *c, short events, struct fl_err *e)
         }
         if (c->deadline_ms && now_ms() >= c->deadline_ms) {
             return fl_fail(e, FL_R_TIMEOUT, "no answer in time");
+        }
+        int status = ticks && n == 0 ? c->on_part(c->arg, NULL) : 0;
+        if (status) {
+            return status;
         }
     }
 }
@@ -113,7 +120,7 @@ static int read_all(struct client *c, uint8_t *to, size_t size, struct fl_err *e
 }
 
 /* One answer. Returns 1 after an end without a reason, 0 after a part. */
-static int read_answer(struct client *c, fl_ctl_on_part *on_part, void *arg, struct fl_err *e)
+static int read_answer(struct client *c, struct fl_err *e)
 {
     uint8_t head[FL_CTL_HEAD];
     uint32_t size;
@@ -147,8 +154,8 @@ static int read_answer(struct client *c, fl_ctl_on_part *on_part, void *arg, str
         } else {
             status = 1;
         }
-    } else if (on_part) {
-        status = on_part(arg, &answer);
+    } else if (c->on_part) {
+        status = c->on_part(c->arg, &answer);
     }
     fl_ctl_release(memory);
     return status;
@@ -157,7 +164,17 @@ static int read_answer(struct client *c, fl_ctl_on_part *on_part, void *arg, str
 int fl_ctl_ask(const char *path, const struct fl_ctl_request *request, uint64_t timeout_ms,
                fl_ctl_on_part *on_part, void *arg, struct fl_err *e)
 {
-    struct client c = {.fd = -1, .deadline_ms = timeout_ms ? now_ms() + timeout_ms : 0};
+    return fl_ctl_ask_ticking(path, request, timeout_ms, 0, on_part, arg, e);
+}
+
+int fl_ctl_ask_ticking(const char *path, const struct fl_ctl_request *request, uint64_t timeout_ms,
+                       uint64_t tick_ms, fl_ctl_on_part *on_part, void *arg, struct fl_err *e)
+{
+    struct client c = {.fd = -1,
+                       .deadline_ms = timeout_ms ? now_ms() + timeout_ms : 0,
+                       .tick_ms = on_part ? tick_ms : 0,
+                       .on_part = on_part,
+                       .arg = arg};
     uint8_t *frame = NULL;
     size_t size = 0;
     int status = fl_ctl_pack_request(request, &frame, &size, e);
@@ -169,7 +186,7 @@ int fl_ctl_ask(const char *path, const struct fl_ctl_request *request, uint64_t 
         status = write_all(&c, frame, size, e);
     }
     while (status == 0) {
-        status = read_answer(&c, on_part, arg, e);
+        status = read_answer(&c, e);
     }
     if (c.fd >= 0) {
         close(c.fd);

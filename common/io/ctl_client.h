@@ -20,5 +20,9 @@ typedef int fl_ctl_on_part(void *arg, const struct fl_ctl_answer *part);
  * -FL_R_PEER_CLOSED. */
 int fl_ctl_ask(const char *path, const struct fl_ctl_request *request, uint64_t timeout_ms,
                fl_ctl_on_part *on_part, void *arg, struct fl_err *e);
+/* The same; while it waits for the daemon, on_part is also called with NULL every tick_ms, so that
+ * a clock on the screen can move. */
+int fl_ctl_ask_ticking(const char *path, const struct fl_ctl_request *request, uint64_t timeout_ms,
+                       uint64_t tick_ms, fl_ctl_on_part *on_part, void *arg, struct fl_err *e);
 
 #endif

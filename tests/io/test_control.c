@@ -1,8 +1,8 @@
 /* The verbs over a real socket; the coordinator behind them is a small one made for these tests. */
 #include "common/base/mem.h"
-#include "server/control/control.h"
 #include "tests/lib/asker.h"
 #include "tests/lib/check_main.h"
+#include "tests/lib/small_coordinator.h"
 
 #include <fcntl.h>
 #include <jansson.h>
@@ -11,231 +11,6 @@
 #include <unistd.h>
 
 static char dir[64], path[96];
-
-/* ---- a coordinator with one job and two agents ---- */
-
-struct co {
-    uv_loop_t loop;
-    struct fl_control *control;
-    struct fl_control_job job;
-    struct fl_control_round round;
-    bool has_job;
-    uint64_t pending; /* a change that is not durable yet */
-    char who[64], what[1400], text[256];
-    uint8_t key[32];
-    int changes;
-};
-
-static const uint8_t incarnation[FL_INCARNATION_SIZE] = {0xab};
-
-static void note(struct co *co, const struct fl_control_by *by)
-{
-    snprintf(co->who, sizeof co->who, "%s", by->who);
-    snprintf(co->what, sizeof co->what, "%s", by->what);
-    co->changes++;
-}
-
-static void co_status(void *arg, struct fl_control_status *ret)
-{
-    (void)arg;
-    *ret = (struct fl_control_status){
-        .state = "running", .address = "127.0.0.1", .port = 7443, .agents_enrolled = 2};
-}
-
-static void co_jobs(void *arg, void (*each)(void *, const struct fl_control_job *), void *each_arg)
-{
-    struct co *co = arg;
-
-    if (co->has_job) {
-        each(each_arg, &co->job);
-    }
-}
-
-static void co_agents(void *arg, void (*each)(void *, const struct fl_control_agent *),
-                      void *each_arg)
-{
-    static const uint8_t key[32] = {1, 2};
-
-    (void)arg;
-    each(each_arg, &(struct fl_control_agent){
-                       .id = 3, .key = key, .name = "site-01", .connected = true, .task = "train"});
-    each(each_arg, &(struct fl_control_agent){.id = 5, .key = key, .name = "site-02"});
-}
-
-static bool co_round_now(void *arg, const char *job, struct fl_control_round *ret)
-{
-    struct co *co = arg;
-
-    if (!co->job.round_open || strcmp(job, co->job.name) != 0) {
-        return false;
-    }
-    *ret = co->round;
-    return true;
-}
-
-static void co_submit(void *arg, const struct fl_control_by *by, const char *file, const char *text,
-                      size_t size)
-{
-    struct co *co = arg;
-    struct fl_err e = {0};
-
-    if (memcmp(text, "bad", 3) == 0) {
-        fl_fail(&e, FL_R_CONF_UNKNOWN, "%s:1:1: bad: unknown key", file);
-        fl_control_done(co->control, by->ticket, e.code, &e, NULL);
-        return;
-    }
-    note(co, by);
-    snprintf(co->text, sizeof co->text, "%.*s", (int)size, text);
-    co->job = (struct fl_control_job){.name = "demo",
-                                      .incarnation = incarnation,
-                                      .state = FL_JOB_RUNNING,
-                                      .why = "",
-                                      .strategy = "fedavg",
-                                      .unit = "none",
-                                      .rounds = 3,
-                                      .text = co->text,
-                                      .text_size = size};
-    co->has_job = true;
-    fl_control_done(co->control, by->ticket, 0, NULL, "demo");
-}
-
-static void co_state(void *arg, const struct fl_control_by *by, const char *job,
-                     enum fl_control_to to)
-{
-    struct co *co = arg;
-
-    if (!co->has_job || strcmp(job, "demo") != 0) {
-        fl_control_done(co->control, by->ticket, -FL_R_NO_JOB, NULL, NULL);
-        return;
-    }
-    note(co, by);
-    co->job.state = to == FL_CONTROL_PAUSE    ? FL_JOB_PAUSED
-                    : to == FL_CONTROL_RESUME ? FL_JOB_RUNNING
-                    : to == FL_CONTROL_DRAIN  ? FL_JOB_DRAINING
-                                              : FL_JOB_CANCELLED;
-    co->pending = by->ticket;
-}
-
-static void co_set(void *arg, const struct fl_control_by *by, const char *job, const char *key,
-                   const char *value)
-{
-    struct co *co = arg;
-
-    (void)job;
-    note(co, by);
-    snprintf(co->text, sizeof co->text, "%s=%s", key, value);
-    fl_control_done(co->control, by->ticket, 0, NULL, NULL);
-}
-
-static void co_enrol(void *arg, const struct fl_control_by *by, const uint8_t key[32],
-                     const char *name)
-{
-    struct co *co = arg;
-
-    (void)name;
-    note(co, by);
-    memcpy(co->key, key, sizeof co->key);
-    fl_control_done(co->control, by->ticket, 0, NULL, NULL);
-}
-
-static void co_revoke(void *arg, const struct fl_control_by *by, const char *name)
-{
-    struct co *co = arg;
-
-    note(co, by);
-    fl_control_done(co->control, by->ticket, strcmp(name, "site-01") == 0 ? 0 : -FL_R_NOT_ENROLLED,
-                    NULL, NULL);
-}
-
-static void co_reload(void *arg, const struct fl_control_by *by)
-{
-    struct co *co = arg;
-
-    note(co, by);
-    fl_control_done(co->control, by->ticket, 0, NULL, NULL);
-}
-
-static void co_rounds(void *arg, uint64_t ticket, const char *job, uint32_t limit)
-{
-    struct co *co = arg;
-
-    for (uint32_t i = 0; i < limit && i < 3; i++) {
-        struct fl_control_round r = {.job = job, .round = 3 - i, .state = "published"};
-        fl_control_round_row(co->control, ticket, &r);
-    }
-    fl_control_done(co->control, ticket, 0, NULL, NULL);
-}
-
-static void co_round_show(void *arg, uint64_t ticket, const char *job, uint64_t round)
-{
-    struct co *co = arg;
-    struct fl_err e = {0};
-
-    (void)job;
-    if (round > 9) {
-        fl_control_done(co->control, ticket, fl_fail(&e, FL_R_NO_ROUND, "no round 10"), &e, NULL);
-        return;
-    }
-    fl_control_round_row(co->control, ticket, &co->round);
-    fl_control_member(co->control, ticket,
-                      &(struct fl_control_member){.agent = "site-01", .state = "committed"});
-    fl_control_member(
-        co->control, ticket,
-        &(struct fl_control_member){.agent = "site-02", .state = "lost", .reason = -FL_R_DECLINED});
-    fl_control_member(co->control, ticket,
-                      &(struct fl_control_member){.agent = "site-03", .state = "training"});
-    fl_control_done(co->control, ticket, 0, NULL, NULL);
-}
-
-static void co_model(void *arg, uint64_t ticket, const char *job, bool newest, uint64_t round)
-{
-    struct co *co = arg;
-    struct fl_digest d;
-    char file[128];
-
-    (void)job;
-    if (!newest && round != 2) {
-        fl_control_done(co->control, ticket, -FL_R_NO_OBJECT, NULL, NULL);
-        return;
-    }
-    snprintf(file, sizeof file, "%s/model", dir);
-    FILE *f = fopen(file, "wb");
-    ck_assert_uint_eq(fwrite("modeloptimizer", 1, 14, f), 14);
-    fclose(f);
-    fl_digest_of("model", 5, &d);
-    fl_control_model(co->control, ticket, open(file, O_RDONLY | O_CLOEXEC), 5, 2, &d);
-    unlink(file);
-}
-
-static const struct fl_control_ops co_ops = {.status = co_status,
-                                             .jobs = co_jobs,
-                                             .agents = co_agents,
-                                             .round_now = co_round_now,
-                                             .job_submit = co_submit,
-                                             .job_state = co_state,
-                                             .job_set = co_set,
-                                             .agent_enrol = co_enrol,
-                                             .agent_revoke = co_revoke,
-                                             .reload = co_reload,
-                                             .round_list = co_rounds,
-                                             .round_show = co_round_show,
-                                             .model = co_model};
-
-static void co_start(struct co *co)
-{
-    struct fl_err e = {0};
-    struct fl_control_conf conf = {.loop = &co->loop, .path = path, .ops = &co_ops, .co = co};
-
-    uv_loop_init(&co->loop);
-    ck_assert_msg(fl_control_open(&conf, &co->control, &e) == 0, "%s", e.msg);
-}
-
-static void co_stop(struct co *co)
-{
-    fl_control_close(co->control);
-    uv_run(&co->loop, UV_RUN_DEFAULT);
-    ck_assert_int_eq(uv_loop_close(&co->loop), 0);
-}
 
 static struct asker with1(const char *name, const char *value)
 {
@@ -289,7 +64,7 @@ START_TEST(test_arguments_are_checked_before_anyone_is_asked)
     };
     struct co co = {0};
 
-    co_start(&co);
+    co_start(&co, path);
     for (size_t i = 0; i < FL_COUNT(bad); i++) {
         struct asker a = with1(bad[i].name, bad[i].value);
         ask(&co.loop, path, &a, bad[i].verb);
@@ -314,7 +89,7 @@ START_TEST(test_views)
                  nobody = with1("agent", "site-09"), show = with1("job", "demo"),
                  other = with1("job", "other");
 
-    co_start(&co);
+    co_start(&co, path);
     ask(&co.loop, path, &status, "status");
     expect_text(&status, "state", "running");
     ask(&co.loop, path, &none, "job list");
@@ -361,7 +136,7 @@ START_TEST(test_changes_say_who_and_what)
                                     .body_size = 6}};
     struct asker revoke = with1("agent", "site-02"), reload = {0};
 
-    co_start(&co);
+    co_start(&co, path);
     submit(&co);
     ck_assert_str_eq(co.what, "job submit");
     ask(&co.loop, path, &set, "job set");
@@ -390,7 +165,7 @@ START_TEST(test_pause_waits_until_no_round_is_open)
     struct asker pause = {
         .request = {.argument_count = 2, .arguments = {{"job", "demo"}, {"wait", "1"}}}};
 
-    co_start(&co);
+    co_start(&co, path);
     submit(&co);
     co.job.round_open = true;
     ask_start(path, &pause, "job pause");
@@ -419,7 +194,7 @@ START_TEST(test_submit_waits_for_the_end)
                                   .body_size = 10}};
     struct asker b = with1("job", "demo"), c = with1("job", "demo"), gone = with1("job", "demo");
 
-    co_start(&co);
+    co_start(&co, path);
     ask_start(path, &a, "job submit");
     RUN_UNTIL(&co.loop, co.has_job);
     co.job.state = FL_JOB_DONE;
@@ -452,7 +227,7 @@ START_TEST(test_watch_speaks_when_something_changes)
     struct co co = {0};
     struct asker w = with1("job", "demo");
 
-    co_start(&co);
+    co_start(&co, path);
     submit(&co);
     co.job.round_open = true;
     co.round = (struct fl_control_round){.job = "demo", .round = 1, .state = "collect"};
@@ -483,7 +258,7 @@ START_TEST(test_rounds_and_explain)
     struct asker show = with1("job", "demo"), explain = with1("job", "demo"), missing = list;
     json_t *o;
 
-    co_start(&co);
+    co_start(&co, path);
     submit(&co);
     co.round = (struct fl_control_round){.job = "demo",
                                          .round = 2,
@@ -522,7 +297,7 @@ START_TEST(test_model_export)
     struct asker old = {
         .request = {.argument_count = 2, .arguments = {{"job", "demo"}, {"round", "1"}}}};
 
-    co_start(&co);
+    co_start(&co, path);
     ask(&co.loop, path, &a, "model export");
     ck_assert_int_eq(a.status, 0);
     ck_assert_uint_eq(a.bytes, 5);
@@ -539,7 +314,7 @@ START_TEST(test_a_change_is_made_though_its_asker_has_gone)
     struct asker a = with1("job", "demo"), watcher = {0};
     struct fl_digest d = {{0}};
 
-    co_start(&co);
+    co_start(&co, path);
     submit(&co);
     a.timeout_ms = 30;
     ask(&co.loop, path, &a, "job drain");

@@ -1,0 +1,318 @@
+/*
+ * cohortctl: everything a person or a script does with a coordinator, and the tools around it that
+ * need no coordinator (pki, model show, privacy). A thin client: it parses words, asks, prints.
+ */
+#include "common/base/conf.h"
+#include "common/base/mem.h"
+#include "server/ctl/cli.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { GLOBAL_OPTIONS = 4 }; /* the first ones: for every command */
+
+/* Every option of every command, with what it takes ("" = nothing). */
+static const struct {
+    const char *name, *takes, *help;
+} options[] = {
+    {"socket", "PATH",
+     "the daemon's control socket (default: $COHORT_SOCKET or " FL_CLI_SOCKET ")"},
+    {"json", "", "print JSON"},
+    {"timeout", "TIME", "give up after this long, as 30s or 5m (exit code 4)"},
+    {"help", "", "what a command does and takes"},
+    {"wait", "", "return when the change has fully taken effect"},
+    {"set", "KEY=VALUE", "another value for a key of the file; may be repeated"},
+    {"limit", "N", "at most so many"},
+    {"round", "N", "another round than the newest"},
+    {"output", "FILE", "write to this file (short: -o)"},
+    {"key", "HEX", "identity: SHA-256 of the certificate's public key"},
+    {"name", "NAME", "the agent's name, or the authority's"},
+    {"dns", "NAME", "a host name or address that agents dial; may be repeated"},
+    {"count", "N", "issue several, named by a pattern as site-{nn}"},
+    {"first", "N", "the pattern's first number (default 1)"},
+    {"days", "N", "lifetime"},
+    {"sigma", "X", "noise multiplier: standard deviation / clip norm"},
+    {"q", "X", "sampling rate of the Poisson batches; 1 = everybody every time"},
+    {"steps", "N", "releases"},
+    {"delta", "X", "as 1e-5"},
+    {"epsilon", "X", "as 2.5"},
+};
+
+struct command {
+    const char *words, *takes, *help;
+    const char *options; /* space between and around */
+    uint32_t min, max;   /* words behind it */
+    int (*run)(struct fl_cli *c);
+};
+
+static const struct command commands[] = {
+    {"status", "", "the coordinator at a glance", " ", 0, 0, fl_cli_status},
+    {"watch", "[JOB]", "live: rounds, members against quorum, deadline, bytes", " ", 0, 1,
+     fl_cli_watch},
+    {"job submit", "FILE", "check a job description and start it", " wait set ", 1, 1,
+     fl_cli_job_submit},
+    {"job list", "", "all jobs", " ", 0, 0, fl_cli_job_list},
+    {"job show", "JOB", "one job, its description, its running round", " ", 1, 1, fl_cli_job_show},
+    {"job wait", "JOB", "until the job is done; fails when it fails", " ", 1, 1, fl_cli_job_wait},
+    {"job pause", "JOB", "finish the open round, then rest", " wait ", 1, 1, fl_cli_job_pause},
+    {"job resume", "JOB", "go on with a paused job", " ", 1, 1, fl_cli_job_resume},
+    {"job drain", "JOB", "finish the open round, then the job is done", " wait ", 1, 1,
+     fl_cli_job_drain},
+    {"job cancel", "JOB", "end it now, drop the open round", " wait ", 1, 1, fl_cli_job_cancel},
+    {"job set", "JOB KEY=VALUE...", "change settings from the next round on", " ", 2, 64,
+     fl_cli_job_set},
+    {"round list", "JOB", "the last rounds, newest first", " limit ", 1, 1, fl_cli_round_list},
+    {"round show", "JOB", "one round and its members", " round ", 1, 1, fl_cli_round_show},
+    {"round explain", "JOB", "what a round waits for, who is missing and why", " round ", 1, 1,
+     fl_cli_round_explain},
+    {"agent list", "", "all enrolled agents", " ", 0, 0, fl_cli_agent_list},
+    {"agent show", "AGENT", "one agent", " ", 1, 1, fl_cli_agent_show},
+    {"agent enrol", "CERTIFICATE...", "allow these certificates' owners to take part", " key name ",
+     0, FL_CLI_WORDS_MAX, fl_cli_agent_enrol},
+    {"agent revoke", "AGENT", "cut an agent off, now and for good", " ", 1, 1, fl_cli_agent_revoke},
+    {"model export", "JOB", "a round's model as safetensors", " round output ", 1, 1,
+     fl_cli_model_export},
+    {"model show", "FILE", "layers, tensors, groups and sizes of a job description", " set ", 1, 1,
+     fl_cli_model_show},
+    {"reload", "", "certificates, CRL and the live part of the configuration", " ", 0, 0,
+     fl_cli_reload},
+    {"verbs", "", "what the daemon understands", " ", 0, 0, fl_cli_verbs},
+    {"pki init", "DIR", "make a certificate authority in a folder", " name ", 1, 1,
+     fl_cli_pki_init},
+    {"pki issue", "DIR KIND [NAME]", "issue certificates; KIND: coordinator or agent",
+     " dns count first days ", 2, 3, fl_cli_pki_issue},
+    {"pki revoke", "DIR NAME", "revoke a name's certificates", " ", 2, 2, fl_cli_pki_revoke},
+    {"pki refresh", "DIR", "a revocation list for another 30 days", " ", 1, 1, fl_cli_pki_refresh},
+    {"pki list", "DIR", "everything that was issued", " ", 1, 1, fl_cli_pki_list},
+    {"privacy epsilon", "", "what so many releases with this noise cost", " sigma q steps delta ",
+     0, 0, fl_cli_privacy_epsilon},
+    {"privacy sigma", "", "the noise that keeps so many releases within epsilon",
+     " epsilon q steps delta ", 0, 0, fl_cli_privacy_sigma},
+};
+
+/* ---- help ---- */
+
+static void print_options(const char *only)
+{
+    for (size_t i = 0; i < FL_COUNT(options); i++) {
+        char padded[40], left[64];
+        bool always = i < GLOBAL_OPTIONS;
+        snprintf(padded, sizeof padded, " %s ", options[i].name);
+        if (only ? strstr(only, padded) != NULL : always) {
+            snprintf(left, sizeof left, "--%s %s", options[i].name, options[i].takes);
+            printf("  %-20s  %s\n", left, options[i].help);
+        }
+    }
+}
+
+/* For completion scripts and whoever builds on this. */
+static void help_json(void)
+{
+    json_t *list = json_array();
+
+    for (size_t i = 0; i < FL_COUNT(commands); i++) {
+        json_t *taken = json_array();
+        for (size_t k = 0; k < FL_COUNT(options); k++) {
+            char padded[40];
+            snprintf(padded, sizeof padded, " %s ", options[k].name);
+            if (k < GLOBAL_OPTIONS || strstr(commands[i].options, padded)) {
+                json_array_append_new(taken, json_string(options[k].name));
+            }
+        }
+        json_array_append_new(list, json_pack("{ss ss ss so}", "command", commands[i].words,
+                                              "takes", commands[i].takes, "help", commands[i].help,
+                                              "options", taken));
+    }
+    fl_cli_print_json(list);
+    json_decref(list);
+}
+
+static void help_all(void)
+{
+    printf("usage: cohortctl [options] COMMAND\n\n");
+    for (size_t i = 0; i < FL_COUNT(commands); i++) {
+        char left[64];
+        snprintf(left, sizeof left, "%s %s", commands[i].words, commands[i].takes);
+        printf("  %-30s  %s\n", left, commands[i].help);
+    }
+    printf("\nfor every command:\n");
+    print_options(NULL);
+    printf("\nexit codes: 0 done, 1 failed, 2 usage, 3 cannot connect, 4 timed out, 5 refused by "
+           "policy, 78 bad configuration\n");
+}
+
+static void help_one(const struct command *k)
+{
+    printf("usage: cohortctl %s %s\n\n%s\n", k->words, k->takes, k->help);
+    if (strlen(k->options) > 1) {
+        printf("\noptions:\n");
+        print_options(k->options);
+    }
+    printf("\nfor every command:\n");
+    print_options(NULL);
+}
+
+/* ---- parsing ---- */
+
+static int add_option(struct fl_cli *c, int argc, char **argv, int *i)
+{
+    const char *given = argv[*i] + 2, *equals = strchr(given, '=');
+    size_t length = equals ? (size_t)(equals - given) : strlen(given);
+    size_t o = 0;
+
+    if (strcmp(argv[*i], "-o") == 0) {
+        given = "output";
+        length = strlen(given);
+    } else if (strcmp(argv[*i], "-h") == 0) {
+        given = "help";
+        length = strlen(given);
+    } else if (argv[*i][1] != '-') {
+        return fl_fail(&c->err, FL_R_ARG, "no option '%.40s'", argv[*i]);
+    }
+    while (o < FL_COUNT(options) &&
+           (strlen(options[o].name) != length || strncmp(options[o].name, given, length) != 0)) {
+        o++;
+    }
+    if (o == FL_COUNT(options)) {
+        return fl_fail(&c->err, FL_R_ARG, "no option '%.40s'", argv[*i]);
+    }
+    const char *value = equals ? equals + 1 : "";
+    if (options[o].takes[0] && !equals) {
+        if (++*i >= argc) {
+            return fl_fail(&c->err, FL_R_ARG, "--%s takes %s", options[o].name, options[o].takes);
+        }
+        value = argv[*i];
+    } else if (!options[o].takes[0] && equals) {
+        return fl_fail(&c->err, FL_R_ARG, "--%s takes nothing", options[o].name);
+    }
+    if (c->option_count == FL_CLI_OPTIONS_MAX) {
+        return fl_fail(&c->err, FL_R_ARG, "too many options");
+    }
+    c->options[c->option_count++] = (struct fl_cli_option){options[o].name, value};
+    return 0;
+}
+
+static int parse(struct fl_cli *c, int argc, char **argv)
+{
+    bool words_only = false;
+
+    for (int i = 1; i < argc; i++) {
+        if (!words_only && strcmp(argv[i], "--") == 0) {
+            words_only = true;
+        } else if (!words_only && argv[i][0] == '-' && argv[i][1]) {
+            int status = add_option(c, argc, argv, &i);
+            if (status) {
+                return status;
+            }
+        } else if (c->word_count == FL_CLI_WORDS_MAX) {
+            return fl_fail(&c->err, FL_R_ARG, "too many words");
+        } else {
+            c->words[c->word_count++] = argv[i];
+        }
+    }
+    return 0;
+}
+
+/* Takes the command's own words off the front. */
+static const struct command *find(struct fl_cli *c)
+{
+    for (size_t i = 0; i < FL_COUNT(commands); i++) {
+        char first[32];
+        const char *second = strchr(commands[i].words, ' ');
+        uint32_t words = second ? 2 : 1;
+        snprintf(first, sizeof first, "%.*s", (int)strcspn(commands[i].words, " "),
+                 commands[i].words);
+        if (c->word_count >= words && strcmp(c->words[0], first) == 0 &&
+            (!second || strcmp(c->words[1], second + 1) == 0)) {
+            c->word_count -= words;
+            memmove(c->words, c->words + words, c->word_count * sizeof *c->words);
+            return &commands[i];
+        }
+    }
+    return NULL;
+}
+
+static int check(struct fl_cli *c, const struct command *k)
+{
+    for (uint32_t i = 0; i < c->option_count; i++) {
+        char padded[40];
+        const char *name = c->options[i].name;
+        bool repeats = strcmp(name, "dns") == 0 || strcmp(name, "set") == 0;
+        snprintf(padded, sizeof padded, " %s ", name);
+        if (!strstr(" socket json timeout help ", padded) && !strstr(k->options, padded)) {
+            return fl_fail(&c->err, FL_R_ARG, "%s does not take --%s", k->words, name);
+        }
+        if (!repeats && fl_cli_option(c, name, 1)) {
+            return fl_fail(&c->err, FL_R_ARG, "--%s given twice", name);
+        }
+    }
+    if (c->word_count < k->min || c->word_count > k->max) {
+        return fl_fail(&c->err, FL_R_ARG, "usage: cohortctl %s %s", k->words, k->takes);
+    }
+    const char *timeout = fl_cli_option(c, "timeout", 0);
+    if (timeout && (!fl_conf_duration(timeout, &c->timeout_ms) || c->timeout_ms == 0)) {
+        return fl_fail(&c->err, FL_R_ARG, "--timeout: a time as 30s or 5m, not '%.40s'", timeout);
+    }
+    return 0;
+}
+
+static enum fl_exit complain(const struct fl_cli *c, int status, const char *command)
+{
+    if (c->json) {
+        json_t *o = json_pack("{s{si ss ss}}", "error", "reason", -status, "name",
+                              fl_reason_name(status), "text", c->err.msg);
+        char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
+        fprintf(stderr, "%s\n", text ? text : "{}");
+        free(text);
+        json_decref(o);
+    } else {
+        fprintf(stderr, "cohortctl: %s%s%s (%s, reason %d)\n", command, command[0] ? ": " : "",
+                c->err.msg, fl_reason_name(status), -status);
+    }
+    return fl_cli_exit(status);
+}
+
+int main(int argc, char **argv)
+{
+    struct fl_cli *c = fl_new(1, sizeof *c);
+    const char *variable = getenv("COHORT_SOCKET");
+    const struct command *k = NULL;
+
+    signal(SIGPIPE, SIG_IGN);
+    int status = parse(c, argc, argv);
+    const char *path = fl_cli_option(c, "socket", 0);
+    c->json = fl_cli_option(c, "json", 0) != NULL;
+    c->socket = path ? path : variable && variable[0] ? variable : FL_CLI_SOCKET;
+    if (status == 0) {
+        k = find(c);
+        if (!k && fl_cli_option(c, "help", 0)) {
+            c->json ? help_json() : help_all();
+            goto out;
+        }
+        if (!k) {
+            status = c->word_count ? fl_fail(&c->err, FL_R_ARG, "no command '%.40s%s%.40s'",
+                                             c->words[0], c->word_count > 1 ? " " : "",
+                                             c->word_count > 1 ? c->words[1] : "")
+                                   : fl_fail(&c->err, FL_R_ARG, "cohortctl --help lists commands");
+        }
+    }
+    if (status == 0 && fl_cli_option(c, "help", 0)) {
+        help_one(k);
+        goto out;
+    }
+    if (status == 0) {
+        status = check(c, k);
+    }
+    if (status == 0) {
+        status = k->run(c);
+    }
+    if (status == 0 && (fflush(stdout) != 0 || ferror(stdout))) {
+        status = fl_fail(&c->err, FL_R_SYS, "standard output cannot be written");
+    }
+out:;
+    enum fl_exit code = status < 0 ? complain(c, status, k ? k->words : "") : FL_EXIT_OK;
+    fl_free(c);
+    return code;
+}

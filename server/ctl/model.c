@@ -1,0 +1,327 @@
+/* `model show`: what a job description means, without any daemon. `model export`: a round's model.
+ */
+#include "common/base/hash.h"
+#include "common/base/mem.h"
+#include "common/io/file.h"
+#include "common/plan/plan.h"
+#include "server/ctl/cli.h"
+#include "server/ctl/table.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* ---- show ---- */
+
+static const char *const layer_names[] = {[FL_LAYER_CONV2D] = "conv2d",
+                                          [FL_LAYER_MAX_POOL] = "max_pool",
+                                          [FL_LAYER_LINEAR] = "linear",
+                                          [FL_LAYER_LEAKY_RELU] = "leaky_relu",
+                                          [FL_LAYER_FLATTEN] = "flatten"};
+static const char *const group_names[] = {[FL_GROUP_SHARED] = "shared",
+                                          [FL_GROUP_GENERATED] = "generated",
+                                          [FL_GROUP_PRIVATE] = "private"};
+static const char *const unit_names[] = {
+    [FL_UNIT_NONE] = "none", [FL_UNIT_EXAMPLE] = "example", [FL_UNIT_CLIENT] = "client"};
+
+static json_t *shape_json(const uint32_t *shape, uint32_t rank)
+{
+    json_t *list = json_array();
+
+    for (uint32_t i = 0; i < rank; i++) {
+        json_array_append_new(list, json_integer(shape[i]));
+    }
+    return list;
+}
+
+static const char *shape_text(const json_t *shape, char ret[FL_TEXT_MAX])
+{
+    size_t n = 0;
+
+    ret[0] = 0;
+    for (size_t i = 0; i < json_array_size(shape) && n < FL_TEXT_MAX; i++) {
+        n += (size_t)snprintf(ret + n, FL_TEXT_MAX - n, "%s%" JSON_INTEGER_FORMAT, i ? "x" : "",
+                              json_integer_value(json_array_get(shape, i)));
+    }
+    return ret;
+}
+
+/* What un-noised private state would reach: an upload, or only this site (local training). */
+static const char *feeds(const struct fl_layout *l, const struct fl_tensor *t)
+{
+    if (t->group != FL_GROUP_PRIVATE) {
+        return "release";
+    }
+    return l->visibility == FL_VISIBILITY_ALL_PRIVATE ? "serving" : "release";
+}
+
+static void add_tensors(json_t *list, const struct fl_layout *l, const struct fl_tensors *tensors,
+                        bool only_generated)
+{
+    for (uint32_t i = 0; i < tensors->count; i++) {
+        const struct fl_tensor *t = &tensors->at[i];
+        if (only_generated && t->group != FL_GROUP_GENERATED) {
+            continue;
+        }
+        json_array_append_new(list, json_pack("{ss so ss ss sI}", "name", t->name, "shape",
+                                              shape_json(t->shape, t->rank), "group",
+                                              group_names[t->group], "feeds", feeds(l, t),
+                                              "elements", (json_int_t)t->count));
+    }
+}
+
+static json_t *layers_json(const struct fl_spec *s)
+{
+    json_t *list = json_array();
+
+    for (uint32_t i = 0; i < s->layer_count; i++) {
+        const struct fl_layer *y = &s->layers[i];
+        json_array_append_new(
+            list, json_pack("{ss ss so so}", "name", y->name, "kind", layer_names[y->kind], "in",
+                            shape_json(y->in_shape, 3), "out", shape_json(y->out_shape, 3)));
+    }
+    return list;
+}
+
+static json_t *privacy_json(const struct fl_privacy_conf *p)
+{
+    if (p->unit == FL_UNIT_NONE) {
+        return json_pack("{ss}", "unit", "none");
+    }
+    json_t *o = json_pack("{ss sf sf sf}", "unit", unit_names[p->unit], "clip", p->clip,
+                          "noise_multiplier", p->noise_multiplier, "delta", p->delta);
+    if (o && p->epsilon > 0) {
+        json_object_set_new(o, "epsilon", json_real(p->epsilon));
+    }
+    if (o && p->unit == FL_UNIT_EXAMPLE) {
+        json_object_set_new(o, "sampling_rate", json_real(p->sampling_rate));
+    }
+    return o;
+}
+
+static json_t *plan_json(const struct fl_plan *p)
+{
+    const struct fl_layout *l = &p->layout;
+    json_t *tensors = json_array();
+    size_t update = fl_plan_update_size(p), plain = l->theta.elements * sizeof(float);
+    char digest[FL_DIGEST_HEX];
+
+    fl_digest_hex(&p->digest, digest);
+    add_tensors(tensors, l, &l->shared, false);
+    add_tensors(tensors, l, &l->theta, true);
+    add_tensors(tensors, l, &l->private_, false);
+    return json_pack(
+        "{ss ss sI si si ss so so s{sI sI sI sI} s{si sf sf} sI sI so}", "job", p->name, "strategy",
+        p->strategy, "rounds", (json_int_t)p->rounds, "members", (int)p->round.members, "quorum",
+        (int)p->round.quorum, "digest", digest, "layers", layers_json(&l->spec), "tensors", tensors,
+        "elements", "model", (json_int_t)l->theta.elements, "shared",
+        (json_int_t)l->shared.elements, "generated", (json_int_t)l->generated, "private",
+        (json_int_t)l->private_.elements, "grid", "bits", (int)p->grid.bits, "step",
+        ldexp(1, p->grid.step), "range", ldexp(1, p->grid.step + (int)p->grid.bits - 1),
+        "update_bytes", (json_int_t)update, "model_bytes", (json_int_t)plain, "privacy",
+        privacy_json(&p->privacy));
+}
+
+static void print_layers(const json_t *list)
+{
+    static const char *const heads[] = {"LAYER", "KIND", ">IN", ">OUT", NULL};
+    struct fl_table *table = fl_table_new(heads);
+    char a[FL_TEXT_MAX], b[FL_TEXT_MAX];
+
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *o = json_array_get(list, i);
+        fl_table_add(table, "%s", fl_cli_text(o, "name"));
+        fl_table_add(table, "%s", fl_cli_text(o, "kind"));
+        fl_table_add(table, "%s", shape_text(json_object_get(o, "in"), a));
+        fl_table_add(table, "%s", shape_text(json_object_get(o, "out"), b));
+    }
+    fl_table_print(table, stdout, NULL);
+}
+
+static void print_tensors(const json_t *list)
+{
+    static const char *const heads[] = {"TENSOR", "GROUP", "FEEDS", ">SHAPE", ">ELEMENTS", NULL};
+    struct fl_table *table = fl_table_new(heads);
+    char a[FL_TEXT_MAX];
+
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *o = json_array_get(list, i);
+        fl_table_add(table, "%s", fl_cli_text(o, "name"));
+        fl_table_add(table, "%s", fl_cli_text(o, "group"));
+        fl_table_add(table, "%s", fl_cli_text(o, "feeds"));
+        fl_table_add(table, "%s", shape_text(json_object_get(o, "shape"), a));
+        fl_table_add(table, "%" PRId64, fl_cli_int(o, "elements"));
+    }
+    fl_table_print(table, stdout, NULL);
+}
+
+static void print_plan(const json_t *o)
+{
+    const json_t *n = json_object_get(o, "elements"), *g = json_object_get(o, "grid"),
+                 *p = json_object_get(o, "privacy");
+    int64_t update = fl_cli_int(o, "update_bytes"), plain = fl_cli_int(o, "model_bytes");
+    char a[FL_TEXT_MAX], b[FL_TEXT_MAX];
+
+    fl_cli_row("job", "%s: %s, %" PRId64 " rounds, %" PRId64 " members, quorum %" PRId64,
+               fl_cli_text(o, "job"), fl_cli_text(o, "strategy"), fl_cli_int(o, "rounds"),
+               fl_cli_int(o, "members"), fl_cli_int(o, "quorum"));
+    fl_cli_row("elements",
+               "%" PRId64 " in the model (%" PRId64 " generated); %" PRId64 " travel, %" PRId64
+               " stay",
+               fl_cli_int(n, "model"), fl_cli_int(n, "generated"), fl_cli_int(n, "shared"),
+               fl_cli_int(n, "private"));
+    fl_cli_row("grid", "%" PRId64 " bits, step %g, range +-%g", fl_cli_int(g, "bits"),
+               json_number_value(json_object_get(g, "step")),
+               json_number_value(json_object_get(g, "range")));
+    fl_cli_row("update", "%s (%" PRId64 " bytes), %.2f times the float32 model of %s",
+               fl_text_bytes((uint64_t)update, a), update,
+               plain ? (double)update / (double)plain : 0, fl_text_bytes((uint64_t)plain, b));
+    if (strcmp(fl_cli_text(p, "unit"), "none") == 0) {
+        fl_cli_row("privacy", "none: no epsilon is ever printed");
+    } else {
+        fl_cli_row("privacy", "unit %s, clip %g, noise multiplier %g, delta %g",
+                   fl_cli_text(p, "unit"), json_number_value(json_object_get(p, "clip")),
+                   json_number_value(json_object_get(p, "noise_multiplier")),
+                   json_number_value(json_object_get(p, "delta")));
+    }
+    printf("\n");
+    print_layers(json_object_get(o, "layers"));
+    printf("\n");
+    print_tensors(json_object_get(o, "tensors"));
+}
+
+int fl_cli_model_show(struct fl_cli *c)
+{
+    struct fl_plan *plan = fl_try(1, sizeof *plan);
+    char *text = NULL, *resolved = NULL;
+    size_t size;
+    int status = plan ? fl_cli_job_text(c, &text, &size) : fl_fail(&c->err, FL_R_NOMEM, "plan");
+
+    if (status == 0) { /* for messages with the file's name */
+        status = fl_plan_parse(plan, c->words[0], text, size, &c->err);
+    }
+    if (status == 0) {
+        status = fl_plan_resolve(text, size, &resolved, &size, &c->err);
+    }
+    if (status == 0) {
+        status = fl_plan_parse(plan, c->words[0], resolved, size, &c->err);
+    }
+    if (status == 0) {
+        json_t *o = plan_json(plan);
+        if (!o) {
+            status = fl_fail(&c->err, FL_R_NOMEM, "no memory");
+        } else if (c->json) {
+            fl_cli_print_json(o);
+        } else {
+            print_plan(o);
+        }
+        json_decref(o);
+    }
+    fl_free(text);
+    fl_free(resolved);
+    fl_free(plan);
+    return status;
+}
+
+/* ---- export ---- */
+
+struct export
+{
+    int fd;
+    struct fl_hash hash;
+    uint64_t bytes;
+    json_t *about;
+    int sys_errno;
+};
+
+static int on_part(void *arg, const struct fl_ctl_answer *part)
+{
+    struct export *x = arg;
+
+    if (part->kind == FL_CTL_JSON) {
+        json_decref(x->about);
+        x->about = json_loads(part->text, 0, NULL);
+        return 0;
+    }
+    fl_hash_add(&x->hash, part->data, part->size);
+    x->bytes += part->size;
+    for (size_t at = 0; at < part->size;) {
+        ssize_t n = write(x->fd, part->data + at, part->size - at);
+        if (n < 0 && errno != EINTR) {
+            x->sys_errno = errno;
+            return -FL_R_CANCELLED;
+        }
+        at += n > 0 ? (size_t)n : 0;
+    }
+    return 0;
+}
+
+/* All bytes, and the right ones? */
+static int check_export(struct fl_cli *c, struct export *x)
+{
+    struct fl_digest digest;
+    char hex[FL_DIGEST_HEX];
+
+    fl_hash_end(&x->hash, &digest);
+    fl_digest_hex(&digest, hex);
+    if ((int64_t)x->bytes != fl_cli_int(x->about, "bytes") ||
+        strcmp(hex, fl_cli_text(x->about, "model")) != 0) {
+        return fl_fail(&c->err, FL_R_STORE_MISMATCH,
+                       "the model's bytes do not match its digest; nothing was kept");
+    }
+    return 0;
+}
+
+static int receive(struct fl_cli *c, struct export *x)
+{
+    struct fl_ctl_request q = {.verb = "model export"};
+
+    fl_cli_argument(&q, "job", c->words[0]);
+    fl_cli_argument(&q, "round", fl_cli_option(c, "round", 0));
+    fl_hash_init(&x->hash);
+    int status = fl_ctl_ask(c->socket, &q, c->timeout_ms, on_part, x, &c->err);
+    if (status == -FL_R_CANCELLED) {
+        return fl_fail_sys(&c->err, fl_file_reason(x->sys_errno), x->sys_errno, "write the model");
+    }
+    return status ? status : check_export(c, x);
+}
+
+int fl_cli_model_export(struct fl_cli *c)
+{
+    const char *path = fl_cli_option(c, "output", 0);
+    char beside[PATH_MAX];
+    struct export x = {0};
+    int status;
+
+    if (!path) {
+        return fl_fail(&c->err, FL_R_ARG, "-o FILE is needed; - is standard output");
+    }
+    bool to_file = strcmp(path, "-") != 0;
+    if ((size_t)snprintf(beside, sizeof beside, "%s.part", path) >= sizeof beside) {
+        return fl_fail(&c->err, FL_R_ARG, "the path is too long");
+    }
+    x.fd = to_file ? open(beside, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644) : STDOUT_FILENO;
+    status = x.fd < 0 ? fl_fail_sys(&c->err, FL_R_SYS, errno, "%s", beside) : receive(c, &x);
+    if (to_file && x.fd >= 0) {
+        if (status == 0 && (fsync(x.fd) != 0 || rename(beside, path) != 0)) {
+            status = fl_fail_sys(&c->err, fl_file_reason(errno), errno, "%s", path);
+        }
+        close(x.fd);
+        if (status) {
+            unlink(beside);
+        }
+    }
+    if (status == 0 && to_file && c->json) {
+        fl_cli_print_json(x.about);
+    } else if (status == 0 && to_file) {
+        printf("round %" PRId64 " of %s, %" PRIu64 " bytes, %s\n", fl_cli_int(x.about, "round"),
+               fl_cli_text(x.about, "job"), x.bytes, fl_cli_text(x.about, "model"));
+    }
+    json_decref(x.about);
+    return status;
+}
