@@ -313,6 +313,7 @@ static void ask_rules(struct fl_agent *a, struct fl_agent_todo *t)
     } else {
         fl_agent_add(t, FL_AGENT_DO_ASK, 0);
         a->state = FL_AGENT_STATE_ASK;
+        a->patience_at = fl_agent_after(a, a->conf.patience_ms);
     }
 }
 
@@ -333,16 +334,27 @@ static void deliver_rules(struct fl_agent *a, struct fl_agent_todo *t)
     }
 }
 
+/* `once`: leave when there is nothing (more) to do here, or nobody to ask. */
+static void once_rules(struct fl_agent *a)
+{
+    if (!a->conf.once || a->stopping) {
+        return;
+    }
+    if ((a->state == FL_AGENT_STATE_ASK && a->now_ms >= a->patience_at) ||
+        (a->state == FL_AGENT_STATE_REST && a->final_count == 0 &&
+         (a->rested || a->failures >= FL_AGENT_ONCE_TRIES))) {
+        a->rested = a->rested || a->state == FL_AGENT_STATE_ASK;
+        a->stopping = true;
+        a->stop_at = a->now_ms;
+    }
+}
+
 static void advance(struct fl_agent *a, struct fl_agent_todo *t)
 {
     if (a->state == FL_AGENT_STATE_STOPPED || !a->started) {
         return;
     }
-    if (a->conf.once && a->state == FL_AGENT_STATE_REST && a->final_count == 0 && !a->stopping &&
-        (a->rested || a->failures >= FL_AGENT_ONCE_TRIES)) {
-        a->stopping = true;
-        a->stop_at = a->now_ms;
-    }
+    once_rules(a);
     if (a->stopping) {
         stop_rules(a, t);
     } else {
@@ -458,6 +470,9 @@ uint64_t fl_agent_deadline(const struct fl_agent *a)
     }
     if (wants_to_ask(a)) {
         at = min_u64(at, a->ask_at);
+    }
+    if (a->conf.once && a->state == FL_AGENT_STATE_ASK && !a->stopping) {
+        at = min_u64(at, a->patience_at);
     }
     if (a->state == FL_AGENT_STATE_DELIVER && a->link == FL_AGENT_LINK_UP) {
         if (a->deliver == FL_AGENT_DELIVER_HOLD) {

@@ -86,7 +86,7 @@ struct fl_agent_conf {
     uint32_t drain_ms;    /* how long STOP lets work that has begun go on */
     uint16_t window_from, window_to; /* minutes of the local day; equal = always */
     uint64_t max_base;               /* bytes of a model this site is willing to hold */
-    bool once;                       /* stop at the first Rest instead of asking again */
+    bool once; /* stop at the first Rest, or when an Ask is held longer than patience_ms */
 };
 
 /* What the coordinator wants: the message Task, or the final model of a job named in a Rest. */
