@@ -22,8 +22,10 @@ static const char *clean(const json_t *o, const char *field, char *ret, size_t s
 
 static const char *percent(char *ret, size_t size, uint64_t part, uint64_t whole)
 {
-    snprintf(ret, size, whole ? " (%.0f %%)" : "",
-             whole ? 100.0 * (double)part / (double)whole : 0);
+    ret[0] = 0;
+    if (whole) {
+        snprintf(ret, size, " (%.0f %%)", 100.0 * (double)part / (double)whole);
+    }
     return ret;
 }
 

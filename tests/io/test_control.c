@@ -84,7 +84,7 @@ END_TEST
 START_TEST(test_views)
 {
     struct co co = {0};
-    struct asker status = {0}, none = {0}, list = {0}, agents = {0}, verbs = {0};
+    struct asker status = {0}, none = {0}, list = {0}, agents = {0};
     struct asker page = with1("after", "3"), agent = with1("agent", "site-02"),
                  nobody = with1("agent", "site-09"), show = with1("job", "demo"),
                  other = with1("job", "other");
@@ -111,8 +111,45 @@ START_TEST(test_views)
     expect_text(&agent, "agent", "site-02");
     ask(&co.loop, path, &nobody, "agent show");
     ck_assert_int_eq(nobody.status, -FL_R_NOT_ENROLLED);
+    co_stop(&co);
+}
+END_TEST
+
+START_TEST(test_every_verb_has_its_row_in_the_documentation)
+{
+    static char page[64 * 1024];
+    struct co co = {0};
+    struct asker verbs = {0};
+    json_t *o, *g;
+    size_t i;
+    char want[64], *rest = verbs.json, *line;
+
+    FILE *f = fopen(TEST_SOURCE_ROOT "/deploy/docs/CONTROL.md", "r");
+    ck_assert_ptr_nonnull(f);
+    page[fread(page, 1, sizeof page - 1, f)] = 0;
+    fclose(f);
+    co_start(&co, path);
     ask(&co.loop, path, &verbs, "verbs");
     ck_assert_int_gt(verbs.parts, 15);
+    while ((line = strsep(&rest, "\n")) != NULL && line[0]) {
+        o = json_loads(line, 0, NULL);
+        const char *verb = json_string_value(json_object_get(o, "verb"));
+        snprintf(want, sizeof want, "\n| `%.40s` | ", verb);
+        const char *row = strstr(page, want);
+        /* the commands' table may have one too: the verbs' table is the last */
+        for (const char *next; row && (next = strstr(row + 1, want)) != NULL;) {
+            row = next;
+        }
+        ck_assert_msg(row != NULL, "%s has no row", verb);
+        const char *end = strchr(row + 1, '\n');
+        json_array_foreach(json_object_get(o, "arguments"), i, g)
+        {
+            snprintf(want, sizeof want, "`%.40s`", json_string_value(json_object_get(g, "name")));
+            const char *at = strstr(row + 1 + strlen(verb), want);
+            ck_assert_msg(at && at < end, "%s: %s is not in its row", verb, want);
+        }
+        json_decref(o);
+    }
     co_stop(&co);
 }
 END_TEST
@@ -338,6 +375,7 @@ static int run(void)
 {
     const TTest *const tests[] = {test_arguments_are_checked_before_anyone_is_asked,
                                   test_views,
+                                  test_every_verb_has_its_row_in_the_documentation,
                                   test_changes_say_who_and_what,
                                   test_pause_waits_until_no_round_is_open,
                                   test_submit_waits_for_the_end,
