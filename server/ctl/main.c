@@ -314,5 +314,5 @@ int main(int argc, char **argv)
 out:;
     enum fl_exit code = status < 0 ? complain(c, status, k ? k->words : "") : FL_EXIT_OK;
     fl_free(c);
-    return code;
+    return (int)code;
 }
