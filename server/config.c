@@ -10,9 +10,9 @@
 #define SIZE(member) sizeof(((struct fl_server_config *)NULL)->member)
 /* Sections are anonymous structs of the same struct: their tables hold offsets from its start, and
  * the section itself sits at 0. */
-#define SECTION(key, table, ...)                                                                   \
+#define SECTION(key, table, needed)                                                                \
     {                                                                                              \
-        .name = key, .type = FL_CONF_MAP, .fields = table, __VA_ARGS__                             \
+        .name = key, .type = FL_CONF_MAP, .fields = table, .flags = needed                         \
     }
 #define STRING(key, member, ...)                                                                   \
     {                                                                                              \
@@ -82,14 +82,14 @@ static const struct fl_conf_field threads_fields[] = {COUNT("short", threads.sho
                                                       {.name = NULL}};
 
 static const struct fl_conf_field fields[] = {
-    SECTION("listen", listen_fields),
+    SECTION("listen", listen_fields, 0),
     STRING("state", state, .min = 1, .fallback = "/var/lib/cohort"),
-    SECTION("socket", socket_fields),
-    SECTION("tls", tls_fields, .flags = FL_CONF_REQUIRED),
-    SECTION("limits", limits_fields),
-    SECTION("retention", retention_fields),
-    SECTION("log", log_fields),
-    SECTION("threads", threads_fields),
+    SECTION("socket", socket_fields, 0),
+    SECTION("tls", tls_fields, FL_CONF_REQUIRED),
+    SECTION("limits", limits_fields, 0),
+    SECTION("retention", retention_fields, 0),
+    SECTION("log", log_fields, 0),
+    SECTION("threads", threads_fields, 0),
     {.name = NULL}};
 
 /* ---- loading ---- */

@@ -270,8 +270,8 @@ START_TEST(test_damaged_folders)
         "[]",
         "{\"certificates\":{}}",
         "{\"crl_number\":1,\"certificates\":[{}]}",
-        "{\"crl_number\":1,\"certificates\":[{\"name\":\"a\",\"kind\":\"agent\",\"serial\":\"zz\","
-        "\"key\":\"00\",\"not_before_s\":0,\"not_after_s\":0,\"revoked_s\":1}]}"};
+        ("{\"crl_number\":1,\"certificates\":[{\"name\":\"a\",\"kind\":\"agent\",\"serial\":\"zz\","
+         "\"key\":\"00\",\"not_before_s\":0,\"not_after_s\":0,\"revoked_s\":1}]}")};
     struct seen s = {0};
     struct fl_err e = {0};
 
