@@ -6,6 +6,7 @@
 
 #include <fcntl.h>
 #include <jansson.h>
+#include <pty.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/wait.h>
@@ -14,6 +15,7 @@ static const char *program;
 static char dir[64], path[96];
 static char out[64 * 1024], err[4096];
 static char completion[16 * 1024];
+static bool on_terminal; /* standard output of the next commands */
 
 extern char **environ;
 
@@ -33,7 +35,12 @@ static int ctl(struct co *co, const char *line)
     }
     posix_spawn_file_actions_init(&actions);
     for (int i = 0; i < 2; i++) {
-        ck_assert_int_eq(pipe2(fds[i], O_CLOEXEC | O_NONBLOCK), 0);
+        if (i == 0 && on_terminal) {
+            ck_assert_int_eq(openpty(&fds[i][0], &fds[i][1], NULL, NULL, NULL), 0);
+            ck_assert_int_eq(fcntl(fds[i][0], F_SETFL, O_NONBLOCK), 0);
+        } else {
+            ck_assert_int_eq(pipe2(fds[i], O_CLOEXEC | O_NONBLOCK), 0);
+        }
         posix_spawn_file_actions_adddup2(&actions, fds[i][1], i + 1);
     }
     ck_assert_int_eq(posix_spawn(&child, program, &actions, NULL, argv, environ), 0);
@@ -261,6 +268,33 @@ START_TEST(test_waiting)
 }
 END_TEST
 
+START_TEST(test_watch_draws_on_a_terminal)
+{
+    struct co co = {0};
+
+    start(&co);
+    ck_assert_int_eq(submit(&co), 0);
+    co.job.round_open = true;
+    co.round = (struct fl_control_round){.job = "demo",
+                                         .round = 2,
+                                         .state = "collect",
+                                         .wanted = 10,
+                                         .quorum = 8,
+                                         .committed = 5,
+                                         .uploading = 2,
+                                         .bytes_up = 3 << 20,
+                                         .bytes_up_expected = 5 << 20};
+    on_terminal = true;
+    int code = ctl(&co, "watch --timeout 1500ms");
+    on_terminal = false;
+    ck_assert_int_eq(code, 4);
+    SAYS(out, "round 2  [###############------...|.....] 5/10, quorum 8, 0 lost, collect");
+    SAYS(out, "up 3.0 MiB of 5.0 MiB");
+    SAYS(out, "\033[4A"); /* drawn over after a second */
+    co_stop(&co);
+}
+END_TEST
+
 START_TEST(test_export_keeps_only_the_right_bytes)
 {
     struct co co = {0};
@@ -336,6 +370,7 @@ int main(int argc, char **argv)
                                   test_tables_and_documents,
                                   test_rounds_for_people,
                                   test_waiting,
+                                  test_watch_draws_on_a_terminal,
                                   test_export_keeps_only_the_right_bytes,
                                   test_pki_and_enrolment};
     char command[100];
