@@ -68,6 +68,16 @@ FL_VECTOR void fl_vec_sub(const float *x, const float *y, float *to, size_t coun
     }
 }
 
+FL_VECTOR void fl_vec_sum_rows(const float *restrict x, size_t rows, size_t columns,
+                               float *restrict sum)
+{
+    for (size_t r = 0; r < rows; r++) {
+        for (size_t c = 0; c < columns; c++) {
+            sum[c] += x[r * columns + c];
+        }
+    }
+}
+
 FL_VECTOR bool fl_vec_finite(const float *x, size_t count)
 {
     uint32_t bad = 0;

@@ -31,6 +31,8 @@ void fl_vec_axpy(float a, const float *x, float *y, size_t count);
 void fl_vec_scale(float a, const float *x, float *to, size_t count);
 /* to = x - y */
 void fl_vec_sub(const float *x, const float *y, float *to, size_t count);
+/* sum[c] += every row's column c */
+void fl_vec_sum_rows(const float *x, size_t rows, size_t columns, float *sum);
 bool fl_vec_finite(const float *x, size_t count);
 
 #endif

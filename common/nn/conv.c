@@ -110,7 +110,7 @@ void fl_conv_backward(struct fl_conv *c, const float *x, const float *dy, float 
     float *to = c->padded ? c->padded : dx;
 
     make_patches(c, pad(c, x));
-    fl_add_rows(dy, pixels, c->out, c->dbias);
+    fl_vec_sum_rows(dy, pixels, c->out, c->dbias);
     /* Whole rows, with what is in their unused ends: kernels like multiples of 16. */
     fl_blas_gemm(true, false, c->out, c->row, pixels, 1, dy, c->out, c->patches, c->row, 1,
                  c->dweight, c->row);

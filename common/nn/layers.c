@@ -94,16 +94,6 @@ void fl_to_chw(const float *x, size_t channels, size_t pixels, float *to)
     fl_to_hwc(x, pixels, channels, to);
 }
 
-FL_VECTOR void fl_add_rows(const float *restrict x, size_t rows, size_t columns,
-                           float *restrict sum)
-{
-    for (size_t r = 0; r < rows; r++) {
-        for (size_t c = 0; c < columns; c++) {
-            sum[c] += x[r * columns + c];
-        }
-    }
-}
-
 void fl_fill_rows(const float *bias, size_t rows, size_t columns, float *y)
 {
     for (size_t r = 0; r < rows; r++) {

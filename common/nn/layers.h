@@ -49,8 +49,7 @@ void fl_leaky_backward(const float *y, float *d, size_t count, float slope);
 void fl_to_hwc(const float *x, size_t channels, size_t pixels, float *to);
 void fl_to_chw(const float *x, size_t channels, size_t pixels, float *to);
 
-/* sum[c] += every row's column c; y[r, c] = bias[c]. */
-void fl_add_rows(const float *x, size_t rows, size_t columns, float *sum);
+/* y[r, c] = bias[c] */
 void fl_fill_rows(const float *bias, size_t rows, size_t columns, float *y);
 
 /* Softmax cross-entropy of one example: returns the loss; d (may be NULL) = weight * (p - onehot).

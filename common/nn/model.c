@@ -375,7 +375,7 @@ static void linear_backward(const struct fl_model *m, const struct op *op, const
     size_t in = op->layer->in_shape[0], out = op->layer->out;
 
     if (grad) {
-        fl_add_rows(dy, count, out, grad + op->bias);
+        fl_vec_sum_rows(dy, count, out, grad + op->bias);
         fl_blas_gemm(true, false, out, in, count, 1, dy, out, x, in, 1, grad + op->weight, in);
     }
     if (!dx) {

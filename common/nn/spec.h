@@ -107,13 +107,20 @@ struct fl_tensors {
  *            generated ones are a prefix (the body comes before the head)
  *   shared   what travels: shared network tensors in order, then the generator's tensors
  *   private  what stays: private network tensors in order, then the embedding
- * Weights are laid out as PyTorch's: [out, in] and [out, in, kernel, kernel]. The generator's
- * tensors, H = hidden, E = embedding, in this order:
- *   all        hyper.hidden.weight [H, E], (chunked: hyper.hidden.chunk [H, E]), hyper.hidden.bias
- * [H] affine     hyper.T.w [H, count of T] for every generated tensor T, then hyper.T.b [count]
- *   kronecker  hyper.T.w1 [H, d1], all hyper.T.w2 [H, d2], all hyper.T.b1 [d1], all hyper.T.b2
- * [d2], d1 d2 = count, d1 <= d2 as near to each other as can be chunked    hyper.chunks [chunks,
- * E], hyper.chunk.w [H, chunk], hyper.chunk.b [chunk] */
+ * Weights are laid out as PyTorch's: [out, in] and [out, in, kernel, kernel]. */
+/* The generator's tensors in their order, for every generated tensor T where a T is named; H =
+ * hidden, E = embedding, N elements of T:
+ *
+ *   affine:     hyper.hidden.weight [H, E]   hyper.hidden.bias [H]   hyper.T.w [H, N]   hyper.T.b
+ * [N]
+ *
+ *   kronecker:  hyper.hidden.weight [H, E]   hyper.hidden.bias [H]   hyper.T.w1 [H, d1]
+ *               hyper.T.w2 [H, d2]   hyper.T.b1 [d1]   hyper.T.b2 [d2]   with d1 d2 = N, d1 <= d2
+ * as near to each other as can be
+ *
+ *   chunked:    hyper.hidden.weight [H, E]   hyper.hidden.chunk [H, E]   hyper.hidden.bias [H]
+ *               hyper.chunks [chunks, E]   hyper.chunk.w [H, chunk]   hyper.chunk.b [chunk]
+ */
 struct fl_layout {
     struct fl_spec spec;
     enum fl_visibility visibility;
