@@ -252,7 +252,7 @@ int fl_round_step(struct fl_round *r, const struct fl_round_event *ev, struct fl
         }
         fl_round_advance(r);
     }
-    fl_round_emit(r, todo);
+    fl_round_emit(r, ev->agent, todo);
     return 0;
 }
 

@@ -186,6 +186,9 @@ int fl_round_set_rules(struct fl_round *r, const struct fl_round_rules *rules, s
  * committed than members): the job must not go on. */
 int fl_round_step(struct fl_round *r, const struct fl_round_event *ev, struct fl_round_todo *todo);
 
+/* The number of the current round, and whether it is open: its plan and base are frozen. */
+uint64_t fl_round_current(const struct fl_round *r, bool *ret_open);
+
 /* When a TICK is due, or FL_ROUND_NEVER. */
 uint64_t fl_round_deadline(const struct fl_round *r);
 

@@ -222,7 +222,7 @@ static int spooled(struct fl_round *r, const struct fl_round_event *ev)
         fl_round_set_state(r, m, FL_MEMBER_SEALED);
         m->late = false;
         m->reason = 0;
-        r->record_due = true;
+        fl_round_record(r, x, m);
         break;
     case FL_R_CANCELLED:
     case FL_R_PEER_CLOSED:

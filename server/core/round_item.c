@@ -67,7 +67,7 @@ static const struct {
     {FL_ROUND_WANT_DONE, FL_ROUND_DO_DONE},
 };
 
-void fl_round_emit(struct fl_round *r, struct fl_round_todo *todo)
+void fl_round_emit(struct fl_round *r, uint64_t agent, struct fl_round_todo *todo)
 {
     if (r->has_direct) {
         todo->item[todo->count++] = r->direct;
@@ -79,6 +79,10 @@ void fl_round_emit(struct fl_round *r, struct fl_round_todo *todo)
     }
     for (uint32_t k = 0; k < r->frame->rules.exchange_count; k++) {
         struct fl_members *m = &r->frame->at[k].members;
+        struct fl_member *own = m->wanting > 0 ? fl_members_find(m, agent) : NULL;
+        if (own) {
+            emit_member(r, todo, k, own);
+        }
         for (uint32_t i = 0; i < m->count && m->wanting > 0 && !todo->more; i++) {
             emit_member(r, todo, k, &m->at[i]);
         }

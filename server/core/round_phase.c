@@ -161,7 +161,17 @@ static void rescan(struct fl_round *r)
     }
 }
 
-/* At most `goal` are ever recorded: sums were sized for that many. */
+/* At most `goal` are ever recorded: sums were sized for that many. The others wait, sealed. */
+void fl_round_record(struct fl_round *r, struct fl_exchange *x, struct fl_member *m)
+{
+    if (m->state == FL_MEMBER_SEALED && r->phase == FL_ROUND_COLLECT &&
+        x->committed + x->recording < x->goal) {
+        fl_round_set_state(r, m, FL_MEMBER_RECORDING);
+        x->recording++;
+        fl_members_want(&x->members, m, FL_MEMBER_WANT_RECORD);
+    }
+}
+
 static void record_sealed(struct fl_round *r)
 {
     struct fl_exchange *x = fl_round_at(r);
@@ -171,12 +181,7 @@ static void record_sealed(struct fl_round *r)
     }
     r->record_due = false;
     for (uint32_t i = 0; i < x->members.count && x->committed + x->recording < x->goal; i++) {
-        struct fl_member *m = &x->members.at[i];
-        if (m->state == FL_MEMBER_SEALED) {
-            fl_round_set_state(r, m, FL_MEMBER_RECORDING);
-            x->recording++;
-            fl_members_want(&x->members, m, FL_MEMBER_WANT_RECORD);
-        }
+        fl_round_record(r, x, &x->members.at[i]);
     }
 }
 

@@ -110,6 +110,7 @@ void fl_round_begin_exchange(struct fl_round *r, uint32_t exchange);
 void fl_round_list(struct fl_exchange *x);
 void fl_round_closed(struct fl_round *r, struct fl_exchange *x);
 void fl_round_invite(struct fl_round *r, struct fl_exchange *x, struct fl_member *m);
+void fl_round_record(struct fl_round *r, struct fl_exchange *x, struct fl_member *m);
 void fl_round_drop(struct fl_exchange *x, struct fl_member *m, int reason);
 bool fl_round_awaits(const struct fl_round *r, const struct fl_member *m);
 /* Whether this agent may be drawn for the current exchange; how many are wanted in it. */
@@ -117,7 +118,8 @@ bool fl_round_eligible(const struct fl_round *r, uint64_t agent);
 uint32_t fl_round_wanted(const struct fl_round *r);
 
 /* round_item.c */
-void fl_round_emit(struct fl_round *r, struct fl_round_todo *todo);
+/* What is wanted of `agent`, who the event was about, comes first: usually that is all there is. */
+void fl_round_emit(struct fl_round *r, uint64_t agent, struct fl_round_todo *todo);
 
 /* round_event.c: takes the event in; what follows from it is decided afterwards. */
 int fl_round_absorb(struct fl_round *r, const struct fl_round_event *ev);

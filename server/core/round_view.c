@@ -30,6 +30,12 @@ const char *fl_member_state_name(enum fl_member_state state)
     return names[state];
 }
 
+uint64_t fl_round_current(const struct fl_round *r, bool *ret_open)
+{
+    *ret_open = r->open;
+    return fl_round_number(r);
+}
+
 /* Appends, as snprintf would; what does not fit is cut. */
 static void add(char *text, size_t size, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));

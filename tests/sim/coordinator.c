@@ -201,8 +201,9 @@ static void invite(struct world *w, const struct fl_round_item *it)
     if (!d->open || !member || d->closed[it->exchange]) {
         sim_fail(w, "agent %d is invited and no member of an open exchange", (int)it->agent);
     }
-    if (!c) {
-        return; /* LEFT is on its way */
+    /* A task that finds its agent otherwise engaged would cost the connection. */
+    if (!c || c->peer.state != FL_PEER_ASKING) {
+        sim_fail(w, "agent %d is invited and does not ask", (int)it->agent);
     }
     fl_peer_sent_task(&c->peer, &key, &d->plan, &d->base);
     fl_roster_set(w->c.roster, it->agent, FL_ROSTER_WORKING, 1, w->now);
@@ -467,19 +468,19 @@ bool coordinator_accept(struct world *w, struct sim_conn *c)
 static void on_offer(struct world *w, struct sim_conn *c, const struct sim_msg *m)
 {
     struct disk *d = &w->disk;
-    struct fl_round_view v;
+    bool open;
+    uint64_t round = fl_round_current(w->c.round, &open);
     struct fl_err e = {0};
 
-    fl_round_view(w->c.round, &v);
     struct fl_offer offer = {.key = m->key,
                              .digest = m->digest,
                              .plan = m->plan,
                              .base = m->base,
                              .size = m->size,
                              .weight = m->weight};
-    struct fl_offer_terms terms = {.key = key_of(v.round, 0),
+    struct fl_offer_terms terms = {.key = key_of(round, 0),
                                    .exchange_count = w->rules.exchange_count,
-                                   .open = v.open,
+                                   .open = open,
                                    .plan = d->plan,
                                    .base = d->base,
                                    .update_size = UPDATE_SIZE,

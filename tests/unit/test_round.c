@@ -408,6 +408,7 @@ END_TEST
 START_TEST(test_restart_goes_on_from_what_the_store_remembers)
 {
     struct desk d;
+    struct fl_round_view v;
     struct fl_round_rules two = rules(2, 2, 0);
 
     start(&d, &two);
@@ -416,6 +417,8 @@ START_TEST(test_restart_goes_on_from_what_the_store_remembers)
     TELL(&d, "", ENLISTED, BY(2));
     TELL(&d, "ACK 2; FOLD 2;", COMMITTED, BY(2));
     TELL(&d, "", TICK);
+    fl_round_view(d.r, &v);
+    ck_assert_uint_eq(v.away, 1);
     TELL(&d, "", AVAILABLE, BY(3)); /* both slots are taken */
     TELL(&d, "ACK 2;", OFFERED, BY(2));
     TELL(&d, "INVITE 1;", AVAILABLE, BY(1)); /* it lost its work: the same task again */
@@ -529,8 +532,119 @@ START_TEST(test_never_records_more_than_members)
     TELL(&d, "RECEIVE 2;", OFFERED, BY(2));
     TELL(&d, "RECORD 2;", SPOOLED, BY(2));
     TELL(&d, "", SPOOLED, BY(1));
-    TELL(&d, "RECORD 1; REFUSE 2 (store-mismatch);", COMMITTED, BY(2), STATUS(STORE_MISMATCH));
+    TELL(&d, "REFUSE 2 (store-mismatch); RECORD 1;", COMMITTED, BY(2), STATUS(STORE_MISMATCH));
     TELL(&d, "ACK 1; FOLD 1; CLOSE 1;", COMMITTED, BY(1));
+    fl_round_free(d.r);
+}
+END_TEST
+
+START_TEST(test_who_left_is_not_invited)
+{
+    struct desk d;
+    struct fl_round_rules two = rules(2, 2, 0);
+    struct fl_round_view v;
+
+    start(&d, &two);
+    TELL(&d, "", AVAILABLE, BY(1));
+    TELL(&d, "", LEFT, BY(1));
+    TELL(&d, "", AVAILABLE, BY(2));
+    fl_round_view(d.r, &v);
+    ck_assert_uint_eq(v.candidates, 1);
+    TELL(&d, "", UNAVAILABLE, BY(2));
+    fl_round_view(d.r, &v);
+    ck_assert_uint_eq(v.candidates, 0);
+    both_at_work(&d);
+    TELL(&d, "RECEIVE 1;", OFFERED, BY(1));
+    TELL(&d, "", LEFT, BY(1));
+    fl_round_view(d.r, &v);
+    ck_assert_uint_eq(v.receiving, 0);
+    ck_assert_uint_eq(v.accepted, 2);
+    ck_assert_uint_eq(v.away, 1);
+    TELL(&d, "RECORD 1;", SPOOLED, BY(1)); /* its last byte had come */
+    fl_round_free(d.r);
+}
+END_TEST
+
+START_TEST(test_asking_during_a_pause_is_remembered)
+{
+    struct desk d;
+    struct fl_round_rules two = rules(2, 2, 0);
+
+    start(&d, &two);
+    both_at_work(&d);
+    TELL(&d, "PAUSED;", PAUSE);
+    d.now = 500;
+    TELL(&d, "", AVAILABLE, BY(1)); /* it lost its task */
+    TELL(&d, "INVITE 1;", RESUME);
+    ck_assert_uint_eq(fl_round_deadline(d.r), 1500);
+    fl_round_free(d.r);
+}
+END_TEST
+
+START_TEST(test_a_record_that_fails_at_the_deadline)
+{
+    struct desk d;
+    struct fl_round_rules two = rules(2, 2, 0);
+
+    start(&d, &two);
+    both_at_work(&d);
+    TELL(&d, "RECEIVE 1;", OFFERED, BY(1));
+    TELL(&d, "RECEIVE 2;", OFFERED, BY(2));
+    TELL(&d, "RECORD 1;", SPOOLED, BY(1));
+    TELL(&d, "RECORD 2;", SPOOLED, BY(2));
+    TELL(&d, "ACK 1; FOLD 1;", COMMITTED, BY(1));
+    d.now = 1001;
+    TELL(&d, "", TICK);
+    TELL(&d, "REFUSE 2 (store-mismatch); RETRY (too-few-updates);", COMMITTED, BY(2),
+         STATUS(STORE_MISMATCH));
+    TELL(&d, "RECEIVE 2;", OFFERED, BY(2));
+    TELL(&d, "RECORD 2;", SPOOLED, BY(2));
+    TELL(&d, "ACK 2; FOLD 2; CLOSE 1,2;", COMMITTED, BY(2));
+    fl_round_free(d.r);
+}
+END_TEST
+
+START_TEST(test_sums_are_made_again_when_nothing_touches_them)
+{
+    struct desk d;
+    struct fl_round_rules two = rules(2, 2, 0);
+
+    start(&d, &two);
+    both_at_work(&d);
+    TELL(&d, "RECEIVE 1;", OFFERED, BY(1));
+    TELL(&d, "RECEIVE 2;", OFFERED, BY(2));
+    TELL(&d, "RECORD 1;", SPOOLED, BY(1));
+    TELL(&d, "RECORD 2;", SPOOLED, BY(2));
+    TELL(&d, "ACK 1; FOLD 1;", COMMITTED, BY(1));
+    TELL(&d, "ACK 2; FOLD 2; CLOSE 1,2;", COMMITTED, BY(2));
+    TELL(&d, "", CLOSED);
+    TELL(&d, "PAUSED (store-io);", FOLDED, BY(1), STATUS(STORE_IO));
+    TELL(&d, "", RESUME); /* the other fold still runs */
+    TELL(&d, "REFOLD; FOLD 2; FOLD 1;", FOLDED, BY(2));
+    TELL(&d, "", FOLDED, BY(2));
+    TELL(&d, "FINISH;", FOLDED, BY(1));
+    fl_round_free(d.r);
+}
+END_TEST
+
+START_TEST(test_a_retry_closes_at_the_quorum_and_the_next_round_wants_all)
+{
+    struct desk d;
+    struct fl_round_rules two = rules(2, 1, 0);
+
+    start(&d, &two);
+    both_at_work(&d);
+    d.now = 1001;
+    TELL(&d, "RETRY (too-few-updates);", TICK);
+    TELL(&d, "RECEIVE 1;", OFFERED, BY(1));
+    TELL(&d, "RECORD 1;", SPOOLED, BY(1));
+    TELL(&d, "ACK 1; FOLD 1; CLOSE 1;", COMMITTED, BY(1));
+    TELL(&d, "", FOLDED, BY(1));
+    TELL(&d, "DROP 2 (round-over); FINISH;", CLOSED);
+    TELL(&d, "PUBLISH;", FINISHED);
+    TELL(&d, "", PUBLISHED);
+    d.round = 2;
+    both_at_work(&d);
     fl_round_free(d.r);
 }
 END_TEST
@@ -674,6 +788,10 @@ TESTS_MAIN("round", test_a_round_from_asking_to_publishing, test_job_ends_after_
            test_failures_of_the_store_pause_and_resume_repeats, test_pause_drain_and_cancel,
            test_revoked_agents_are_out, test_restart_goes_on_from_what_the_store_remembers,
            test_rules_of_the_next_round, test_second_exchange_with_the_same_cohort,
-           test_never_records_more_than_members, test_many_members_come_in_several_lists,
+           test_never_records_more_than_members, test_who_left_is_not_invited,
+           test_asking_during_a_pause_is_remembered, test_a_record_that_fails_at_the_deadline,
+           test_sums_are_made_again_when_nothing_touches_them,
+           test_a_retry_closes_at_the_quorum_and_the_next_round_wants_all,
+           test_many_members_come_in_several_lists,
            test_a_full_table_gives_places_of_those_without_work, test_explain_says_who_and_why,
            test_draw_is_uniform_and_repeatable, test_new_fails_cleanly_without_memory)
