@@ -307,29 +307,29 @@ static int on_wal(void *arg, sqlite3 *handle, const char *name, int pages)
 
 /* ---- opening ---- */
 
-/* Runs one statement; ret_number (may be NULL) gets the first column of its first row, ret_text its
- * text. */
+/* Runs one statement to its end (a change is committed only there); ret_number (may be NULL) gets
+ * the first column of its first row, ret_text its text. */
 static int ask(struct fl_db *db, const char *sql, int64_t *ret_number, char *ret_text, size_t size,
                struct fl_err *e)
 {
     sqlite3_stmt *stmt = NULL;
+    bool first = true;
     int rc = sqlite3_prepare_v2(db->handle, sql, -1, &stmt, NULL);
 
-    if (rc == SQLITE_OK) {
+    while (rc == SQLITE_OK || rc == SQLITE_ROW) {
         rc = sqlite3_step(stmt);
-    }
-    if (rc == SQLITE_ROW) {
-        if (ret_number) {
+        if (rc == SQLITE_ROW && first && ret_number) {
             *ret_number = sqlite3_column_int64(stmt, 0);
         }
-        if (ret_text) {
+        if (rc == SQLITE_ROW && first && ret_text) {
             const unsigned char *text = sqlite3_column_text(stmt, 0);
             snprintf(ret_text, size, "%s", text ? (const char *)text : "");
         }
+        first = first && rc != SQLITE_ROW;
     }
-    int done = rc == SQLITE_ROW || rc == SQLITE_DONE ? 0 : fail(db, rc, "cohortd.db", e);
+    int r = rc == SQLITE_DONE ? 0 : fail(db, rc, "cohortd.db", e);
     sqlite3_finalize(stmt);
-    return done;
+    return r;
 }
 
 /* Sets a number and demands to read it back. */
@@ -359,7 +359,8 @@ static int settings(struct fl_db *db, struct fl_err *e)
     char mode[16] = "";
     int r;
 
-    if ((r = ask(db, "PRAGMA journal_mode = WAL", NULL, mode, sizeof mode, e)) != 0) {
+    if ((r = ask(db, "PRAGMA journal_mode = WAL", NULL, NULL, 0, e)) != 0 ||
+        (r = ask(db, "PRAGMA journal_mode", NULL, mode, sizeof mode, e)) != 0) {
         return r;
     }
     if (strcmp(mode, "wal") != 0) {

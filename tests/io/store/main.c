@@ -1,6 +1,11 @@
 /*
- * store-driver act DIR ROUNDS SEED [unsealed]   runs rounds; prints each fact, and notes it in the
- *                                               journal when it runs under the shim
+ * store-driver act DIR ROUNDS SEED [VARIANT]    runs rounds; prints each fact, and notes it in the
+ *                                               journal when it runs under the shim. VARIANT:
+ *                                               unsealed  a wrong program
+ *                                               retry     tries again, up to 3 times in a row, when
+ *                                                         the disk is full
+ *                                               Exit 0 or 1; on stderr the reason, and under the
+ *                                               shim how often a fault struck
  * store-driver verify DIR FACTS                 exit 0 when the folder keeps every promise, and
  *                                               work can go on from it: one more round
  */
@@ -15,6 +20,7 @@
 #include <unistd.h>
 
 extern void powerfail_note(const char *line) __attribute__((weak));
+extern unsigned long powerfail_struck(void) __attribute__((weak));
 
 static void fact(void *arg, const char *line)
 {
@@ -36,20 +42,33 @@ static void quiet(void *arg, const char *line)
     (void)line;
 }
 
+static int try_again(void *arg, const struct fl_err *e)
+{
+    static int tries;
+
+    (void)arg;
+    return e->code == -FL_R_DISK_FULL && tries++ < 3 ? 0 : e->code;
+}
+
 static int act(int argc, char **argv)
 {
     struct fl_err e = {0};
+    const char *variant = argc > 5 ? argv[5] : "";
     struct driver d = {.dir = argv[2],
                        .rounds = strtoull(argv[3], NULL, 10),
                        .seed = strtoull(argv[4], NULL, 10),
-                       .commit_unsealed = argc > 5 && strcmp(argv[5], "unsealed") == 0,
+                       .commit_unsealed = strcmp(variant, "unsealed") == 0,
+                       .failed = strcmp(variant, "retry") == 0 ? try_again : NULL,
                        .fact = fact};
 
-    if (driver_act(&d, &e) != 0) {
-        fprintf(stderr, "act: %s\n", e.msg);
-        return 1;
+    int r = driver_act(&d, &e);
+    if (r != 0) {
+        fprintf(stderr, "reason %d: %s\n", -r, e.msg);
     }
-    return 0;
+    if (powerfail_struck) {
+        fprintf(stderr, "struck %lu\n", powerfail_struck());
+    }
+    return r != 0;
 }
 
 static int verify(char **argv)
@@ -88,6 +107,7 @@ int main(int argc, char **argv)
     if (argc == 4 && strcmp(argv[1], "verify") == 0) {
         return verify(argv);
     }
-    fprintf(stderr, "usage: store-driver act DIR ROUNDS SEED [unsealed] | verify DIR FACTS\n");
+    fprintf(stderr,
+            "usage: store-driver act DIR ROUNDS SEED [unsealed|retry] | verify DIR FACTS\n");
     return 64;
 }

@@ -18,7 +18,7 @@ enum pf_op {
     PF_WRITE,       /* inode, offset, data */
     PF_TRUNCATE,    /* inode; offset: new size */
     PF_SYNC,        /* inode: file or folder; durable from here */
-    PF_SYNC_FAILED, /* inode: what was pending will not become durable by a later sync */
+    PF_SYNC_FAILED, /* inode: pending bytes will not become durable by a later sync */
     PF_NOTE,        /* data: a line by the program; facts it has promised to somebody */
 };
 

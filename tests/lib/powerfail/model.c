@@ -245,9 +245,7 @@ static void sync_object(struct object *o)
 {
     if (o->folder) {
         for (size_t i = 0; i < o->count; i++) {
-            if (!o->pending[i].lost) {
-                names_change(&o->durable_names, &o->pending[i]);
-            }
+            names_change(&o->durable_names, &o->pending[i]);
         }
     }
     bool lost = false;
@@ -313,7 +311,7 @@ void pf_model_apply(struct pf_model *m, const struct pf_record *r, const char *n
         break;
     case PF_SYNC_FAILED:
         o = need(m, r->inode);
-        for (size_t i = 0; i < o->count; i++) {
+        for (size_t i = 0; i < o->count && !o->folder; i++) {
             o->pending[i].lost = true;
         }
         break;

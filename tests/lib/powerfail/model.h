@@ -8,6 +8,10 @@
  *
  * What is pending may have reached the disk or not, in any order, a write in pieces of 512 bytes. A
  * rename inside one folder is one change: old or new name, never none or both.
+ *
+ * After a failed sync of a file its pending bytes are clean in memory and a later sync does not
+ * write them: they stay uncertain for ever. Of a folder they stay pending: a file system that keeps
+ * a log of names either writes it later or refuses everything.
  */
 #ifndef TESTS_LIB_POWERFAIL_MODEL_H
 #define TESTS_LIB_POWERFAIL_MODEL_H

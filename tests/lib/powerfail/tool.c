@@ -13,7 +13,8 @@
  *                                         notes that are not close to one), SEEDS states of each
  *                                         and the two extremes; then
  *                                         PROGRAM ARGUMENT... WORK/state WORK/notes
- *                                         must exit 0. Says how many did not; exit 1 if any
+ *                                         must exit 0. Says how many exited 1; the exit is then 1,
+ *                                         and 2 when it ended in any other way
  */
 #include "tests/lib/powerfail/model.h"
 
@@ -205,7 +206,7 @@ struct explore {
     const struct pf_model *model;
     char state[512], notes[512];
     char **argv; /* program, arguments, state, notes, NULL */
-    unsigned long crashes, failures;
+    unsigned long crashes, failures, odd;
 };
 
 static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
@@ -237,6 +238,7 @@ static void crash(struct explore *x, unsigned long cut, enum pf_mode mode, uint6
         fail("cannot run", x->argv[0]);
     }
     x->crashes++;
+    x->odd += status != 0 && (!WIFEXITED(status) || WEXITSTATUS(status) != 1);
     if (status != 0) {
         if (x->failures++ < SHOWN) {
             fprintf(stderr, "power failure after record %lu, %s, seed %llu: status %x\n", cut,
@@ -288,7 +290,7 @@ static int explore(int argc, char **argv)
     pf_model_free(m);
     free(x.argv);
     printf("%lu records, %lu power failures, %lu not survived\n", cut, x.crashes, x.failures);
-    return x.failures ? 1 : 0;
+    return x.odd ? 2 : x.failures ? 1 : 0;
 }
 
 int main(int argc, char **argv)
