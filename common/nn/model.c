@@ -474,14 +474,14 @@ void fl_model_gradient(struct fl_model *m, const float *x, const int32_t *y, siz
 }
 
 uint32_t fl_model_example(struct fl_model *m, const float *x, int32_t y,
-                          const struct fl_piece **ret_pieces)
+                          const struct fl_piece **ret_pieces, double *ret_loss)
 {
-    struct fl_score unused = {0};
+    struct fl_score sum = {0};
     uint32_t k = 0;
 
     zero_convs(m);
     forward(m, x, 1);
-    score(m, &y, 1, 1, &unused);
+    score(m, &y, 1, 1, &sum);
     backward(m, 1, NULL);
     for (uint32_t i = 0; i < m->ops; i++) {
         const struct op *op = &m->op[i];
@@ -502,6 +502,7 @@ uint32_t fl_model_example(struct fl_model *m, const float *x, int32_t y,
         k++;
     }
     *ret_pieces = m->piece;
+    *ret_loss = sum.loss;
     return k;
 }
 

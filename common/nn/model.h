@@ -57,7 +57,7 @@ struct fl_piece {
  * place changes a bit of it. Pieces are valid until the next call. Returns their number, one for
  * each layer with weights. */
 uint32_t fl_model_example(struct fl_model *m, const float *x, int32_t y,
-                          const struct fl_piece **ret_pieces);
+                          const struct fl_piece **ret_pieces, double *ret_loss);
 
 /* The two halves of a spec at its head: [0] the body, whose outputs are features, [1] the head. The
  * head's parameters follow the body's in theta. spec->head must leave both non-empty. */

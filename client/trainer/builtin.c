@@ -1,0 +1,202 @@
+/*
+ * The builtin trainer: one round at one site.
+ *
+ *     received model, private state as it came   -> accuracy_received
+ *     train                                      -> delta, private_out; accuracy_trained
+ *     received model again, its head tuned       -> accuracy_served
+ *
+ * Training is by what the layout says, never by a strategy's name:
+ *
+ *     all shared or all private   every tensor together
+ *     private head                two stages when head_epochs > 0: the head at fixed theta, then
+ * the body with the head fixed; each with momentum of its own, fresh each round. Together when it
+ * is 0 generated body              as a private head; the body's stage moves generator and
+ * embedding
+ *
+ * Under the unit `example` everything that a release depends on takes the same accounted steps
+ * (example.c), and there is nothing else: the two other models of a round, the received one and the
+ * serving one, are made from what was received, after and beside training, and written nowhere but
+ * to the report. If nothing is shared, nothing is released, and no noise is needed.
+ */
+#include "client/trainer/session.h"
+
+#include "common/base/mem.h"
+#include "common/math/vec.h"
+
+#include <math.h>
+#include <string.h>
+#include <time.h>
+
+static double cpu_now(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static int check_received(const struct fl_layout *layout, const float *shared,
+                          const float *private_, struct fl_err *e)
+{
+    if (!fl_vec_finite(shared, layout->shared.elements)) {
+        return fl_fail(e, FL_R_TRAIN, "the received model has values that are not finite");
+    }
+    if (!fl_vec_finite(private_, layout->private_.elements)) {
+        return fl_fail(e, FL_R_TRAIN, "this site's private state has values that are not finite");
+    }
+    return 0;
+}
+
+static bool noised(const struct fl_plan *plan)
+{
+    return plan->privacy.unit == FL_UNIT_EXAMPLE && plan->layout.shared.elements > 0;
+}
+
+static int check_plan(const struct fl_plan *plan, const struct fl_dataset *data, struct fl_err *e)
+{
+    const struct fl_privacy_conf *c = &plan->privacy;
+
+    if (noised(plan)) {
+        if (!(c->noise_multiplier > 0) || !(c->sampling_rate > 0 && c->sampling_rate <= 1) ||
+            c->examples == 0 || plan->train.steps == 0) {
+            return fl_fail(e, FL_R_PLAN_PRIVACY,
+                           "the unit example needs noise, a sampling rate, examples and steps");
+        }
+        return 0;
+    }
+    if (plan->train.batch == 0) {
+        return fl_fail(e, FL_R_TRAIN, "batches of 0 examples");
+    }
+    return data->train.count ? 0 : fl_fail(e, FL_R_DATA_EMPTY, "no examples to train on");
+}
+
+/* Trains at s->theta; shared and private_ follow. */
+static int train(struct fl_session *s, const struct fl_train_task *task, float *shared,
+                 float *private_, struct fl_progress *p, struct fl_err *e)
+{
+    const struct fl_train_conf *t = &s->plan->train;
+    bool dp = noised(s->plan);
+    bool stages = !dp && t->head_epochs > 0 && s->half &&
+                  (s->layout->visibility == FL_VISIBILITY_HEAD_PRIVATE ||
+                   s->layout->visibility == FL_VISIBILITY_BODY_GENERATED);
+    uint64_t batches = t->batch ? (s->data->train.count + t->batch - 1) / t->batch : 0;
+    struct fl_moves moves;
+    int r;
+
+    if (stages && (r = fl_train_head(s, &task->seed, "head", t->head_epochs, &t->head, p, e)) < 0) {
+        return r;
+    }
+    r = fl_moves_init(&moves, s, true, !stages, !dp, shared, private_,
+                      t->steps ? t->steps : t->epochs * batches, e);
+    if (r == 0) {
+        r = dp ? fl_train_noised(s, &moves, &task->seed, p, e)
+               : fl_train_batches(s, &moves, &task->seed, p, e);
+    }
+    if (r == 0) {
+        fl_moves_end(&moves);
+    }
+    fl_moves_fini(&moves);
+    return r;
+}
+
+/* Tunes the head of the received model at s->theta and tests it. Writes to the report only. */
+static int serve(struct fl_session *s, const struct fl_train_task *task,
+                 struct fl_train_report *report, struct fl_err *e)
+{
+    const struct fl_train_conf *t = &s->plan->train;
+    struct fl_sgd sgd = {
+        .lr = t->serve_lr, .momentum = t->head.momentum, .weight_decay = t->head.weight_decay};
+    struct fl_progress unused = {0};
+    int r;
+
+    report->accuracy_served = (double)NAN;
+    if (t->serve_epochs == 0 || !s->half || s->data->train.count == 0) {
+        return 0;
+    }
+    r = fl_param_make(s->layout, task->base, task->private_in, s->theta, e);
+    if (r == 0) {
+        r = fl_train_head(s, &task->seed, "serve", t->serve_epochs, &sgd, &unused, e);
+    }
+    return r < 0 ? r : fl_session_evaluate(s, &report->accuracy_served, NULL, e);
+}
+
+int fl_train(const struct fl_train_task *task, struct fl_train_result *ret, struct fl_err *e)
+{
+    const struct fl_plan *plan = task->plan;
+    const struct fl_layout *layout = &plan->layout;
+    struct fl_train_report report = {0};
+    struct fl_progress progress = {0};
+    struct fl_session s = {0};
+    double from = cpu_now();
+    int r;
+
+    if ((r = check_plan(plan, task->data, e)) < 0 ||
+        (r = check_received(layout, task->base, task->private_in, e)) < 0 ||
+        (r = fl_session_init(&s, plan, task->data, task->cancel, e)) < 0 ||
+        (r = fl_param_make(layout, task->base, task->private_in, s.theta, e)) < 0 ||
+        (r = fl_session_evaluate(&s, &report.accuracy_received, NULL, e)) < 0) {
+        goto out;
+    }
+    /* The caller's memory holds the trained vectors on the way. */
+    memcpy(ret->delta, task->base, layout->shared.elements * sizeof *ret->delta);
+    memcpy(ret->private_out, task->private_in,
+           layout->private_.elements * sizeof *ret->private_out);
+    if ((r = train(&s, task, ret->delta, ret->private_out, &progress, e)) < 0 ||
+        (r = fl_session_evaluate(&s, &report.accuracy_trained, NULL, e)) < 0 ||
+        (r = serve(&s, task, &report, e)) < 0) {
+        goto out;
+    }
+    fl_vec_sub(ret->delta, task->base, ret->delta, layout->shared.elements);
+    report.loss = progress.loss;
+    report.steps = progress.steps;
+    report.cpu_s = cpu_now() - from;
+    ret->report = report;
+    ret->event = (struct fl_event){0};
+    if (noised(plan)) {
+        ret->event = (struct fl_event){.q = plan->privacy.sampling_rate,
+                                       .sigma = plan->privacy.noise_multiplier,
+                                       .count = plan->train.steps};
+    }
+out:
+    fl_session_fini(&s);
+    return r;
+}
+
+int fl_train_serve(const struct fl_train_task *task, struct fl_train_report *ret, struct fl_err *e)
+{
+    const struct fl_layout *layout = &task->plan->layout;
+    struct fl_train_report report = {.accuracy_trained = (double)NAN};
+    struct fl_session s = {0};
+    double from = cpu_now();
+    int r;
+
+    if ((r = check_received(layout, task->base, task->private_in, e)) == 0 &&
+        (r = fl_session_init(&s, task->plan, task->data, task->cancel, e)) == 0 &&
+        (r = fl_param_make(layout, task->base, task->private_in, s.theta, e)) == 0 &&
+        (r = fl_session_evaluate(&s, &report.accuracy_received, &report.loss, e)) == 0 &&
+        (r = serve(&s, task, &report, e)) == 0) {
+        report.cpu_s = cpu_now() - from;
+        *ret = report;
+    }
+    fl_session_fini(&s);
+    return r;
+}
+
+int fl_train_evaluate(const struct fl_plan *plan, const struct fl_dataset *data,
+                      const float *shared, const float *private_, double *ret_accuracy,
+                      double *ret_loss, struct fl_err *e)
+{
+    struct fl_session s = {0};
+    double accuracy, loss;
+    int r;
+
+    if ((r = check_received(&plan->layout, shared, private_, e)) == 0 &&
+        (r = fl_session_init(&s, plan, data, NULL, e)) == 0 &&
+        (r = fl_param_make(&plan->layout, shared, private_, s.theta, e)) == 0 &&
+        (r = fl_session_evaluate(&s, &accuracy, &loss, e)) == 0) {
+        *ret_accuracy = accuracy;
+        *ret_loss = loss;
+    }
+    fl_session_fini(&s);
+    return r;
+}

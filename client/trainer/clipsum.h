@@ -1,0 +1,32 @@
+/*
+ * A sum of clipped gradients whose L2 sensitivity is exact: what DP-SGD adds noise to. For this
+ * folder only.
+ *
+ * Each example contributes an integer vector, a function of theta and of this example alone, of
+ * norm at most clip / step; the vectors are added as integers. So whatever the other examples are,
+ * adding or removing one changes the sum by exactly its vector. clipsum.c has the argument.
+ */
+#ifndef CLIENT_TRAINER_CLIPSUM_H
+#define CLIENT_TRAINER_CLIPSUM_H
+
+#include "common/nn/model.h"
+
+struct fl_clipsum;
+
+/* elements: of theta. clip: C > 0. scale_max: the largest C / step that is of use (noise samplers
+ * have limits). -FL_R_NOMEM; -FL_R_PLAN_PRIVACY when C is not a usable number. */
+int fl_clipsum_new(size_t elements, double clip, double scale_max, struct fl_clipsum **ret,
+                   struct fl_err *e);
+void fl_clipsum_free(struct fl_clipsum *c);
+/* The grid's step, a power of two. */
+double fl_clipsum_step(const struct fl_clipsum *c);
+
+void fl_clipsum_reset(struct fl_clipsum *c);
+/* Adds one example's gradient; one that is not finite counts as zero. -FL_R_NOMEM (at the first
+ * examples only). */
+int fl_clipsum_add(struct fl_clipsum *c, const struct fl_piece *pieces, uint32_t count,
+                   struct fl_err *e);
+/* The sum in steps, `elements` integers: the caller may add noise in place. Until reset. */
+int64_t *fl_clipsum_take(struct fl_clipsum *c);
+
+#endif

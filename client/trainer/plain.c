@@ -1,0 +1,189 @@
+/*
+ * Training without noise: epochs over shuffled batches, the last short one kept.
+ *
+ * The head alone is trained on features: the body does not move meanwhile, so it runs once over the
+ * examples and every further epoch costs only the head.
+ */
+#include "client/trainer/session.h"
+
+#include "common/base/mem.h"
+#include "common/math/vec.h"
+
+#include <string.h>
+
+/* 0, 1, ... in the order of one training; shuffled for each epoch. */
+struct order {
+    struct fl_rng rng;
+    uint32_t *at;
+    size_t count;
+};
+
+static int order_init(struct order *o, const struct fl_seed *seed, const char *label, size_t count,
+                      struct fl_err *e)
+{
+    struct fl_seed own;
+
+    o->count = count;
+    o->at = fl_try(count, sizeof *o->at);
+    if (!o->at) {
+        return fl_fail(e, FL_R_NOMEM, "the order of %zu examples", count);
+    }
+    for (size_t i = 0; i < count; i++) {
+        o->at[i] = (uint32_t)i;
+    }
+    fl_seed_derive(seed, label, 0, &own);
+    fl_rng_init(&o->rng, &own, 0);
+    return 0;
+}
+
+static void order_fini(struct order *o)
+{
+    fl_free(o->at);
+}
+
+/* ---- the head on features ---- */
+
+struct head {
+    struct fl_model *body, *model;
+    size_t features, elements;
+    float *all; /* features of every training example */
+    float *x;   /* one batch */
+    float *grad, *momentum;
+};
+
+static void head_fini(struct head *h)
+{
+    fl_model_free(h->body);
+    fl_model_free(h->model);
+    fl_free(h->all);
+    fl_free(h->x);
+    fl_free(h->grad);
+    fl_free(h->momentum);
+}
+
+static int head_init(struct head *h, struct fl_session *s, struct fl_err *e)
+{
+    const uint32_t *in = s->half[1].input;
+    uint32_t shard = s->batch < 64 ? (uint32_t)s->batch : 64;
+    size_t count = s->data->train.count;
+    int r;
+
+    memset(h, 0, sizeof *h);
+    h->features = (size_t)in[0] * in[1] * in[2];
+    h->elements = s->layout->theta.elements - s->body;
+    if ((r = fl_model_new(&s->half[0], shard, &h->body, e)) < 0 ||
+        (r = fl_model_new(&s->half[1], shard, &h->model, e)) < 0) {
+        return r;
+    }
+    h->all = fl_try_aligned(count * h->features, sizeof *h->all);
+    h->x = fl_try_aligned(s->batch * h->features, sizeof *h->x);
+    h->grad = fl_try_aligned(h->elements, sizeof *h->grad);
+    h->momentum = fl_try_aligned(h->elements, sizeof *h->momentum);
+    if (!h->all || !h->x || !h->grad || !h->momentum) {
+        return fl_fail(e, FL_R_NOMEM, "%zu features of %zu examples", h->features, count);
+    }
+    return 0;
+}
+
+static int make_features(struct head *h, struct fl_session *s, struct fl_err *e)
+{
+    size_t count = s->data->train.count;
+    int r;
+
+    fl_model_set(h->body, s->theta);
+    for (size_t at = 0, n; at < count; at += n) {
+        if ((r = fl_session_cancelled(s, e)) < 0) {
+            return r;
+        }
+        n = count - at < s->batch ? count - at : s->batch;
+        fl_session_load(s, &s->data->train, NULL, at, n);
+        fl_model_forward(h->body, s->x, n, h->all + at * h->features);
+    }
+    return 0;
+}
+
+static void head_step(struct head *h, struct fl_session *s, const struct fl_sgd *sgd,
+                      const uint32_t *order, size_t n, struct fl_score *score)
+{
+    struct fl_optim optim = {sgd->lr, sgd->momentum, sgd->weight_decay};
+    float *theta = s->theta + s->body;
+
+    for (size_t i = 0; i < n; i++) {
+        memcpy(h->x + i * h->features, h->all + order[i] * h->features, h->features * sizeof *h->x);
+        s->y[i] = s->data->train.y[order[i]];
+    }
+    fl_model_set(h->model, theta);
+    fl_model_gradient(h->model, h->x, s->y, n, h->grad, score);
+    fl_optim_step(&optim, fl_optim_clip(fl_vec_norm_squared(h->grad, h->elements), sgd->clip),
+                  h->grad, h->momentum, theta, h->elements);
+}
+
+int fl_train_head(struct fl_session *s, const struct fl_seed *seed, const char *label,
+                  uint32_t epochs, const struct fl_sgd *sgd, struct fl_progress *p,
+                  struct fl_err *e)
+{
+    size_t count = s->data->train.count, batch = s->plan->train.batch;
+    struct order order = {0};
+    struct head h;
+    int r;
+
+    if ((r = head_init(&h, s, e)) < 0 || (r = order_init(&order, seed, label, count, e)) < 0 ||
+        (r = make_features(&h, s, e)) < 0) {
+        goto out;
+    }
+    for (uint32_t epoch = 0; epoch < epochs; epoch++) {
+        double loss = 0;
+        fl_rng_shuffle(&order.rng, order.at, count);
+        for (size_t at = 0, n; at < count; at += n) {
+            struct fl_score score;
+            if ((r = fl_session_cancelled(s, e)) < 0) {
+                goto out;
+            }
+            n = count - at < batch ? count - at : batch;
+            head_step(&h, s, sgd, order.at + at, n, &score);
+            loss += score.loss;
+            p->steps++;
+        }
+        p->loss = count ? loss / (double)count : 0;
+    }
+out:
+    order_fini(&order);
+    head_fini(&h);
+    return r;
+}
+
+/* ---- the whole network ---- */
+
+int fl_train_batches(struct fl_session *s, struct fl_moves *moves, const struct fl_seed *seed,
+                     struct fl_progress *p, struct fl_err *e)
+{
+    const struct fl_train_conf *t = &s->plan->train;
+    size_t count = s->data->train.count, batch = t->batch, at = 0;
+    uint64_t steps = t->steps ? t->steps : t->epochs * (uint64_t)((count + batch - 1) / batch);
+    struct order order = {0};
+    double loss = 0;
+    int r = order_init(&order, seed, "batches", count, e);
+
+    for (uint64_t k = 0; r == 0 && k < steps; k++) {
+        struct fl_score score;
+        if ((r = fl_session_cancelled(s, e)) < 0) {
+            break;
+        }
+        if (at == 0) {
+            fl_rng_shuffle(&order.rng, order.at, count);
+            loss = 0;
+        }
+        size_t n = count - at < batch ? count - at : batch;
+        fl_session_load(s, &s->data->train, order.at, at, n);
+        fl_model_set(s->model, s->theta);
+        fl_model_gradient(s->model, s->x, s->y, n, s->grad, &score);
+        fl_moves_step(moves);
+        loss += score.loss;
+        at += n;
+        p->loss = loss / (double)at;
+        p->steps++;
+        at = at < count ? at : 0;
+    }
+    order_fini(&order);
+    return r;
+}

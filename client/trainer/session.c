@@ -1,0 +1,155 @@
+#include "client/trainer/session.h"
+
+#include "common/base/mem.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { SHARD_MIN = 16, SHARD_MAX = 64 };
+
+/* ---- data against model ---- */
+
+static int check_labels(const struct fl_examples *x, const char *part, uint32_t classes,
+                        struct fl_err *e)
+{
+    for (uint32_t i = 0; i < x->count; i++) {
+        if (x->y[i] < 0 || (uint32_t)x->y[i] >= classes) {
+            return fl_fail(e, FL_R_DATA_VALUE,
+                           "%s example %u has class %d, the model knows 0 to %u", part, i, x->y[i],
+                           classes - 1);
+        }
+    }
+    return 0;
+}
+
+static int check_data(const struct fl_spec *spec, const struct fl_dataset *data, struct fl_err *e)
+{
+    int r;
+
+    if (memcmp(spec->input, data->shape, sizeof data->shape) != 0) {
+        return fl_fail(e, FL_R_DATA_SHAPE, "examples are %ux%ux%u, the model takes %ux%ux%u",
+                       data->shape[0], data->shape[1], data->shape[2], spec->input[0],
+                       spec->input[1], spec->input[2]);
+    }
+    (void)((r = check_labels(&data->train, "training", spec->classes, e)) < 0 ||
+           (r = check_labels(&data->test, "test", spec->classes, e)) < 0);
+    return r;
+}
+
+/* ---- the session ---- */
+
+static int init_halves(struct fl_session *s, struct fl_err *e)
+{
+    const struct fl_spec *spec = &s->layout->spec;
+
+    s->body = s->layout->theta.elements;
+    if (spec->head == 0 || spec->head >= s->layout->theta.count / 2) {
+        return 0;
+    }
+    s->half = fl_try(2, sizeof *s->half);
+    if (!s->half) {
+        return fl_fail(e, FL_R_NOMEM, "a model's halves");
+    }
+    return fl_spec_split(spec, s->half, &s->body, e);
+}
+
+int fl_session_init(struct fl_session *s, const struct fl_plan *plan, const struct fl_dataset *data,
+                    const atomic_bool *cancel, struct fl_err *e)
+{
+    const struct fl_spec *spec = &plan->layout.spec;
+    size_t shard = plan->train.batch < SHARD_MIN   ? SHARD_MIN
+                   : plan->train.batch > SHARD_MAX ? SHARD_MAX
+                                                   : plan->train.batch;
+    int r;
+
+    memset(s, 0, sizeof *s);
+    s->plan = plan;
+    s->layout = &plan->layout;
+    s->data = data;
+    s->cancel = cancel;
+    s->features = (size_t)spec->input[0] * spec->input[1] * spec->input[2];
+    s->batch = plan->train.batch > shard ? plan->train.batch : shard;
+    if ((r = check_data(spec, data, e)) < 0 || (r = init_halves(s, e)) < 0 ||
+        (r = fl_model_new(spec, (uint32_t)shard, &s->model, e)) < 0) {
+        return r;
+    }
+    s->theta = fl_try_aligned(s->layout->theta.elements, sizeof *s->theta);
+    s->grad = fl_try_aligned(s->layout->theta.elements, sizeof *s->grad);
+    s->x = fl_try_aligned(s->batch * s->features, sizeof *s->x);
+    s->y = fl_try(s->batch, sizeof *s->y);
+    if (!s->theta || !s->grad || !s->x || !s->y) {
+        return fl_fail(e, FL_R_NOMEM, "a batch of %zu examples of %zu values", s->batch,
+                       s->features);
+    }
+    return 0;
+}
+
+void fl_session_fini(struct fl_session *s)
+{
+    fl_model_free(s->model);
+    fl_free(s->half);
+    fl_free(s->theta);
+    fl_free(s->grad);
+    fl_free(s->x);
+    fl_free(s->y);
+}
+
+int fl_session_cancelled(const struct fl_session *s, struct fl_err *e)
+{
+    if (s->cancel && atomic_load_explicit(s->cancel, memory_order_relaxed)) {
+        return fl_fail(e, FL_R_CANCELLED, "training was stopped");
+    }
+    return 0;
+}
+
+static void normalise(const struct fl_plan *plan, const float *from, float *to, size_t features)
+{
+    const struct fl_data_conf *d = &plan->data;
+    size_t pixels = d->channels ? features / d->channels : features;
+
+    if (d->channels == 0) {
+        memcpy(to, from, features * sizeof *to);
+        return;
+    }
+    for (size_t c = 0; c < d->channels; c++) {
+        const float mean = d->mean[c], std = d->std[c];
+        for (size_t i = c * pixels; i < (c + 1) * pixels; i++) {
+            to[i] = (from[i] - mean) / std;
+        }
+    }
+}
+
+void fl_session_load(struct fl_session *s, const struct fl_examples *from, const uint32_t *order,
+                     size_t first, size_t count)
+{
+    for (size_t n = 0; n < count; n++) {
+        size_t i = order ? order[first + n] : first + n;
+        normalise(s->plan, from->x + i * s->features, s->x + n * s->features, s->features);
+        s->y[n] = from->y[i];
+    }
+}
+
+int fl_session_evaluate(struct fl_session *s, double *ret_accuracy, double *ret_loss,
+                        struct fl_err *e)
+{
+    const struct fl_examples *test = &s->data->test;
+    struct fl_score sum = {0}, score;
+    int r;
+
+    fl_model_set(s->model, s->theta);
+    for (size_t at = 0, n; at < test->count; at += n) {
+        if ((r = fl_session_cancelled(s, e)) < 0) {
+            return r;
+        }
+        n = test->count - at < s->batch ? test->count - at : s->batch;
+        fl_session_load(s, test, NULL, at, n);
+        fl_model_score(s->model, s->x, s->y, n, &score);
+        sum.loss += score.loss;
+        sum.correct += score.correct;
+    }
+    *ret_accuracy = test->count ? (double)sum.correct / test->count : (double)NAN;
+    if (ret_loss) {
+        *ret_loss = test->count ? sum.loss / test->count : (double)NAN;
+    }
+    return 0;
+}

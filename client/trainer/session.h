@@ -1,0 +1,77 @@
+/* What the parts of the builtin trainer share: one training session. For this folder only. */
+#ifndef CLIENT_TRAINER_SESSION_H
+#define CLIENT_TRAINER_SESSION_H
+
+#include "client/trainer/trainer.h"
+#include "common/nn/model.h"
+#include "common/nn/optim.h"
+#include "common/nn/param/param.h"
+
+struct fl_session {
+    const struct fl_plan *plan;
+    const struct fl_layout *layout;
+    const struct fl_dataset *data;
+    const atomic_bool *cancel; /* NULL = never */
+    size_t features;           /* elements of one example */
+    size_t body;               /* elements of theta before the head; all when there is no head */
+    struct fl_spec *half;      /* [0] body, [1] head; NULL when the model has no head of its own */
+    struct fl_model *model;    /* the whole network */
+    float *theta, *grad;
+    float *x;   /* one batch, normalised */
+    int32_t *y; /* its labels */
+    size_t batch;
+};
+
+/* batch: examples that fit into x and y. Data are checked against the model: -FL_R_DATA_SHAPE,
+ * -FL_R_DATA_VALUE, -FL_R_NOMEM. */
+int fl_session_init(struct fl_session *s, const struct fl_plan *plan, const struct fl_dataset *data,
+                    const atomic_bool *cancel, struct fl_err *e);
+void fl_session_fini(struct fl_session *s);
+
+/* -FL_R_CANCELLED when the task is to stop. */
+int fl_session_cancelled(const struct fl_session *s, struct fl_err *e);
+/* x = the examples numbered by `order` (NULL: first, first + 1, ...), normalised; y likewise. */
+void fl_session_load(struct fl_session *s, const struct fl_examples *from, const uint32_t *order,
+                     size_t first, size_t count);
+/* Test accuracy and mean loss at s->theta; NAN without test examples. */
+int fl_session_evaluate(struct fl_session *s, double *ret_accuracy, double *ret_loss,
+                        struct fl_err *e);
+
+/* ---- how theta moves: parameter groups ---- */
+
+/* A group of network tensors stored as they are, and the generator if there is one. */
+struct fl_moves {
+    struct fl_session *s;
+    struct fl_optim body_optim, head_optim;
+    float body_clip, head_clip;
+    bool body, head; /* which of them move */
+    float *momentum; /* theta.elements or NULL */
+    struct fl_generator *generator;
+    float *shared, *private_; /* where the generator lives */
+};
+/* Momentum starts at zero. steps: about how many. clip: whether the plan's step clips apply. */
+int fl_moves_init(struct fl_moves *m, struct fl_session *s, bool body, bool head, bool clip,
+                  float *shared, float *private_, uint64_t steps, struct fl_err *e);
+void fl_moves_fini(struct fl_moves *m);
+/* One step of s->theta from s->grad. */
+void fl_moves_step(struct fl_moves *m);
+/* Writes what moved back to shared and private_. */
+void fl_moves_end(struct fl_moves *m);
+
+/* ---- the ways to train ---- */
+
+struct fl_progress {
+    double loss; /* mean of the last epoch */
+    uint64_t steps;
+};
+/* Epochs over shuffled batches at s->theta (plain.c). */
+int fl_train_head(struct fl_session *s, const struct fl_seed *seed, const char *label,
+                  uint32_t epochs, const struct fl_sgd *sgd, struct fl_progress *p,
+                  struct fl_err *e);
+int fl_train_batches(struct fl_session *s, struct fl_moves *moves, const struct fl_seed *seed,
+                     struct fl_progress *p, struct fl_err *e);
+/* DP-SGD (example.c). */
+int fl_train_noised(struct fl_session *s, struct fl_moves *moves, const struct fl_seed *seed,
+                    struct fl_progress *p, struct fl_err *e);
+
+#endif
