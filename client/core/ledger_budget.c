@@ -74,7 +74,9 @@ static int refuse_spent(const struct spending *sp, const struct fl_budget *budge
     enum fl_bound bound = FL_BOUND_RDP;
 
     if (fl_try_grow((void **)&all, (size_t)sp->count + 1, sizeof *all)) {
-        memcpy(all, sp->events, sp->count * sizeof *all);
+        if (sp->count) {
+            memcpy(all, sp->events, sp->count * sizeof *all);
+        }
         all[sp->count] = *event;
         fl_epsilon(all, sp->count, budget->delta, &before, &bound, NULL);
         fl_epsilon(all, sp->count + 1, budget->delta, &after, &bound, NULL);
