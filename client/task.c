@@ -5,6 +5,7 @@
 #include "common/base/crashpoint.h"
 #include "common/base/mem.h"
 #include "common/io/file.h"
+#include "common/nn/tensors.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -184,10 +185,11 @@ static int read_plan(struct fl_task *t, struct fl_err *e)
         return fl_fail(e, FL_R_POLICY_JOB, "the plan is of job %s, the task of job %s",
                        t->plan->name, t->what.job);
     }
-    if (t->what.base_size != 4 * (uint64_t)t->plan->layout.shared.elements) {
-        return fl_fail(e, FL_R_UPDATE_SHAPE, "a model of %llu bytes; the plan's has %llu",
-                       (unsigned long long)t->what.base_size,
-                       4 * (unsigned long long)t->plan->layout.shared.elements);
+    /* safetensors: the values and a header in front. The exact check is fl_tensors_read's. */
+    uint64_t values = 4 * (uint64_t)t->plan->layout.shared.elements;
+    if (t->what.base_size < values || t->what.base_size > values + 8 + FL_TENSORS_HEADER_MAX) {
+        return fl_fail(e, FL_R_UPDATE_SHAPE, "a model of %llu bytes; the plan's has %llu of values",
+                       (unsigned long long)t->what.base_size, (unsigned long long)values);
     }
     return fl_policy_judge(t->vault->agent->policy, t->plan, e);
 }
@@ -273,21 +275,26 @@ int fl_task_intent(struct fl_task *t, struct fl_err *e)
 
 static int load_base(const struct fl_task *t, float **ret, struct fl_err *e)
 {
-    size_t count = t->plan->layout.shared.elements;
+    const struct fl_tensors *tensors = &t->plan->layout.shared;
     uint8_t *bytes;
-    float *x = fl_try_aligned(count + 1, sizeof *x);
+    float *x = fl_try_aligned(tensors->elements + 1, sizeof *x);
 
     if (!x) {
         return fl_fail(e, FL_R_NOMEM, "out of memory for the model");
     }
-    if (count) {
-        int r = fl_vault_object(t->vault, &t->what.base, t->what.base_size, &bytes, e);
-        if (r) {
-            fl_free(x);
-            return r;
-        }
-        floats_from_bytes(bytes, count, x);
+    int r = fl_vault_object(t->vault, &t->what.base, t->what.base_size, &bytes, e);
+    if (r == 0) {
+        r = fl_tensors_read(bytes, (size_t)t->what.base_size, tensors, x, e);
         fl_free(bytes);
+    }
+    for (size_t i = 0; r == 0 && i < tensors->elements; i++) {
+        if (!isfinite(x[i])) {
+            r = fl_fail(e, FL_R_TENSORS, "value %zu of the received model is not finite", i);
+        }
+    }
+    if (r) {
+        fl_free(x);
+        return r;
     }
     *ret = x;
     return 0;

@@ -42,7 +42,7 @@ for room in server/core server/strategy client/core; do
 done
 found=$(grep -rnE '\b(strcpy|strcat|sprintf|vsprintf|atoi|alloca|rand|gets)\(' common server client --include='*.c' --include='*.h' || true)
 [ -z "$found" ] || complain "banned: $found"
-found=$(grep -rnE -- '-ffast-math|-Ofast' meson.build common server client tests --include='meson.build' --include='*.c' | grep -v '^meson.build:.*never' || true)
+found=$(grep -rnE -- '-ffast-math|-Ofast' meson.build common server client tests --include='meson.build' | grep -v '^meson.build:.*never' || true)
 [ -z "$found" ] || complain "fast-math: $found"
 files=$(git ls-files '*.c' '*.h')
 if command -v clang-format >/dev/null; then
@@ -51,7 +51,8 @@ if command -v clang-format >/dev/null; then
 fi
 for file in $files; do
     lines=$(wc -l <"$file")
-    [ "$lines" -le 700 ] || complain "$file has $lines lines: does it still have one subject?"
+    case $file in tests/*) most=1200 ;; *) most=700 ;; esac
+    [ "$lines" -le $most ] || complain "$file has $lines lines: does it still have one subject?"
 done
 sed -n 's/^ *X(\([0-9]*\), [A-Z_0-9]*, "\([a-z0-9-]*\)".*/\1 \2/p' common/base/reasons.h | while read -r number name; do
     grep -qE "^\| *$number *\| *\`?$name\`? *\|" proto/WIRE.md || echo "lint: WIRE.md has no row for reason $number $name"

@@ -59,6 +59,12 @@ struct rule {
     {                                                                                              \
         NUMBER, 1, FL_OBJECT_MAX, 0                                                                \
     }
+/* Of an update: a job whose tensors all stay at home sends none, and still says when it is ready.
+ */
+#define UPDATE_SIZE                                                                                \
+    {                                                                                              \
+        NUMBER, 0, FL_OBJECT_MAX, 0                                                                \
+    }
 #define PLAN_SIZE                                                                                  \
     {                                                                                              \
         NUMBER, 1, FL_WIRE_PLAN_MAX, 0                                                             \
@@ -96,13 +102,14 @@ static const struct rule key[] = {INCARNATION, ROUND, {NUMBER, 0, FL_WIRE_EXCHAN
 static const struct rule ask[] = {{NAME, 1, FL_WIRE_NAME_MAX, FL_WIRE_JOBS_MAX}};
 static const struct rule rest[] = {REASON, PEOPLE, RETRY, {INSIDE, 1, 1, FL_WIRE_FINALS_MAX}};
 static const struct rule final[] = {INCARNATION, JOB, ROUND, DIGEST, PLAN_SIZE, DIGEST, SIZE};
-static const struct rule task[] = {
-    KEY, JOB, JOB, DIGEST, PLAN_SIZE, DIGEST, SIZE, SIZE, {NUMBER, 0, (uint64_t)366 * 86400000, 0}};
+static const struct rule task[] = {KEY,    JOB,         JOB,
+                                   DIGEST, PLAN_SIZE,   DIGEST,
+                                   SIZE,   UPDATE_SIZE, {NUMBER, 0, (uint64_t)366 * 86400000, 0}};
 static const struct rule accept[] = {KEY};
 static const struct rule decline[] = {KEY, REASON, PEOPLE};
 static const struct rule fetch[] = {DIGEST, OFFSET};
 static const struct rule chunk[] = {DIGEST, OFFSET, {BYTES, 1, FL_CHUNK_MAX, 0}};
-static const struct rule offer[] = {KEY,    DIGEST, SIZE,
+static const struct rule offer[] = {KEY,    DIGEST, UPDATE_SIZE,
                                     DIGEST, DIGEST, {NUMBER, 1, FL_WIRE_WEIGHT_MAX, 0}};
 static const struct rule resume[] = {KEY, DIGEST, OFFSET};
 static const struct rule ack[] = {KEY, DIGEST};

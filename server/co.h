@@ -1,0 +1,282 @@
+/*
+ * Inside the coordinator: what its files share. Nobody else includes this.
+ *
+ *     coordinator.c  start, drain, reload, end; the one timer; events to the round cores, in order
+ *     co_peer.c      connections: messages in, answers out
+ *     co_round.c     performs what a round core asks for
+ *     co_upload.c    spools: open, receive, seal
+ *     co_compute.c   folds, finishes, writes checkpoints
+ *     co_job.c       jobs come and go; restart
+ *     co_control.c   answers the control socket
+ *
+ * Across every asynchronous gap an id is kept (job id, connection id, agent id), never a pointer:
+ * whoever has gone meanwhile is simply not found.
+ */
+#ifndef SERVER_CO_H
+#define SERVER_CO_H
+
+#include "common/io/spool.h"
+#include "common/io/stream.h"
+#include "common/io/work.h"
+#include "common/plan/plan.h"
+#include "server/config.h"
+#include "server/control/control.h"
+#include "server/coordinator.h"
+#include "server/core/peer.h"
+#include "server/core/roster.h"
+#include "server/core/round.h"
+#include "server/objects.h"
+#include "server/store/store.h"
+#include "server/strategy/strategy.h"
+
+#include <uthash.h>
+
+enum {
+    CO_JOBS_MAX = 64,     /* not over at one time */
+    CO_OBJECTS_MAX = 8,   /* an agent may fetch: of its task and of finals */
+    CO_SEAL_LANES = 2,    /* uploads verified side by side */
+    CO_COMMIT_MAX = 1024, /* updates in one transaction */
+    CO_REST_MS = 2000,    /* until an agent asks again after a Rest */
+};
+
+/* ---- work for the store or a worker, with the way back ---- */
+
+struct co;
+
+/* Embedded first in each kind of work. `run` is on a worker, `done` on the loop, once, also when
+ * cancelled (then status is -FL_R_CANCELLED). Freed after `done`. */
+struct co_op {
+    struct fl_job job;
+    struct co *co;
+    void (*run)(struct co_op *op);
+    void (*done)(struct co_op *op);
+    uint64_t job_id;     /* of a federated job, 0 = none */
+    uint64_t connection; /* 0 = none */
+    int status;
+    struct fl_err err;
+};
+
+/* ---- jobs ---- */
+
+/* What an open round computes with: the frozen plan, the strategy and its sums. Touched by jobs of
+ * the federated job's lane only; when the round is over it is freed by the last of them. */
+struct co_sums {
+    struct fl_plan *plan;
+    const struct fl_strategy *strategy;
+    void *shared;
+    void **slots;
+    uint32_t slot_count;
+};
+
+struct co_job {
+    uint64_t id;
+    char name[FL_PLAN_NAME_MAX];
+    uint8_t incarnation[FL_INCARNATION_SIZE];
+    enum fl_job_state state;
+    char why[256];
+    char *text; /* the description that the next round freezes */
+    size_t text_size;
+    struct fl_plan *plan; /* of that text */
+
+    uint64_t published;          /* last published round */
+    struct fl_digest checkpoint; /* its file */
+    struct fl_object *model;     /* its first bytes: what agents start from */
+    struct fl_object
+        *last_plan; /* the description the last published round was frozen with; NULL before */
+
+    struct fl_round *round; /* NULL when the job is over */
+    /* the open round */
+    uint64_t opened_ms; /* wall clock */
+    struct fl_object *frozen_text;
+    struct co_sums *sums;        /* NULL: no round is open */
+    struct fl_lane *lane;        /* long: folds and finishes, in order */
+    struct fl_digest next_model; /* of the checkpoint that FINISH made */
+    uint64_t next_model_size;
+
+    /* members waiting to be recorded */
+    uint64_t *enlist;
+    uint32_t enlist_count, enlist_room;
+    uint32_t enlist_exchange;
+    bool enlist_busy;
+
+    uint64_t bytes_up, bytes_down; /* of the open round */
+    uint32_t changed;
+    UT_hash_handle hh;
+};
+
+/* ---- connections ---- */
+
+/* One upload at a time on a connection; see co_upload.c. */
+enum co_upload_phase {
+    CO_UPLOAD_NONE,
+    CO_UPLOAD_OPENING,   /* the store makes room and opens the spool */
+    CO_UPLOAD_RECEIVING, /* the stream writes into the spool, until on_sink_end */
+};
+
+struct co_upload {
+    enum co_upload_phase phase;
+    bool dropped; /* no longer wanted: ends without an event */
+    uint64_t job;
+    uint8_t incarnation[FL_INCARNATION_SIZE];
+    struct fl_store_update u;
+    struct fl_spool *spool;
+    char path[FL_STORE_PATH_MAX + FL_STORE_NAME_MAX];
+    uint64_t from; /* offset it was resumed at */
+    bool again;    /* wanted next, when this one has ended */
+    uint64_t again_job;
+    struct fl_round_item again_item;
+};
+
+struct co_peer {
+    uint64_t connection; /* id of this connection */
+    struct co *co;
+    struct fl_stream *stream;
+    struct fl_peer core;
+    struct fl_identity identity;
+    uint64_t agent; /* 0 = not enrolled or replaced */
+    uint64_t connected_ms;
+    bool welcomed;
+    bool closing;
+    char asks[FL_PEER_JOBS_MAX][FL_PLAN_NAME_MAX];
+    uint32_t ask_count;
+    uint64_t task_job; /* federated job of its task */
+    char software[64];
+    struct fl_object *object[CO_OBJECTS_MAX];
+    uint32_t object_next;
+    struct fl_object *sending;       /* what the stream's source reads from */
+    uint64_t finals[CO_OBJECTS_MAX]; /* job ids whose final model was offered on this connection */
+    uint32_t final_next;
+    struct co_upload upload;
+    UT_hash_handle hh;
+};
+
+/* ---- all of it ---- */
+
+struct co_event {
+    struct co_event *next;
+    uint64_t job;
+    struct fl_round_event ev;
+};
+
+struct co {
+    uv_loop_t *loop;
+    const char *config_path;
+    struct fl_server_config config;
+    void (*stopped)(void *arg, int status);
+    void *stopped_arg;
+    uint8_t id[16];
+    uint64_t started_ms;
+
+    struct fl_work *work;
+    struct fl_pool *pool;
+    struct fl_tls_conf *tls;
+    struct fl_store *store;
+    struct fl_lane *store_lane;
+    struct fl_lane *seal_lane[CO_SEAL_LANES];
+    struct fl_listener *listener;
+    struct fl_control *control;
+    struct fl_roster *roster;
+    uv_timer_t timer;
+
+    struct co_job *jobs;   /* by id */
+    struct co_peer *peers; /* by connection id */
+    uint64_t next_connection;
+    uint32_t half_open;
+
+    struct co_event *first, *last, *spare; /* events for the rounds */
+    bool stepping;
+
+    struct fl_store_update *commit; /* sealed updates waiting for a transaction */
+    uint32_t commit_count, commit_room;
+    bool commit_busy;
+
+    uint32_t ops; /* under way */
+    bool draining, down;
+    int down_status;
+    uint64_t updates_committed, updates_refused, bytes_in, bytes_out;
+};
+
+/* coordinator.c */
+uint64_t co_now(const struct co *co); /* monotonic ms */
+uint64_t co_wall_ms(void);
+/* Submits; on failure (memory, lane full) `done` is called before it returns, with the reason as
+ * status. */
+void co_submit(struct co *co, struct fl_lane *lane, struct co_op *op);
+void *co_op_new(struct co *co, size_t size, void (*run)(struct co_op *),
+                void (*done)(struct co_op *));
+/* An event for a round, behind (or, `front`, before) those waiting; then steps unless we are inside
+ * a step. */
+void co_event(struct co *co, uint64_t job, const struct fl_round_event *ev, bool front);
+void co_store_failed(struct co *co, const struct co_op *op, const char *what);
+void co_changed(struct co *co);
+void co_peer_closed(struct co *co); /* a connection is gone: was it the last of a drain? */
+
+/* co_round.c */
+void co_perform(struct co *co, struct co_job *j, const struct fl_round_item *item);
+void co_commit_kick(struct co *co);
+/* A round's frozen description taken into use, and given up. */
+int co_round_freeze(struct co *co, struct co_job *j, const char *text, size_t size,
+                    struct fl_err *e);
+void co_round_thaw(struct co *co, struct co_job *j);
+
+/* co_upload.c */
+void co_upload_begin(struct co *co, struct co_job *j, const struct fl_round_item *item);
+void co_upload_drop(struct co_peer *p);
+void co_upload_ended(struct co_peer *p, int status,
+                     const struct fl_err *e); /* the stream's on_sink_end */
+
+/* co_compute.c */
+/* [job] Exactly `size` bytes at `offset` of the descriptor *(int *)arg; fits struct fl_update. */
+int co_read_fd(void *arg, uint64_t offset, uint8_t *to, size_t size, struct fl_err *e);
+int co_sums_new(const char *name, const char *text, size_t size, struct co_sums **ret,
+                struct fl_err *e);
+void co_sums_free(struct co_sums *s); /* NULL is fine */
+void co_fold(struct co *co, struct co_job *j, const struct fl_round_item *item);
+void co_refold(struct co *co, struct co_job *j);
+void co_finish(struct co *co, struct co_job *j, const struct fl_round_item *item);
+/* The initial checkpoint of a plan, written; for job submission. [job] */
+int co_initial_checkpoint(struct fl_store *s, const struct fl_plan *plan,
+                          const uint8_t incarnation[FL_INCARNATION_SIZE],
+                          struct fl_digest *ret_checkpoint, struct fl_digest *ret_model,
+                          uint64_t *ret_model_size, struct fl_err *e);
+
+/* co_job.c */
+int co_jobs_load(struct co *co, struct fl_err *e);
+void co_job_free(struct co *co, struct co_job *j);
+struct co_job *co_job_by_id(struct co *co, uint64_t id);
+struct co_job *co_job_by_name(struct co *co, const char *name); /* the newest of that name */
+struct co_job *co_job_by_incarnation(struct co *co, const uint8_t incarnation[FL_INCARNATION_SIZE]);
+void co_job_submit(struct co *co, const struct fl_control_by *by, const char *file,
+                   const char *text, size_t size);
+void co_job_state(struct co *co, const struct fl_control_by *by, const char *name,
+                  enum fl_control_to to);
+void co_job_set(struct co *co, const struct fl_control_by *by, const char *name, const char *key,
+                const char *value);
+void co_job_over(struct co *co, struct co_job *j, enum fl_job_state state, int reason);
+/* Every connected agent that asks and allows this job is offered to its round. */
+void co_job_offer_agents(struct co *co, struct co_job *j);
+
+/* co_peer.c */
+bool co_accepting(void *arg, struct fl_stream_conf *conf);
+struct co_peer *co_peer_by_agent(struct co *co, uint64_t agent);
+struct co_peer *co_peer_by_connection(struct co *co, uint64_t connection);
+void co_peer_bye(struct co_peer *p, int reason, const char *text, uint32_t retry_ms);
+void co_peer_grant(struct co_peer *p, struct fl_object *object);
+/* True when the agent asks on this connection and allows jobs of this name. */
+bool co_peer_asks(const struct co_peer *p, const char *job);
+/* It waits for work: every round that may use it is told. */
+void co_peer_available(struct co_peer *p);
+void co_peer_send_task(struct co_peer *p, struct co_job *j, const struct fl_round_item *item);
+void co_peer_send_ack(struct co_peer *p, const struct fl_key *key, const struct fl_digest *digest);
+void co_peer_send_over(struct co_peer *p, const struct fl_key *key, int reason);
+void co_peer_send_refuse(struct co_peer *p, const struct fl_key *key, int reason, const char *text);
+void co_peer_send_resume(struct co_peer *p, const struct fl_key *key,
+                         const struct fl_digest *digest, uint64_t offset);
+/* Jobs that are over: their final models, in a Rest, once on this connection. True when one was
+ * sent. */
+bool co_peer_finals(struct co_peer *p);
+
+/* co_control.c */
+extern const struct fl_control_ops co_control_ops;
+
+#endif

@@ -1,0 +1,559 @@
+/*
+ * Jobs come and go: submission, changes by people, the end, and restart. A restart feeds the round
+ * core what the store remembers, as the same events; there is no second way through a round.
+ */
+#include "server/co.h"
+
+#include "common/base/log.h"
+#include "common/base/mem.h"
+
+#include <stdio.h>
+#include <string.h>
+
+struct co_job *co_job_by_id(struct co *co, uint64_t id)
+{
+    struct co_job *j;
+
+    HASH_FIND(hh, co->jobs, &id, sizeof id, j);
+    return j;
+}
+
+struct co_job *co_job_by_name(struct co *co, const char *name)
+{
+    struct co_job *found = NULL;
+
+    for (struct co_job *j = co->jobs; j; j = j->hh.next) {
+        if (strcmp(j->name, name) == 0 && (!found || j->id > found->id)) {
+            found = j;
+        }
+    }
+    return found;
+}
+
+struct co_job *co_job_by_incarnation(struct co *co, const uint8_t incarnation[FL_INCARNATION_SIZE])
+{
+    for (struct co_job *j = co->jobs; j; j = j->hh.next) {
+        if (memcmp(j->incarnation, incarnation, FL_INCARNATION_SIZE) == 0) {
+            return j;
+        }
+    }
+    return NULL;
+}
+
+void co_job_free(struct co *co, struct co_job *j)
+{
+    HASH_DELETE(hh, co->jobs, j);
+    fl_round_free(j->round);
+    co_sums_free(j->sums);
+    fl_lane_free(j->lane);
+    fl_object_unref(j->model);
+    fl_object_unref(j->last_plan);
+    fl_object_unref(j->frozen_text);
+    fl_free(j->plan);
+    fl_free(j->text);
+    fl_free(j->enlist);
+    fl_free(j);
+}
+
+/* ---- a job in memory ---- */
+
+static void rules_of(const struct fl_plan *plan, struct fl_round_rules *ret)
+{
+    const struct fl_strategy *s = fl_strategy_find(plan->strategy);
+
+    memset(ret, 0, sizeof *ret);
+    s->rules(plan, ret);
+}
+
+static int take_text(struct co_job *j, const char *text, size_t size, struct fl_err *e)
+{
+    struct fl_plan *plan = fl_try(1, sizeof *plan);
+    char *copy = fl_try(size + 1, 1);
+
+    int r = plan && copy ? fl_plan_parse(plan, j->name, text, size, e)
+                         : fl_fail(e, FL_R_NOMEM, "a description");
+    if (r) {
+        fl_free(plan);
+        fl_free(copy);
+        return r;
+    }
+    memcpy(copy, text, size);
+    fl_free(j->plan);
+    fl_free(j->text);
+    j->plan = plan;
+    j->text = copy;
+    j->text_size = size;
+    return 0;
+}
+
+static bool is_over(enum fl_job_state state)
+{
+    return state == FL_JOB_DONE || state == FL_JOB_CANCELLED || state == FL_JOB_FAILED;
+}
+
+static struct co_job *job_new(struct co *co, const struct fl_store_job *s, struct fl_err *e)
+{
+    struct co_job *j = fl_try(1, sizeof *j);
+
+    if (!j) {
+        fl_fail(e, FL_R_NOMEM, "a job");
+        return NULL;
+    }
+    j->id = s->id;
+    snprintf(j->name, sizeof j->name, "%s", s->name);
+    memcpy(j->incarnation, s->incarnation, sizeof j->incarnation);
+    j->state = s->state;
+    snprintf(j->why, sizeof j->why, "%s", s->why);
+    j->published = s->round;
+    j->checkpoint = s->checkpoint;
+    HASH_ADD(hh, co->jobs, id, sizeof j->id, j);
+    return j;
+}
+
+static int job_round(struct co *co, struct co_job *j, const struct fl_plan *plan, struct fl_err *e)
+{
+    struct fl_round_rules rules;
+    struct fl_round_setup setup = {.published = j->published,
+                                   .candidates_max = co->config.limits.connections,
+                                   .paused = j->state == FL_JOB_PAUSED,
+                                   .draining = j->state == FL_JOB_DRAINING,
+                                   .now_ms = co_now(co),
+                                   .rules = &rules};
+
+    memcpy(setup.incarnation, j->incarnation, sizeof setup.incarnation);
+    rules_of(plan, &rules);
+    j->lane = j->lane ? j->lane : fl_lane_new(co->work, FL_WORK_LONG, FL_ROUND_MEMBERS_MAX);
+    return fl_round_new(&setup, &j->round, e);
+}
+
+static int job_open_model(struct co *co, struct co_job *j, const struct fl_store_job *s,
+                          struct fl_err *e)
+{
+    char path[FL_STORE_PATH_MAX];
+
+    fl_store_checkpoint_path(co->store, j->incarnation, j->published, &j->checkpoint, path);
+    return fl_object_from_file(path, s->model_size, &s->model, true, &j->model, e);
+}
+
+/* ---- restart ---- */
+
+struct replay {
+    struct co *co;
+    struct co_job *j;
+    uint64_t round;
+    uint32_t exchange;
+};
+
+static int replay_member(void *arg, uint64_t agent, bool closed_in)
+{
+    struct replay *p = arg;
+
+    (void)closed_in;
+    co_event(p->co, p->j->id,
+             &(struct fl_round_event){.type = FL_ROUND_EV_ENLISTED,
+                                      .round = p->round,
+                                      .exchange = p->exchange,
+                                      .agent = agent},
+             false);
+    return 0;
+}
+
+static int replay_update(void *arg, const struct fl_store_update *u)
+{
+    struct replay *p = arg;
+
+    co_event(p->co, p->j->id,
+             &(struct fl_round_event){.type = FL_ROUND_EV_COMMITTED,
+                                      .round = u->round,
+                                      .exchange = u->exchange,
+                                      .agent = u->agent,
+                                      .digest = u->digest,
+                                      .size = u->size,
+                                      .weight = u->weight},
+             false);
+    return 0;
+}
+
+/* Events are queued while co->stepping is set, so that the store is not asked from inside its own
+ * walk. */
+static int replay_round(struct co *co, struct co_job *j, const struct fl_store_round *sr,
+                        struct fl_err *e)
+{
+    struct fl_round_rules rules;
+    struct replay p = {.co = co, .j = j, .round = sr->round};
+    int r = co_round_freeze(co, j, sr->text, sr->text_size, e);
+
+    if (r) {
+        return r;
+    }
+    j->opened_ms = sr->opened_ms;
+    rules_of(j->sums->plan, &rules);
+    if ((r = fl_round_set_rules(j->round, &rules, e)) != 0) {
+        return r;
+    }
+    uint32_t exchanges = rules.exchange_count;
+    co->stepping = true;
+    co_event(co, j->id, &(struct fl_round_event){.type = FL_ROUND_EV_OPENED, .round = sr->round},
+             false);
+    for (p.exchange = 0; r == 0 && p.exchange < exchanges && p.exchange <= sr->closed;
+         p.exchange++) {
+        if ((r = fl_store_members(co->store, j->id, sr->round, p.exchange, replay_member, &p, e)) ==
+                0 &&
+            (r = fl_store_updates(co->store, j->id, sr->round, p.exchange, replay_update, &p, e)) ==
+                0 &&
+            p.exchange < sr->closed) {
+            co_event(co, j->id,
+                     &(struct fl_round_event){
+                         .type = FL_ROUND_EV_CLOSED, .round = sr->round, .exchange = p.exchange},
+                     false);
+        }
+    }
+    co->stepping = false;
+    if (r == 0) {
+        co_event(co, j->id, &(struct fl_round_event){.type = FL_ROUND_EV_TICK}, false);
+        rules_of(j->plan, &rules);
+        r = j->round ? fl_round_set_rules(j->round, &rules, e) : 0;
+        fl_log(FL_LOG_INFO, j->name, "round %llu resumed", (unsigned long long)sr->round);
+    }
+    return r;
+}
+
+static int each_job(void *arg, const struct fl_store_job *s)
+{
+    struct co *co = arg;
+    struct fl_err e = {0};
+    struct co_job *j = job_new(co, s, &e);
+    int r = j ? take_text(j, s->text, s->text_size, &e) : -FL_R_NOMEM;
+
+    if (r == 0 && s->state != FL_JOB_CANCELLED) {
+        r = job_open_model(co, j, s, &e);
+    }
+    if (r == 0 && !is_over(j->state) && j->published >= j->plan->rounds) {
+        co_job_over(co, j, FL_JOB_DONE, 0); /* the crash came between the last round and this */
+    } else if (r == 0 && !is_over(j->state)) {
+        r = job_round(co, j, j->plan, &e);
+    }
+    if (r && j) {
+        fl_log_err(FL_LOG_ERROR, s->name, &e, "this job cannot go on");
+        fl_round_free(j->round);
+        j->round = NULL;
+        j->state = FL_JOB_FAILED;
+        snprintf(j->why, sizeof j->why, "%s", e.msg);
+        return j->text ? 0 : r;
+    }
+    return r;
+}
+
+int co_jobs_load(struct co *co, struct fl_err *e)
+{
+    struct co_job *j, *tmp;
+
+    int r = fl_store_jobs(co->store, each_job, co, e);
+    HASH_ITER(hh, co->jobs, j, tmp)
+    {
+        struct fl_store_round sr = {0};
+        struct fl_err why = {0};
+        int found = r == 0 && j->round ? fl_store_round_load(co->store, j->id, &sr, &why) : 0;
+        if (found > 0) {
+            found = replay_round(co, j, &sr, &why);
+            fl_free(sr.text);
+        }
+        if (found < 0) {
+            fl_log_err(FL_LOG_ERROR, j->name, &why, "the running round cannot be resumed");
+            co_job_over(co, j, FL_JOB_FAILED, found);
+        } else if (j->state == FL_JOB_DONE) {
+            j->last_plan = fl_object_from_memory(j->text, j->text_size, e);
+        }
+    }
+    return r;
+}
+
+/* ---- submission ---- */
+
+struct submit_op {
+    struct co_op op;
+    uint64_t ticket;
+    char who[64], what[512], file[256];
+    char *text;
+    size_t size;
+    struct fl_plan *plan;
+    struct fl_store_job job;
+};
+
+/* The description as it will run: resolved, parsed, with rules that a round can follow. [store]
+ * since computing a noise multiplier takes a while. */
+static int check_submission(struct submit_op *s, struct fl_err *e)
+{
+    struct fl_round_rules rules;
+    char *resolved;
+    size_t size;
+    int r = fl_plan_resolve(s->text, s->size, &resolved, &size, e);
+
+    if (r) {
+        return r;
+    }
+    fl_free(s->text);
+    s->text = resolved;
+    s->size = size;
+    s->plan = fl_try(1, sizeof *s->plan);
+    r = s->plan ? fl_plan_parse(s->plan, s->file, s->text, s->size, e)
+                : fl_fail(e, FL_R_NOMEM, "a plan");
+    if (r == 0 && !fl_strategy_find(s->plan->strategy)) {
+        r = fl_fail(e, FL_R_PLAN_STRATEGY, "%s: no strategy %s here", s->file, s->plan->strategy);
+    }
+    if (r == 0) {
+        rules_of(s->plan, &rules);
+        r = fl_round_rules_check(&rules, e);
+    }
+    return r;
+}
+
+/* [store] The initial model is written and the job recorded, or nothing of it remains. */
+static void submit_run(struct co_op *op)
+{
+    struct submit_op *s = (struct submit_op *)op;
+    struct fl_store *store = op->co->store;
+    struct fl_err *e = &op->err;
+
+    if ((op->status = check_submission(s, e)) != 0 ||
+        (op->status = fl_entropy(s->job.incarnation, sizeof s->job.incarnation, e)) != 0) {
+        return;
+    }
+    snprintf(s->job.name, sizeof s->job.name, "%s", s->plan->name);
+    s->job.state = FL_JOB_RUNNING;
+    s->job.text = s->text;
+    s->job.text_size = s->size;
+    if ((op->status = co_initial_checkpoint(store, s->plan, s->job.incarnation, &s->job.checkpoint,
+                                            &s->job.model, &s->job.model_size, e)) != 0 ||
+        (op->status = fl_store_job_add(store, &s->job, &s->job.id, e)) != 0) {
+        return;
+    }
+    op->status = fl_store_audit(store, co_wall_ms(), s->who, s->what, e);
+}
+
+static void submit_done(struct co_op *op)
+{
+    struct submit_op *s = (struct submit_op *)op;
+    struct co *co = op->co;
+    struct co_job *j = NULL;
+
+    if (op->status == 0) {
+        j = job_new(co, &s->job, &op->err);
+        op->status = !j ? -FL_R_NOMEM : take_text(j, s->text, s->size, &op->err);
+        op->status = op->status ? op->status : job_open_model(co, j, &s->job, &op->err);
+        op->status = op->status ? op->status : job_round(co, j, j->plan, &op->err);
+    } else {
+        co_store_failed(co, op, "submit a job");
+    }
+    fl_control_done(co->control, s->ticket, op->status, &op->err, s->job.name);
+    if (op->status == 0) {
+        fl_log(FL_LOG_INFO, j->name, "submitted by %s: %s, %llu rounds, updates of %zu bytes",
+               s->who, j->plan->strategy, (unsigned long long)j->plan->rounds,
+               fl_plan_update_size(j->plan));
+        co_event(co, j->id, &(struct fl_round_event){.type = FL_ROUND_EV_TICK}, false);
+        co_job_offer_agents(co, j);
+    }
+    fl_free(s->text);
+    fl_free(s->plan);
+}
+
+void co_job_offer_agents(struct co *co, struct co_job *j)
+{
+    for (struct co_peer *p = co->peers; p; p = p->hh.next) {
+        if (j->round && p->agent && co_peer_asks(p, j->name)) {
+            co_event(co, j->id,
+                     &(struct fl_round_event){.type = FL_ROUND_EV_AVAILABLE, .agent = p->agent},
+                     false);
+        }
+    }
+}
+
+void co_job_submit(struct co *co, const struct fl_control_by *by, const char *file,
+                   const char *text, size_t size)
+{
+    struct submit_op *s = co_op_new(co, sizeof *s, submit_run, submit_done);
+    struct fl_err e = {0};
+
+    uint32_t running = 0;
+    for (struct co_job *j = co->jobs; j; j = j->hh.next) {
+        running += j->round != NULL;
+    }
+    int r = co->draining             ? fl_fail(&e, FL_R_SHUTDOWN, "the coordinator is stopping")
+            : running >= CO_JOBS_MAX ? fl_fail(&e, FL_R_LIMIT, "%u jobs are running", running)
+                                     : 0;
+    s->text = r ? NULL : fl_try(size + 1, 1);
+    if (r == 0 && !s->text) {
+        r = fl_fail(&e, FL_R_NOMEM, "a description");
+    }
+    if (r) {
+        fl_control_done(co->control, by->ticket, r, &e, NULL);
+        fl_free(s);
+        return;
+    }
+    memcpy(s->text, text, size);
+    s->size = size;
+    s->ticket = by->ticket;
+    snprintf(s->file, sizeof s->file, "%s", file);
+    snprintf(s->who, sizeof s->who, "%s", by->who);
+    snprintf(s->what, sizeof s->what, "%s", by->what);
+    co_submit(co, co->store_lane, &s->op);
+}
+
+/* ---- the end, and changes by people ---- */
+
+struct change_op {
+    struct co_op op;
+    uint64_t ticket; /* 0: nobody waits */
+    char who[64], what[512];
+    bool set_state;
+    enum fl_job_state state;
+    char why[256];
+    char *text; /* job set */
+    size_t size;
+};
+
+static void change_run(struct co_op *op)
+{
+    struct change_op *c = (struct change_op *)op;
+    struct fl_store *s = op->co->store;
+
+    if (c->text) {
+        op->status = fl_store_job_text(s, op->job_id, c->text, c->size, &op->err);
+    } else if (c->set_state) {
+        op->status = fl_store_job_state(s, op->job_id, c->state, c->why, &op->err);
+    }
+    if (op->status == 0 && c->who[0]) {
+        op->status = fl_store_audit(s, co_wall_ms(), c->who, c->what, &op->err);
+    }
+}
+
+static void change_done(struct co_op *op)
+{
+    struct change_op *c = (struct change_op *)op;
+    struct co *co = op->co;
+    struct co_job *j = co_job_by_id(co, op->job_id);
+    struct fl_round_rules rules;
+
+    if (op->status) {
+        co_store_failed(co, op, "record a change of a job");
+    } else if (j && c->text) {
+        op->status = take_text(j, c->text, c->size, &op->err);
+        if (op->status == 0 && j->round) {
+            rules_of(j->plan, &rules);
+            op->status = fl_round_set_rules(j->round, &rules, &op->err);
+        }
+    }
+    fl_free(c->text);
+    if (c->ticket) {
+        fl_control_done(co->control, c->ticket, op->status, &op->err, NULL);
+    }
+    co_changed(co);
+}
+
+static struct change_op *change_new(struct co *co, struct co_job *j, const struct fl_control_by *by)
+{
+    struct change_op *c = co_op_new(co, sizeof *c, change_run, change_done);
+
+    c->op.job_id = j->id;
+    if (by) {
+        c->ticket = by->ticket;
+        snprintf(c->who, sizeof c->who, "%s", by->who);
+        snprintf(c->what, sizeof c->what, "%s", by->what);
+    }
+    return c;
+}
+
+/* The round core says so, or the store made it impossible to go on. PAUSED keeps the round. */
+void co_job_over(struct co *co, struct co_job *j, enum fl_job_state state, int reason)
+{
+    struct change_op *c = change_new(co, j, NULL);
+
+    if (state == FL_JOB_PAUSED && j->state == FL_JOB_DRAINING && reason == 0) {
+        state = FL_JOB_DONE; /* drained: this was its last round */
+    }
+    j->state = c->state = state;
+    c->set_state = true;
+    snprintf(c->why, sizeof c->why, "%s", reason ? fl_reason_text(reason) : "");
+    snprintf(j->why, sizeof j->why, "%s", c->why);
+    if (state != FL_JOB_PAUSED) {
+        fl_round_free(j->round);
+        j->round = NULL;
+        co_round_thaw(co, j);
+    }
+    fl_log(FL_LOG_INFO, j->name, "%s%s%s",
+           state == FL_JOB_DONE        ? "done"
+           : state == FL_JOB_PAUSED    ? "paused"
+           : state == FL_JOB_CANCELLED ? "cancelled"
+                                       : "failed",
+           c->why[0] ? ": " : "", c->why);
+    co_submit(co, co->store_lane, &c->op);
+    for (struct co_peer *p = co->peers, *tmp; state == FL_JOB_DONE && p; p = tmp) {
+        tmp = p->hh.next;
+        if (co_peer_asks(p, j->name)) {
+            co_peer_finals(p);
+        }
+    }
+    co_changed(co);
+}
+
+void co_job_state(struct co *co, const struct fl_control_by *by, const char *name,
+                  enum fl_control_to to)
+{
+    static const enum fl_round_ev event[] = {[FL_CONTROL_PAUSE] = FL_ROUND_EV_PAUSE,
+                                             [FL_CONTROL_RESUME] = FL_ROUND_EV_RESUME,
+                                             [FL_CONTROL_DRAIN] = FL_ROUND_EV_DRAIN,
+                                             [FL_CONTROL_CANCEL] = FL_ROUND_EV_CANCEL};
+    static const enum fl_job_state state[] = {[FL_CONTROL_PAUSE] = FL_JOB_PAUSED,
+                                              [FL_CONTROL_RESUME] = FL_JOB_RUNNING,
+                                              [FL_CONTROL_DRAIN] = FL_JOB_DRAINING,
+                                              [FL_CONTROL_CANCEL] = FL_JOB_CANCELLED};
+    struct co_job *j = co_job_by_name(co, name);
+    struct fl_err e = {0};
+
+    int r = 0;
+    if (!j) {
+        r = fl_fail(&e, FL_R_NO_JOB, "no job %s", name);
+    } else if (j->state == FL_JOB_DONE || j->state == FL_JOB_CANCELLED) {
+        r = fl_fail(&e, FL_R_JOB_STATE, "job %s is over", name);
+    } else if (!j->round && to == FL_CONTROL_RESUME) {
+        r = j->model ? job_round(co, j, j->plan, &e)
+                     : fl_fail(&e, FL_R_JOB_STATE, "job %s has no model to go on from", name);
+    } else if (!j->round && to != FL_CONTROL_CANCEL) {
+        r = fl_fail(&e, FL_R_JOB_STATE, "job %s has failed", name);
+    }
+    if (r) {
+        fl_control_done(co->control, by->ticket, r, &e, NULL);
+        return;
+    }
+    struct change_op *c = change_new(co, j, by);
+    c->set_state = true;
+    c->state = j->state = state[to];
+    j->why[0] = 0;
+    co_submit(co, co->store_lane, &c->op);
+    uint64_t id = j->id;
+    co_event(co, id, &(struct fl_round_event){.type = event[to]}, false);
+    if (to == FL_CONTROL_RESUME) {
+        co_job_offer_agents(co, j);
+    }
+}
+
+void co_job_set(struct co *co, const struct fl_control_by *by, const char *name, const char *key,
+                const char *value)
+{
+    struct co_job *j = co_job_by_name(co, name);
+    struct fl_err e = {0};
+    char *text = NULL;
+    size_t size = 0;
+
+    int r = !j                  ? fl_fail(&e, FL_R_NO_JOB, "no job %s", name)
+            : is_over(j->state) ? fl_fail(&e, FL_R_JOB_STATE, "job %s is over", name)
+                                : fl_plan_set(j->text, j->text_size, key, value, &text, &size, &e);
+    if (r) {
+        fl_control_done(co->control, by->ticket, r, &e, NULL);
+        return;
+    }
+    struct change_op *c = change_new(co, j, by);
+    c->text = text;
+    c->size = size;
+    co_submit(co, co->store_lane, &c->op);
+}

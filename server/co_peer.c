@@ -1,0 +1,694 @@
+/*
+ * Connections of agents: messages in, answers out. What is legal is decided by server/core/peer;
+ * who is in a round by server/core/round. Here protobuf structs become calls and back.
+ */
+#include "server/co.h"
+
+#include "common/base/log.h"
+#include "common/base/mem.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* ---- finding ---- */
+
+struct co_peer *co_peer_by_connection(struct co *co, uint64_t connection)
+{
+    struct co_peer *p;
+
+    HASH_FIND(hh, co->peers, &connection, sizeof connection, p);
+    return p;
+}
+
+struct co_peer *co_peer_by_agent(struct co *co, uint64_t agent)
+{
+    const struct fl_roster_agent *a = fl_roster_by_id(co->roster, agent);
+    struct co_peer *p = a && a->connection ? co_peer_by_connection(co, a->connection) : NULL;
+    return p && !p->closing && p->welcomed ? p : NULL;
+}
+
+static bool allows(const struct co_peer *p, const char *job)
+{
+    for (uint32_t i = 0; i < p->ask_count; i++) {
+        if (strcmp(p->asks[i], job) == 0 || strcmp(p->asks[i], "*") == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool co_peer_asks(const struct co_peer *p, const char *job)
+{
+    return p->core.state == FL_PEER_ASKING && !p->closing && allows(p, job);
+}
+
+static struct co_peer *peer_of(void *owner)
+{
+    return owner;
+}
+
+/* ---- sending ---- */
+
+static void send_frame(struct co_peer *p, const Cohort__Frame *frame)
+{
+    if (p->closing) {
+        return;
+    }
+    int r = fl_stream_send(p->stream, frame);
+    if (r == -FL_R_LIMIT) {
+        fl_log(FL_LOG_WARN, p->identity.name, "does not read what it is sent: closing");
+        co_peer_bye(p, -r, "you do not read", CO_REST_MS);
+    } else if (r && r != -FL_R_PEER_CLOSED) {
+        fl_log(FL_LOG_ERROR, p->identity.name, "a message of ours cannot be sent [%d %s]: closing",
+               -r, fl_reason_name(r));
+        co_peer_bye(p, FL_R_INTERNAL, "this coordinator made a message that breaks the rules",
+                    CO_REST_MS);
+    }
+}
+
+void co_peer_bye(struct co_peer *p, int reason, const char *text, uint32_t retry_ms)
+{
+    if (!p->closing) {
+        p->closing = true;
+        fl_peer_sent_bye(&p->core);
+        fl_stream_close(p->stream, reason, text, retry_ms);
+    }
+}
+
+static void text_of(const char *text, char buffer[FL_TEXT_MAX])
+{
+    snprintf(buffer, FL_TEXT_MAX, "%s", text ? text : "");
+}
+
+/* Of what was sent or asked last: these may be fetched. */
+void co_peer_grant(struct co_peer *p, struct fl_object *object)
+{
+    for (int i = 0; i < CO_OBJECTS_MAX; i++) {
+        if (p->object[i] &&
+            fl_digest_equal(fl_object_digest(p->object[i]), fl_object_digest(object))) {
+            return;
+        }
+    }
+    fl_object_unref(p->object[p->object_next]);
+    p->object[p->object_next] = fl_object_ref(object);
+    p->object_next = (p->object_next + 1) % CO_OBJECTS_MAX;
+}
+
+static void set_bytes(ProtobufCBinaryData *to, const struct fl_digest *d)
+{
+    to->data = (uint8_t *)(uintptr_t)d->bytes;
+    to->len = FL_DIGEST_SIZE;
+}
+
+void co_peer_send_task(struct co_peer *p, struct co_job *j, const struct fl_round_item *item)
+{
+    struct fl_key key = {.round = item->round, .exchange = item->exchange};
+    struct fl_round_view view;
+    uint64_t now = co_now(p->co);
+    Cohort__Frame frame = COHORT__FRAME__INIT;
+    Cohort__Task task = COHORT__TASK__INIT;
+    Cohort__Key k = COHORT__KEY__INIT;
+
+    memcpy(key.incarnation, j->incarnation, sizeof key.incarnation);
+    fl_round_view(j->round, &view);
+    fl_key_to_msg(&key, &k);
+    task.key = &k;
+    task.job = j->name;
+    task.exchange = (char *)(uintptr_t)view.name;
+    set_bytes(&task.plan_digest, fl_object_digest(j->frozen_text));
+    task.plan_size = fl_object_size(j->frozen_text);
+    set_bytes(&task.base_digest, fl_object_digest(j->model));
+    task.base_size = fl_object_size(j->model);
+    task.update_size = fl_plan_update_size(j->sums->plan);
+    task.deadline_left_ms =
+        view.closes_ms != FL_ROUND_NEVER && view.closes_ms > now ? view.closes_ms - now : 0;
+    frame.body_case = COHORT__FRAME__BODY_TASK;
+    frame.task = &task;
+    co_peer_grant(p, j->frozen_text);
+    co_peer_grant(p, j->model);
+    fl_peer_sent_task(&p->core, &key, fl_object_digest(j->frozen_text), fl_object_digest(j->model));
+    p->task_job = j->id;
+    fl_roster_set(p->co->roster, p->agent, FL_ROSTER_WORKING, j->id, now);
+    send_frame(p, &frame);
+}
+
+static void task_ended(struct co_peer *p, const struct fl_key *key)
+{
+    if (fl_peer_sent_end(&p->core, key)) {
+        p->task_job = 0;
+        fl_roster_set(p->co->roster, p->agent, FL_ROSTER_IDLE, 0, co_now(p->co));
+    }
+}
+
+void co_peer_send_ack(struct co_peer *p, const struct fl_key *key, const struct fl_digest *digest)
+{
+    Cohort__Frame frame = COHORT__FRAME__INIT;
+    Cohort__Ack ack = COHORT__ACK__INIT;
+    Cohort__Key k = COHORT__KEY__INIT;
+
+    fl_key_to_msg(key, &k);
+    ack.key = &k;
+    set_bytes(&ack.digest, digest);
+    frame.body_case = COHORT__FRAME__BODY_ACK;
+    frame.ack = &ack;
+    send_frame(p, &frame);
+    task_ended(p, key);
+}
+
+void co_peer_send_over(struct co_peer *p, const struct fl_key *key, int reason)
+{
+    Cohort__Frame frame = COHORT__FRAME__INIT;
+    Cohort__Over over = COHORT__OVER__INIT;
+    Cohort__Key k = COHORT__KEY__INIT;
+
+    fl_key_to_msg(key, &k);
+    over.key = &k;
+    over.reason = (uint32_t)(reason < 0 ? -reason : reason);
+    over.text = (char *)(uintptr_t)fl_reason_text(reason);
+    frame.body_case = COHORT__FRAME__BODY_OVER;
+    frame.over = &over;
+    send_frame(p, &frame);
+    task_ended(p, key);
+}
+
+void co_peer_send_refuse(struct co_peer *p, const struct fl_key *key, int reason, const char *text)
+{
+    char buffer[FL_TEXT_MAX];
+    Cohort__Frame frame = COHORT__FRAME__INIT;
+    Cohort__Refuse refuse = COHORT__REFUSE__INIT;
+    Cohort__Key k = COHORT__KEY__INIT;
+
+    text_of(text ? text : fl_reason_text(reason), buffer);
+    refuse.reason = (uint32_t)(reason < 0 ? -reason : reason);
+    refuse.text = buffer;
+    if (key) {
+        fl_key_to_msg(key, &k);
+        refuse.key = &k;
+        p->co->updates_refused++;
+    }
+    frame.body_case = COHORT__FRAME__BODY_REFUSE;
+    frame.refuse = &refuse;
+    fl_log(FL_LOG_INFO, p->identity.name, "refused: %s [%u %s]", buffer, refuse.reason,
+           fl_reason_name(reason));
+    send_frame(p, &frame);
+}
+
+static void send_rest(struct co_peer *p, int reason, const char *text, uint32_t retry_ms,
+                      Cohort__Final **finals, size_t count)
+{
+    Cohort__Frame frame = COHORT__FRAME__INIT;
+    Cohort__Rest rest = COHORT__REST__INIT;
+
+    rest.reason = (uint32_t)reason;
+    rest.text = (char *)(uintptr_t)text;
+    rest.retry_ms = retry_ms;
+    rest.finals = finals;
+    rest.n_finals = count;
+    frame.body_case = COHORT__FRAME__BODY_REST;
+    frame.rest = &rest;
+    fl_peer_sent_rest(&p->core);
+    fl_roster_set(p->co->roster, p->agent, FL_ROSTER_IDLE, 0, co_now(p->co));
+    send_frame(p, &frame);
+}
+
+static bool offered_final(const struct co_peer *p, uint64_t job)
+{
+    for (int i = 0; i < CO_OBJECTS_MAX; i++) {
+        if (p->finals[i] == job) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* One job at a time, so that both its objects surely stay fetchable. */
+bool co_peer_finals(struct co_peer *p)
+{
+    struct co_job *found = NULL;
+
+    for (struct co_job *j = p->co->jobs; j; j = j->hh.next) {
+        if (j->state == FL_JOB_DONE && j->last_plan && j->model && allows(p, j->name) &&
+            !offered_final(p, j->id)) {
+            found = j;
+            break;
+        }
+    }
+    if (!found) {
+        return false;
+    }
+    Cohort__Final final = COHORT__FINAL__INIT, *list[1] = {&final};
+    final.incarnation.data = found->incarnation;
+    final.incarnation.len = FL_INCARNATION_SIZE;
+    final.job = found->name;
+    final.round = found->published;
+    set_bytes(&final.plan_digest, fl_object_digest(found->last_plan));
+    final.plan_size = fl_object_size(found->last_plan);
+    set_bytes(&final.base_digest, fl_object_digest(found->model));
+    final.base_size = fl_object_size(found->model);
+    co_peer_grant(p, found->last_plan);
+    co_peer_grant(p, found->model);
+    p->finals[p->final_next] = found->id;
+    p->final_next = (p->final_next + 1) % CO_OBJECTS_MAX;
+    send_rest(p, FL_R_JOB_STATE, "this job is done", 1, list, 1);
+    return true;
+}
+
+void co_peer_available(struct co_peer *p)
+{
+    struct co *co = p->co;
+
+    fl_roster_set(co->roster, p->agent, FL_ROSTER_ASKING, 0, co_now(co));
+    for (struct co_job *j = co->jobs; j; j = j->hh.next) {
+        if (j->round && co_peer_asks(p, j->name)) {
+            co_event(co, j->id,
+                     &(struct fl_round_event){.type = FL_ROUND_EV_AVAILABLE, .agent = p->agent},
+                     false);
+        }
+    }
+}
+
+/* ---- messages ---- */
+
+static void on_hello(struct co_peer *p, const Cohort__Hello *m)
+{
+    struct co *co = p->co;
+    struct fl_err e = {0};
+    const struct fl_roster_agent *a = fl_roster_by_id(co->roster, p->agent);
+    Cohort__Frame frame = COHORT__FRAME__INIT;
+    Cohort__Welcome welcome = COHORT__WELCOME__INIT;
+
+    int r = fl_peer_hello(&p->core, m->min_version, m->max_version, FL_WIRE_VERSION_MIN,
+                          FL_WIRE_VERSION_MAX, &e);
+    if (r) {
+        fl_log_err(FL_LOG_WARN, p->identity.name, &e, "hello");
+        co_peer_bye(p, -r, e.msg, 60000);
+        return;
+    }
+    snprintf(p->software, sizeof p->software, "%s", m->software);
+    welcome.version = p->core.version;
+    welcome.agent = (char *)(uintptr_t)a->name;
+    welcome.heartbeat_ms = (uint32_t)co->config.limits.heartbeat_ms;
+    welcome.max_frame = FL_FRAME_MAX;
+    welcome.coordinator.data = co->id;
+    welcome.coordinator.len = sizeof co->id;
+    frame.body_case = COHORT__FRAME__BODY_WELCOME;
+    frame.welcome = &welcome;
+    p->welcomed = true;
+    fl_stream_set_max_frame(p->stream, FL_FRAME_MAX, FL_FRAME_MAX);
+    send_frame(p, &frame);
+    fl_log(FL_LOG_INFO, p->identity.name, "connected: %s", p->software);
+}
+
+static void on_ask(struct co_peer *p, const Cohort__Ask *m)
+{
+    struct co *co = p->co;
+
+    p->ask_count = 0;
+    for (size_t i = 0; i < m->n_jobs && p->ask_count < FL_PEER_JOBS_MAX; i++) {
+        snprintf(p->asks[p->ask_count++], FL_PLAN_NAME_MAX, "%s", m->jobs[i]);
+    }
+    if (co->draining) {
+        send_rest(p, FL_R_SHUTDOWN, "the coordinator is stopping", CO_REST_MS, NULL, 0);
+        return;
+    }
+    if (co_peer_finals(p)) {
+        return;
+    }
+    /* Held until a round wants this agent: an idle connection costs next to nothing. */
+    co_peer_available(p);
+}
+
+static void on_task_answer(struct co_peer *p, const Cohort__Key *k, bool accept, uint32_t reason,
+                           const char *text)
+{
+    struct co *co = p->co;
+    struct fl_key key;
+
+    fl_key_from_msg(k, &key);
+    struct co_job *j = co_job_by_incarnation(co, key.incarnation);
+    if (!j) {
+        return;
+    }
+    if (!accept) {
+        fl_log(FL_LOG_INFO, p->identity.name, "declines round %llu of %s: %s [%u %s]",
+               (unsigned long long)key.round, j->name, text, reason, fl_reason_name((int)reason));
+        p->task_job = 0;
+        fl_roster_set(co->roster, p->agent, FL_ROSTER_IDLE, 0, co_now(co));
+    }
+    co_event(co, j->id,
+             &(struct fl_round_event){.type = accept ? FL_ROUND_EV_ACCEPTED : FL_ROUND_EV_DECLINED,
+                                      .round = key.round,
+                                      .exchange = key.exchange,
+                                      .agent = p->agent,
+                                      .status = accept ? 0 : -(int)reason},
+             false);
+}
+
+static void on_fetch(struct co_peer *p, const Cohort__Fetch *m)
+{
+    struct fl_digest digest;
+    struct fl_object *o = NULL;
+
+    memcpy(digest.bytes, m->digest.data, FL_DIGEST_SIZE);
+    for (int i = 0; i < CO_OBJECTS_MAX && !o; i++) {
+        if (p->object[i] && fl_digest_equal(fl_object_digest(p->object[i]), &digest)) {
+            o = p->object[i];
+        }
+    }
+    if (!o) {
+        co_peer_send_refuse(p, NULL, FL_R_NO_OBJECT, NULL);
+        return;
+    }
+    if (m->offset >= fl_object_size(o)) {
+        co_peer_send_refuse(p, NULL, FL_R_OFFSET, "nothing of the object lies there");
+        return;
+    }
+    struct fl_source source = {.read = fl_object_read,
+                               .arg = o,
+                               .digest = digest,
+                               .offset = m->offset,
+                               .size = fl_object_size(o)};
+    if (p->sending || fl_stream_send_source(p->stream, &source) != 0) {
+        co_peer_send_refuse(p, NULL, FL_R_BUSY, "another object is being sent");
+        return;
+    }
+    p->sending = fl_object_ref(o);
+}
+
+/* A late offer: was that very update committed? */
+struct late_op {
+    struct co_op op;
+    struct fl_key key;
+    uint64_t agent;
+    struct fl_digest offered, found;
+    int result;
+};
+
+static void late_run(struct co_op *op)
+{
+    struct late_op *l = (struct late_op *)op;
+    op->status = fl_store_update_find(op->co->store, op->job_id, l->key.round, l->key.exchange,
+                                      l->agent, &l->found, &op->err);
+    l->result = op->status;
+}
+
+static void late_done(struct co_op *op)
+{
+    struct late_op *l = (struct late_op *)op;
+    struct co_peer *p = co_peer_by_connection(op->co, op->connection);
+
+    if (op->status < 0) {
+        co_store_failed(op->co, op, "look up a late update");
+    }
+    if (!p || op->status < 0) {
+        return;
+    }
+    if (l->result == 0) {
+        co_peer_send_over(p, &l->key, FL_R_ROUND_OVER);
+    } else if (fl_digest_equal(&l->found, &l->offered)) {
+        co_peer_send_ack(p, &l->key, &l->offered);
+    } else {
+        co_peer_send_refuse(p, &l->key, FL_R_UPDATE_CONFLICT, NULL);
+    }
+}
+
+static void on_offer(struct co_peer *p, const Cohort__Offer *m)
+{
+    struct co *co = p->co;
+    struct fl_err e = {0};
+    struct fl_offer offer = {.size = m->size, .weight = m->weight};
+    struct fl_offer_terms terms = {0};
+
+    fl_key_from_msg(m->key, &offer.key);
+    memcpy(offer.digest.bytes, m->digest.data, FL_DIGEST_SIZE);
+    memcpy(offer.plan.bytes, m->plan_digest.data, FL_DIGEST_SIZE);
+    memcpy(offer.base.bytes, m->base_digest.data, FL_DIGEST_SIZE);
+    struct co_job *j = co_job_by_incarnation(co, offer.key.incarnation);
+    if (j && !j->round) {
+        /* The job is over: only what was committed can still be acknowledged. */
+        terms.late_rounds = 1;
+    }
+    if (j) {
+        const struct fl_plan *plan = j->sums ? j->sums->plan : j->plan;
+        terms.key.round = j->published + 1;
+        memcpy(terms.key.incarnation, j->incarnation, sizeof terms.key.incarnation);
+        terms.exchange_count = 1;
+        terms.open = j->sums != NULL;
+        terms.late_rounds = plan->round.late_rounds;
+        terms.max_weight = plan->weighting == FL_WEIGHT_EXAMPLES ? plan->max_weight : 1;
+        terms.update_size = fl_plan_update_size(plan);
+        if (j->sums) {
+            terms.plan = *fl_object_digest(j->frozen_text);
+            terms.base = *fl_object_digest(j->model);
+        }
+    }
+    switch (fl_peer_offer(j ? &terms : NULL, &offer, &e)) {
+    case FL_OFFER_CURRENT:
+        co_event(co, j->id,
+                 &(struct fl_round_event){.type = FL_ROUND_EV_OFFERED,
+                                          .round = offer.key.round,
+                                          .exchange = offer.key.exchange,
+                                          .agent = p->agent,
+                                          .digest = offer.digest,
+                                          .size = offer.size,
+                                          .weight = offer.weight},
+                 false);
+        return;
+    case FL_OFFER_LATE: {
+        struct late_op *l = co_op_new(co, sizeof *l, late_run, late_done);
+        l->op.job_id = j->id;
+        l->op.connection = p->connection;
+        l->key = offer.key;
+        l->agent = p->agent;
+        l->offered = offer.digest;
+        co_submit(co, co->store_lane, &l->op);
+        return;
+    }
+    case FL_OFFER_OVER:
+        co_peer_send_over(p, &offer.key, FL_R_ROUND_OVER);
+        return;
+    case FL_OFFER_REFUSED:
+        co_peer_send_refuse(p, &offer.key, e.code, e.msg);
+        return;
+    }
+}
+
+static enum fl_peer_msg classify(const Cohort__Frame *f, const Cohort__Key **ret_key)
+{
+    *ret_key = NULL;
+    switch (f->body_case) {
+    case COHORT__FRAME__BODY_HELLO:
+        return FL_PEER_MSG_HELLO;
+    case COHORT__FRAME__BODY_ASK:
+        return FL_PEER_MSG_ASK;
+    case COHORT__FRAME__BODY_ACCEPT:
+        *ret_key = f->accept->key;
+        return FL_PEER_MSG_ACCEPT;
+    case COHORT__FRAME__BODY_DECLINE:
+        *ret_key = f->decline->key;
+        return FL_PEER_MSG_DECLINE;
+    case COHORT__FRAME__BODY_FETCH:
+        return FL_PEER_MSG_FETCH;
+    case COHORT__FRAME__BODY_OFFER:
+        *ret_key = f->offer->key;
+        return FL_PEER_MSG_OFFER;
+    case COHORT__FRAME__BODY_REFUSE:
+        return FL_PEER_MSG_REFUSE;
+    case COHORT__FRAME__BODY_BYE:
+        return FL_PEER_MSG_BYE;
+    default:
+        return FL_PEER_MSG_OTHER;
+    }
+}
+
+static void on_message(void *owner, struct fl_stream *s, const Cohort__Frame *f)
+{
+    struct co_peer *p = peer_of(owner);
+    const Cohort__Key *k;
+    struct fl_key key;
+    struct fl_err e = {0};
+
+    (void)s;
+    if (p->closing || !p->agent) {
+        return;
+    }
+    enum fl_peer_msg msg = classify(f, &k);
+    if (k) {
+        fl_key_from_msg(k, &key);
+    }
+    int r = fl_peer_step(&p->core, msg, k ? &key : NULL, co_now(p->co), &e);
+    if (r < 0) {
+        fl_log_err(FL_LOG_WARN, p->identity.name, &e, "offence");
+        co_peer_bye(p, -r, e.msg, CO_REST_MS);
+        return;
+    }
+    if (r == FL_PEER_STALE) {
+        return;
+    }
+    switch (msg) {
+    case FL_PEER_MSG_HELLO:
+        on_hello(p, f->hello);
+        break;
+    case FL_PEER_MSG_ASK:
+        on_ask(p, f->ask);
+        break;
+    case FL_PEER_MSG_ACCEPT:
+        on_task_answer(p, k, true, 0, "");
+        break;
+    case FL_PEER_MSG_DECLINE:
+        on_task_answer(p, k, false, f->decline->reason, f->decline->text);
+        break;
+    case FL_PEER_MSG_FETCH:
+        on_fetch(p, f->fetch);
+        break;
+    case FL_PEER_MSG_OFFER:
+        on_offer(p, f->offer);
+        break;
+    case FL_PEER_MSG_REFUSE:
+        fl_log(FL_LOG_WARN, p->identity.name, "refuses: %s [%u]", f->refuse->text,
+               f->refuse->reason);
+        break;
+    case FL_PEER_MSG_BYE:
+    case FL_PEER_MSG_OTHER:
+        break;
+    }
+}
+
+/* ---- bytes ---- */
+
+void co_peer_send_resume(struct co_peer *p, const struct fl_key *key,
+                         const struct fl_digest *digest, uint64_t offset)
+{
+    Cohort__Frame frame = COHORT__FRAME__INIT;
+    Cohort__Resume resume = COHORT__RESUME__INIT;
+    Cohort__Key k = COHORT__KEY__INIT;
+
+    fl_key_to_msg(key, &k);
+    resume.key = &k;
+    set_bytes(&resume.digest, digest);
+    resume.offset = offset;
+    frame.body_case = COHORT__FRAME__BODY_RESUME;
+    frame.resume = &resume;
+    send_frame(p, &frame);
+}
+
+static void on_sink_end(void *owner, struct fl_stream *s, void *arg, int status,
+                        const struct fl_err *e)
+{
+    (void)s;
+    (void)arg;
+    co_upload_ended(peer_of(owner), status, e);
+}
+
+static void on_source_end(void *owner, struct fl_stream *s, void *arg, int status,
+                          const struct fl_err *e)
+{
+    struct co_peer *p = peer_of(owner);
+
+    (void)s;
+    (void)arg;
+    if (status && status != -FL_R_CANCELLED) {
+        fl_log_err(FL_LOG_ERROR, p->identity.name, e, "send an object");
+        co_peer_bye(p, FL_R_INTERNAL, "an object cannot be read", CO_REST_MS);
+    }
+    fl_object_unref(p->sending);
+    p->sending = NULL;
+}
+
+/* ---- coming and going ---- */
+
+static void on_open(void *owner, struct fl_stream *s, const struct fl_identity *identity)
+{
+    struct co_peer *p = peer_of(owner), *old;
+    struct co *co = p->co;
+    struct fl_err e = {0};
+    const struct fl_roster_agent *a;
+    uint64_t replaced;
+
+    p->stream = s;
+    co->half_open--;
+    p->identity = *identity;
+    p->connected_ms = co_wall_ms();
+    int r =
+        fl_roster_connect(co->roster, identity->key, p->connection, co_now(co), &a, &replaced, &e);
+    if (r) {
+        fl_log_err(FL_LOG_WARN, identity->name, &e, "not admitted");
+        co_peer_bye(p, -r, e.msg, 60000);
+        return;
+    }
+    p->agent = a->id;
+    fl_peer_init(&p->core, a->id, co_now(co));
+    snprintf(p->identity.name, sizeof p->identity.name, "%s", a->name);
+    old = replaced ? co_peer_by_connection(co, replaced) : NULL;
+    if (old) {
+        co_upload_drop(old);
+        old->agent = 0;
+        co_peer_bye(old, FL_R_PEER_REPLACED, "this agent connected again", 0);
+    }
+    co_changed(co);
+}
+
+static void on_close(void *owner, struct fl_stream *s, const struct fl_err *why)
+{
+    struct co_peer *p = peer_of(owner);
+    struct co *co = p->co;
+    struct fl_stream_counts counts;
+
+    fl_stream_counts(s, &counts);
+    co->bytes_in += counts.bytes_in;
+    co->bytes_out += counts.bytes_out;
+    if (!p->connected_ms) {
+        co->half_open--;
+        fl_log_err(FL_LOG_INFO, "tls", why, "a connection that never opened");
+    } else if (why->code) {
+        fl_log_err(FL_LOG_INFO, p->identity.name, why, "connection ended");
+    }
+    HASH_DELETE(hh, co->peers, p);
+    if (p->agent && fl_roster_disconnect(co->roster, p->agent, p->connection, co_now(co))) {
+        for (struct co_job *j = co->jobs; j; j = j->hh.next) {
+            if (j->round) {
+                co_event(co, j->id,
+                         &(struct fl_round_event){.type = FL_ROUND_EV_LEFT, .agent = p->agent},
+                         false);
+            }
+        }
+    }
+    fl_object_unref(p->sending);
+    for (int i = 0; i < CO_OBJECTS_MAX; i++) {
+        fl_object_unref(p->object[i]);
+    }
+    fl_free(p);
+    co_changed(co);
+    co_peer_closed(co);
+}
+
+static const struct fl_stream_events events = {.on_open = on_open,
+                                               .on_message = on_message,
+                                               .on_sink_end = on_sink_end,
+                                               .on_source_end = on_source_end,
+                                               .on_close = on_close};
+
+bool co_accepting(void *arg, struct fl_stream_conf *conf)
+{
+    struct co *co = arg;
+
+    if (co->draining || co->half_open >= co->config.limits.half_open ||
+        HASH_COUNT(co->peers) >= co->config.limits.connections) {
+        return false;
+    }
+    struct co_peer *p = fl_try(1, sizeof *p);
+    if (!p) {
+        return false;
+    }
+    p->co = co;
+    p->connection = ++co->next_connection;
+    HASH_ADD(hh, co->peers, connection, sizeof p->connection, p);
+    co->half_open++;
+    conf->work = co->work;
+    conf->pool = co->pool;
+    conf->tls = co->tls;
+    conf->events = &events;
+    conf->owner = p;
+    conf->heartbeat_ms = (uint32_t)co->config.limits.heartbeat_ms;
+    return true;
+}

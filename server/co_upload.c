@@ -1,0 +1,325 @@
+/*
+ * Uploads. An admitted offer becomes a spool file that grows over as many connections as it takes:
+ *
+ *     RECEIVE -> [store] place, open the spool -> Resume(offset) -> chunks into the spool, in the
+ * stream's job
+ *             -> [seal] digest, every value on the grid, sync, rename, sync the folder -> SPOOLED
+ *
+ * A connection has one upload at a time, and its spool belongs to the stream from Resume until
+ * on_sink_end. What is asked for meanwhile waits as `again`.
+ */
+#include "server/co.h"
+
+#include "common/base/log.h"
+#include "common/base/mem.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static void spooled(struct co *co, uint64_t job, const struct fl_store_update *u, int status)
+{
+    co_event(co, job,
+             &(struct fl_round_event){.type = FL_ROUND_EV_SPOOLED,
+                                      .round = u->round,
+                                      .exchange = u->exchange,
+                                      .agent = u->agent,
+                                      .digest = u->digest,
+                                      .size = u->size,
+                                      .weight = u->weight,
+                                      .status = status},
+             false);
+}
+
+/* ---- closing a spool that is not wanted: what is durable of it stays ---- */
+
+struct close_op {
+    struct co_op op;
+    struct fl_spool *spool;
+};
+
+static void close_run(struct co_op *op)
+{
+    fl_spool_close(((struct close_op *)op)->spool);
+}
+
+static void close_done(struct co_op *op)
+{
+    if (op->status) { /* never ran */
+        fl_spool_close(((struct close_op *)op)->spool);
+    }
+}
+
+static void close_spool(struct co *co, struct fl_spool *spool)
+{
+    if (spool) {
+        struct close_op *c = co_op_new(co, sizeof *c, close_run, close_done);
+        c->spool = spool;
+        co_submit(co, co->store_lane, &c->op);
+    }
+}
+
+/* ---- sealing ---- */
+
+struct seal_op {
+    struct co_op op;
+    struct fl_store_update u;
+    struct fl_spool *spool;
+    struct fl_plan *plan; /* a copy: the round may move on */
+    char path[FL_STORE_PATH_MAX + FL_STORE_NAME_MAX];
+};
+
+static void seal_run(struct co_op *op)
+{
+    struct seal_op *s = (struct seal_op *)op;
+
+    op->status = fl_spool_seal(s->spool, &op->err);
+    if (op->status) {
+        return;
+    }
+    int fd = open(s->path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        op->status = fl_fail_sys(&op->err, FL_R_STORE_IO, errno, "open %s", s->path);
+        return;
+    }
+    struct fl_update u = {.agent = s->u.agent,
+                          .exchange = s->u.exchange,
+                          .weight = s->u.weight,
+                          .size = s->u.size,
+                          .read = co_read_fd,
+                          .arg = &fd};
+    op->status = fl_update_scan(s->plan, &u, &op->err);
+    close(fd);
+}
+
+struct drop_op {
+    struct co_op op;
+    struct fl_store_update u;
+};
+
+static void drop_run(struct co_op *op)
+{
+    op->status = fl_store_upload_drop(op->co->store, &((struct drop_op *)op)->u, &op->err);
+}
+
+static void drop_done(struct co_op *op)
+{
+    if (op->status) {
+        co_store_failed(op->co, op, "remove a refused upload");
+    }
+}
+
+static void seal_done(struct co_op *op)
+{
+    struct seal_op *s = (struct seal_op *)op;
+    struct co *co = op->co;
+
+    close_spool(co, s->spool);
+    fl_free(s->plan);
+    if (op->status) {
+        struct co_peer *p = co_peer_by_agent(co, s->u.agent);
+        fl_log_err(FL_LOG_WARN, p ? p->identity.name : "upload", &op->err, "update of round %llu",
+                   (unsigned long long)s->u.round);
+        if (op->status != -FL_R_CANCELLED) {
+            struct drop_op *d = co_op_new(co, sizeof *d, drop_run, drop_done);
+            d->u = s->u;
+            co_submit(co, co->store_lane, &d->op);
+        }
+    }
+    spooled(co, op->job_id, &s->u, op->status);
+}
+
+static void seal(struct co *co, struct co_job *j, struct co_upload *up)
+{
+    struct seal_op *s = co_op_new(co, sizeof *s, seal_run, seal_done);
+
+    s->op.job_id = up->job;
+    s->u = up->u;
+    s->spool = up->spool;
+    up->spool = NULL;
+    snprintf(s->path, sizeof s->path, "%s", up->path);
+    s->plan = fl_try(1, sizeof *s->plan);
+    if (!j || !j->sums || !s->plan) {
+        s->op.status = fl_fail(&s->op.err, FL_R_CANCELLED, "the round has moved on");
+        seal_done(&s->op);
+        fl_free(s);
+        return;
+    }
+    *s->plan = *j->sums->plan;
+    co_submit(co, co->seal_lane[up->u.agent % CO_SEAL_LANES], &s->op);
+}
+
+/* ---- opening ---- */
+
+struct open_op {
+    struct co_op op;
+    struct fl_store_update u;
+    struct fl_spool *spool;
+    uint64_t from;
+    char path[FL_STORE_PATH_MAX + FL_STORE_NAME_MAX];
+};
+
+static void open_run(struct co_op *op)
+{
+    struct open_op *o = (struct open_op *)op;
+    char dir[FL_STORE_PATH_MAX], name[FL_STORE_NAME_MAX];
+
+    op->status = fl_store_upload_place(op->co->store, &o->u, dir, name, &op->err);
+    if (op->status == 0) {
+        snprintf(o->path, sizeof o->path, "%s/%s", dir, name);
+        op->status =
+            fl_spool_open(dir, name, &o->u.digest, o->u.size, &o->spool, &o->from, &op->err);
+    }
+}
+
+static void next(struct co_peer *p)
+{
+    struct co_upload *up = &p->upload;
+    bool again = up->again;
+    uint64_t job = up->again_job;
+    struct fl_round_item item = up->again_item;
+
+    memset(up, 0, sizeof *up);
+    struct co_job *j = again ? co_job_by_id(p->co, job) : NULL;
+    if (j) {
+        co_upload_begin(p->co, j, &item);
+    }
+}
+
+static int sink_write(void *arg, uint64_t offset, const uint8_t *data, size_t size,
+                      struct fl_err *e)
+{
+    return fl_spool_write(arg, offset, data, size, e);
+}
+
+static void receive(struct co_peer *p)
+{
+    struct co_upload *up = &p->upload;
+    struct fl_key key = {.round = up->u.round, .exchange = up->u.exchange};
+    struct fl_sink sink = {.write = sink_write,
+                           .arg = up->spool,
+                           .digest = up->u.digest,
+                           .offset = up->from,
+                           .size = up->u.size};
+
+    int r = fl_stream_set_sink(p->stream, &sink);
+    if (r) {
+        close_spool(p->co, up->spool);
+        next(p);
+        return;
+    }
+    up->phase = CO_UPLOAD_RECEIVING;
+    memcpy(key.incarnation, up->incarnation, sizeof key.incarnation);
+    co_peer_send_resume(p, &key, &up->u.digest, up->from);
+}
+
+static void open_done(struct co_op *op)
+{
+    struct open_op *o = (struct open_op *)op;
+    struct co *co = op->co;
+    struct co_peer *p = co_peer_by_connection(co, op->connection);
+
+    if (!p || p->closing || p->upload.dropped) {
+        close_spool(co, o->spool);
+        if (p) {
+            next(p);
+        }
+        return;
+    }
+    struct co_upload *up = &p->upload;
+    if (op->status) {
+        co_store_failed(co, op, "open an upload");
+        next(p);
+        spooled(co, op->job_id, &o->u, op->status);
+        return;
+    }
+    up->spool = o->spool;
+    up->from = o->from;
+    snprintf(up->path, sizeof up->path, "%s", o->path);
+    if (up->from == up->u.size) {
+        seal(co, co_job_by_id(co, up->job), up);
+        next(p);
+        return;
+    }
+    receive(p);
+}
+
+void co_upload_begin(struct co *co, struct co_job *j, const struct fl_round_item *item)
+{
+    struct co_peer *p = co_peer_by_agent(co, item->agent);
+
+    if (!p) {
+        return; /* it offers again when it is back */
+    }
+    struct co_upload *up = &p->upload;
+    if (up->phase != CO_UPLOAD_NONE) {
+        co_upload_drop(p);
+        up->again = true;
+        up->again_job = j->id;
+        up->again_item = *item;
+        return;
+    }
+    memset(up, 0, sizeof *up);
+    up->phase = CO_UPLOAD_OPENING;
+    up->job = j->id;
+    memcpy(up->incarnation, j->incarnation, sizeof up->incarnation);
+    up->u = (struct fl_store_update){.job = j->id,
+                                     .round = item->round,
+                                     .agent = item->agent,
+                                     .exchange = item->exchange,
+                                     .weight = item->weight,
+                                     .size = item->size,
+                                     .digest = item->digest};
+    struct open_op *o = co_op_new(co, sizeof *o, open_run, open_done);
+    o->op.job_id = j->id;
+    o->op.connection = p->connection;
+    o->u = up->u;
+    co_submit(co, co->store_lane, &o->op);
+}
+
+/* No longer wanted. Ends when the stream, or the store, lets go of the spool. */
+void co_upload_drop(struct co_peer *p)
+{
+    struct co_upload *up = &p->upload;
+
+    up->again = false;
+    if (up->phase == CO_UPLOAD_NONE || up->dropped) {
+        return;
+    }
+    up->dropped = true;
+    if (up->phase == CO_UPLOAD_RECEIVING) {
+        fl_stream_drop_sink(p->stream);
+    }
+}
+
+void co_upload_ended(struct co_peer *p, int status, const struct fl_err *e)
+{
+    struct co *co = p->co;
+    struct co_upload *up = &p->upload;
+
+    if (up->phase != CO_UPLOAD_RECEIVING) {
+        return;
+    }
+    struct fl_store_update u = up->u;
+    uint64_t job = up->job;
+    struct co_job *j = co_job_by_id(co, job);
+    if (j) {
+        j->bytes_up += u.size - up->from;
+    }
+    if (status == 0 && !up->dropped) {
+        seal(co, j, up);
+        next(p);
+        return;
+    }
+    bool report = !up->dropped && status != -FL_R_CANCELLED;
+    close_spool(co, up->spool);
+    if (report) {
+        fl_log_err(FL_LOG_WARN, p->identity.name, e, "receive an update");
+    }
+    next(p);
+    if (report) {
+        spooled(co, job, &u, status);
+    }
+}
