@@ -312,6 +312,7 @@ static void write_trace(struct world *w, const struct fl_round_item *it)
 static void item(struct world *w, const struct fl_round_item *it)
 {
     write_trace(w, it);
+    w->did[it->type]++;
     switch (it->type) {
     case FL_ROUND_DO_OPEN:
         lane_submit(w, 0, OP_OPEN, it);
@@ -501,6 +502,7 @@ static void on_offer(struct world *w, struct sim_conn *c, const struct sim_msg *
         u = disk_find(d, m->key.round, m->key.exchange, c->peer.agent);
         if (u && fl_digest_equal(&u->digest, &m->digest)) {
             law_acked_is_durable(w, c->peer.agent, &m->key, &m->digest);
+            w->late_acks++;
             sim_trace(w, "late offer of %c for %d: ack", (char)('a' + c->site), (int)m->key.round);
             say(w, c, MSG_ACK, &m->key, &m->digest, 0);
             settle(w, c, &m->key);

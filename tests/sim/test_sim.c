@@ -132,12 +132,21 @@ static struct sim_conf random_conf(uint64_t seed)
     return c;
 }
 
+/* What happened in all of them together. */
+static uint64_t did[FL_ROUND_DO_DONE + 1], crashes, site_crashes, late_acks;
+
 static void run_seed(uint64_t seed, bool trace)
 {
     struct sim_conf conf = random_conf(seed);
 
     conf.trace = trace;
     struct world *w = run(&conf);
+    for (size_t i = 0; i <= FL_ROUND_DO_DONE; i++) {
+        did[i] += w->did[i];
+    }
+    crashes += w->crashes;
+    site_crashes += w->site_crashes;
+    late_acks += w->late_acks;
     if (conf.quorum == conf.sites) {
         struct sim_conf calm = conf;
         calm.faults_max = 0;
@@ -160,6 +169,13 @@ START_TEST(test_random_federations)
     }
     for (uint64_t seed = 1; seed <= count; seed++) {
         run_seed(seed, false);
+    }
+    /* The worlds were bad enough to mean something. */
+    ck_assert_uint_ge(crashes, count);
+    ck_assert_uint_ge(site_crashes, count);
+    ck_assert_uint_ge(late_acks, count / 50);
+    for (size_t i = 0; i <= FL_ROUND_DO_DONE; i++) {
+        ck_assert_msg(did[i] >= count / 10, "item %zu came only %" PRIu64 " times", i, did[i]);
     }
 }
 END_TEST

@@ -263,6 +263,8 @@ struct world {
     uint32_t acked_count;
     uint64_t items, site_items; /* performed so far */
     uint32_t faults, crashes, site_crashes;
+    uint32_t did[FL_ROUND_DO_DONE + 1]; /* items by kind */
+    uint32_t late_acks;
     char *trace; /* 64 KiB when conf.trace */
     int step;    /* of the script */
 };
