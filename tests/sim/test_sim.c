@@ -129,6 +129,7 @@ static struct sim_conf random_conf(uint64_t seed)
     for (size_t i = 0; i < FL_COUNT(chance); i++) {
         *chance[i] = fl_rng_below(&rng, 3) ? (uint32_t)fl_rng_below(&rng, 30000) : 0;
     }
+    c.weather = fl_rng_below(&rng, 3) ? (uint32_t)fl_rng_below(&rng, 500000) : 0;
     return c;
 }
 

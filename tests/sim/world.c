@@ -258,6 +258,23 @@ void law_published(struct world *w)
 
 /* ---- one event ---- */
 
+static void weather(struct world *w)
+{
+    uint32_t i = (uint32_t)fl_rng_below(&w->rng, w->conf.sites);
+
+    if (sim_chance(w, w->conf.weather)) {
+        struct sim_conn *c = net_find(w, w->site[i].conn);
+        if (c && fl_rng_below(&w->rng, 2)) {
+            net_break(w, c);
+        } else if (w->site[i].up) {
+            site_crash(w, i);
+        }
+    }
+    if (w->faults < w->conf.faults_max) {
+        sim_at(w, sim_delay(w, 200), EV_WEATHER);
+    }
+}
+
 static void handle(struct world *w, struct sim_event *ev)
 {
     struct sim_conn *c = net_find(w, ev->conn);
@@ -326,6 +343,9 @@ static void handle(struct world *w, struct sim_event *ev)
             site_chunk(w, ev->site);
         }
         break;
+    case EV_WEATHER:
+        weather(w);
+        break;
     case EV_OPERATOR:
         if (w->c.up && w->c.epoch == ev->epoch) {
             coordinator_tell(w, &(struct fl_round_event){.type = (enum fl_round_ev)ev->number});
@@ -385,6 +405,9 @@ static void begin(struct world *w, const struct sim_conf *conf)
         sim_fail(w, "the rules of this simulation contradict each other");
     }
     sim_at(w, 0, EV_COORDINATOR_START);
+    if (conf->weather > 0) {
+        sim_at(w, 1, EV_WEATHER);
+    }
     for (uint32_t i = 0; i < conf->sites; i++) {
         sim_at(w, 10 * (i + 1), EV_SITE_START)->site = i;
     }

@@ -49,7 +49,7 @@ struct sim_conf {
     /* chances in a million: of a connection per message, of a crash per item and per operation, ...
      */
     uint32_t breaks, coordinator_crashes, site_crashes, disk_full, damage, fold_fails, declines,
-        pauses;
+        pauses, weather;
     uint32_t faults_max; /* after so many the world is kind, so that every run ends */
     /* exactly one crash, before the n-th item (1, 2, ...); 0 = none */
     uint64_t coordinator_crash_at, site_crash_at;
@@ -228,6 +228,7 @@ enum sim_ev {
     EV_SITE_OP,
     EV_SITE_CHUNK,
     EV_OPERATOR,
+    EV_WEATHER, /* breaks or crashes somebody, whatever they are doing */
 };
 
 struct sim_event {
