@@ -389,7 +389,8 @@ static int closed(struct fl_round *r, const struct fl_round_event *ev)
     if (ev->status != 0 || x->closed) {
         return 0;
     }
-    if (!r->open || x->committed == 0 || x->recording > 0 || ev->exchange < r->exchange) {
+    if (!r->open || x->committed < r->frame->rules.exchange[ev->exchange].quorum ||
+        x->recording > 0 || ev->exchange < r->exchange) {
         return -FL_R_STORE_MISMATCH;
     }
     fl_round_list(x);

@@ -447,6 +447,14 @@ START_TEST(test_restart_goes_on_from_what_the_store_remembers)
                      -FL_R_STORE_MISMATCH);
     ck_assert_int_eq(tell(&d, (struct fl_round_event){.type = FL_ROUND_EV_PUBLISHED}),
                      -FL_R_INTERNAL);
+    TELL(&d, "", OPENED);
+    TELL(&d, "ACK 1; FOLD 1;", COMMITTED, BY(1));
+    ck_assert_int_eq(tell(&d, (struct fl_round_event){.type = FL_ROUND_EV_CLOSED}),
+                     -FL_R_STORE_MISMATCH); /* below quorum */
+    TELL(&d, "ACK 2; FOLD 2; CLOSE 1,2;", COMMITTED, BY(2));
+    ck_assert_int_eq(tell(&d, (struct fl_round_event){.type = FL_ROUND_EV_COMMITTED, BY(3)}),
+                     -FL_R_STORE_MISMATCH); /* more than members */
+    ck_assert_int_eq(tell(&d, (struct fl_round_event){.type = FL_ROUND_EV_OPENED}), -FL_R_INTERNAL);
     fl_round_free(d.r);
 }
 END_TEST
