@@ -95,10 +95,10 @@ int fl_host_open(uv_loop_t *loop, const struct fl_config *config, bool once,
 {
     struct fl_host *h = fl_new(1, sizeof *h);
     unsigned cores = (unsigned)get_nprocs();
-    unsigned threads[FL_WORK_CLASSES] = {[FL_WORK_SHORT] = cores,
-                                         [FL_WORK_SYNC] = 2,
-                                         [FL_WORK_LONG] =
-                                             config->threads ? config->threads : cores};
+    unsigned threads[FL_WORK_CLASSES] = {
+        [FL_WORK_SHORT] = cores,
+        [FL_WORK_SYNC] = 4, /* they wait for the disk, not for a core */
+        [FL_WORK_LONG] = config->threads ? config->threads : cores};
 
     h->loop = loop;
     h->config = config;

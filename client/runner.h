@@ -3,7 +3,7 @@
  * vault and lanes, does what the machine's list says and reports back as events. Many runners share
  * one loop, one worker pool and one pool of frame buffers: they are hosted (host.h).
  *
- * Lanes: `files` waits for disks (ledger, cache, marks), `long` computes (training, sealing,
+ * Lanes: `files` waits for disks (ledger, cache, sealing, marks), `long` computes (training,
  * evaluating). The machine has one operation in flight at a time, so what a task owns has one user;
  * the ledger is touched only from `files`, so the site's questions can be answered during training.
  */

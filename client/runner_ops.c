@@ -70,6 +70,9 @@ static void run_files(struct fl_runner_op *op)
     case FL_AGENT_STATE_INTENT:
         op->status = fl_task_intent(&r->task, &op->err);
         break;
+    case FL_AGENT_STATE_SEAL: /* not long: it must not queue behind the trainings of others */
+        op->status = fl_task_seal(&r->task, &op->offer, &op->err);
+        break;
     case FL_AGENT_STATE_DEBIT:
         op->status = fl_task_debit(&r->task, &op->err);
         break;
@@ -91,8 +94,6 @@ static void run_long(struct fl_runner_op *op)
 
     if (op->op == FL_AGENT_STATE_TRAIN) {
         op->status = fl_task_train(t, &op->err);
-    } else if (op->op == FL_AGENT_STATE_SEAL) {
-        op->status = fl_task_seal(t, &op->offer, &op->err);
     } else {
         op->status = fl_task_evaluate(t, &op->err);
     }
@@ -100,8 +101,7 @@ static void run_long(struct fl_runner_op *op)
 
 static bool is_long(const struct fl_runner_op *op)
 {
-    return op->op == FL_AGENT_STATE_TRAIN || op->op == FL_AGENT_STATE_SEAL ||
-           (op->op == FL_AGENT_STATE_EVALUATE && op->phase == 1);
+    return op->op == FL_AGENT_STATE_TRAIN || (op->op == FL_AGENT_STATE_EVALUATE && op->phase == 1);
 }
 
 static void op_run(struct fl_job *job)

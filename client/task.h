@@ -3,9 +3,10 @@
  * evaluate, for the final model of a job. Each is one call in a job of a lane, in the thread marked
  * [sync] (it may wait for the ledger) or [long] (it computes).
  *
- * Memory: the plan lives as long as the task. Vectors of the model's size exist only from the start
- * of training to the end of sealing, both on the long threads, so at most as many agents hold them
- * as there are such threads, however many agents the process has.
+ * Memory: the plan lives as long as the task. Networks and their batches exist only in training, on
+ * the long threads, so at most as many agents hold them as there are such threads, however many
+ * agents the process has; what training leaves is two vectors (update, private tensors) until they
+ * are sealed, which waits for nobody's training.
  */
 #ifndef CLIENT_TASK_H
 #define CLIENT_TASK_H
@@ -44,7 +45,7 @@ int fl_task_judge(struct fl_task *t, bool *ret_costs, struct fl_err *e);
 int fl_task_intent(struct fl_task *t, struct fl_err *e);
 /* [long] -FL_R_CANCELLED when `cancel` was set. */
 int fl_task_train(struct fl_task *t, struct fl_err *e);
-/* [long] Bytes, private tensors and .offer, each synced. */
+/* [sync] Bytes, private tensors and .offer, each synced. */
 int fl_task_seal(struct fl_task *t, struct fl_agent_offer *ret, struct fl_err *e);
 /* [sync] The release is durable in the ledger on return. */
 int fl_task_debit(struct fl_task *t, struct fl_err *e);
