@@ -55,6 +55,16 @@ void fl_report_epsilon(json_t *line, enum fl_unit unit, double epsilon, double d
     fl_report_text(line, "neighbours", fl_report_neighbours(unit));
 }
 
+void fl_report_trained(json_t *line, const struct fl_train_report *trained)
+{
+    fl_report_number(line, "loss", trained->loss);
+    fl_report_number(line, "accuracy_received", trained->accuracy_received);
+    fl_report_number(line, "accuracy_trained", trained->accuracy_trained);
+    fl_report_number(line, "accuracy_served", trained->accuracy_served);
+    fl_report_count(line, "steps", trained->steps);
+    fl_report_number(line, "cpu_s", trained->cpu_s);
+}
+
 json_t *fl_report_new(const char *event, const struct fl_agent_task *task,
                       const struct fl_plan *plan, const struct fl_train_report *trained)
 {
@@ -74,12 +84,7 @@ json_t *fl_report_new(const char *event, const struct fl_agent_task *task,
     fl_report_count(line, "round", task->key.round);
     fl_report_text(line, "strategy", plan ? plan->strategy : "");
     if (trained) {
-        fl_report_number(line, "loss", trained->loss);
-        fl_report_number(line, "accuracy_received", trained->accuracy_received);
-        fl_report_number(line, "accuracy_trained", trained->accuracy_trained);
-        fl_report_number(line, "accuracy_served", trained->accuracy_served);
-        fl_report_count(line, "steps", trained->steps);
-        fl_report_number(line, "cpu_s", trained->cpu_s);
+        fl_report_trained(line, trained);
     }
     return line;
 }

@@ -24,6 +24,8 @@ enum {
  * memory ends. `trained` may be NULL. */
 json_t *fl_report_new(const char *event, const struct fl_agent_task *task,
                       const struct fl_plan *plan, const struct fl_train_report *trained);
+/* What the trainer measured. */
+void fl_report_trained(json_t *line, const struct fl_train_report *trained);
 /* A number, or null when it is not finite (JSON has no NaN). */
 void fl_report_number(json_t *line, const char *name, double value);
 void fl_report_count(json_t *line, const char *name, uint64_t value);

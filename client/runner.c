@@ -245,8 +245,11 @@ static void on_close(void *owner, struct fl_stream *s, const struct fl_err *why)
     struct fl_agent_event ev = {
         .type = FL_AGENT_EV_CLOSED, .status = why->code, .retry_ms = r->bye_retry_ms};
 
-    fl_runner_traffic(r, &r->bytes_in, &r->bytes_out);
+    /* Our own wish, or a connection that fails again and again: once is enough. */
+    bool quiet = r->core.link == FL_AGENT_LINK_CLOSING || r->core.failures;
+
     (void)s;
+    fl_runner_traffic(r, &r->bytes_in, &r->bytes_out);
     r->stream = NULL;
     if (r->bye_reason) {
         ev.status = -r->bye_reason;
@@ -254,8 +257,10 @@ static void on_close(void *owner, struct fl_stream *s, const struct fl_err *why)
         r->last_reason = r->bye_reason;
         snprintf(r->last_error, sizeof r->last_error, "%s", fl_reason_text(r->bye_reason));
     } else if (why->code) {
-        fl_log_err(r->core.failures ? FL_LOG_DEBUG : FL_LOG_INFO, r->area, why, "connection ended");
-        keep_reason(r, why);
+        fl_log_err(quiet ? FL_LOG_DEBUG : FL_LOG_INFO, r->area, why, "connection ended");
+        if (r->core.link != FL_AGENT_LINK_CLOSING) {
+            keep_reason(r, why);
+        }
     }
     fl_runner_feed(r, &ev);
 }

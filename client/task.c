@@ -34,6 +34,8 @@ void fl_task_fini(struct fl_task *t)
     drop_vectors(t);
     fl_free(t->plan);
     t->plan = NULL;
+    json_decref(t->final_line);
+    t->final_line = NULL;
     explicit_bzero(&t->seed, sizeof t->seed);
 }
 
@@ -519,7 +521,16 @@ int fl_task_prepare_final(struct fl_task *t, struct fl_err *e)
     if (r == 0) {
         r = private_digest(t, &t->inputs.private_state, e);
     }
-    return r;
+    if (r) {
+        return r;
+    }
+    t->final_line = fl_report_new("final", &t->what, t->plan, NULL);
+    if (!t->final_line) {
+        return fl_fail(e, FL_R_NOMEM, "out of memory");
+    }
+    fl_vault_report_epsilon(t->vault, t->final_line, t->what.job, t->plan->privacy.unit,
+                            &t->vault->data.digest, t->plan->privacy.delta);
+    return 0;
 }
 
 /* The serving head is tuned on the received model; nothing else trains and nothing is kept. */
@@ -567,16 +578,11 @@ int fl_task_evaluate(struct fl_task *t, struct fl_err *e)
     if (r) {
         return r;
     }
-    json_t *line = fl_report_new("final", &t->what, t->plan, &report);
-    if (!line) {
-        return fl_fail(e, FL_R_NOMEM, "out of memory");
-    }
-    fl_report_count(line, "train_examples", t->vault->data.train.count);
-    fl_report_count(line, "test_examples", t->vault->data.test.count);
-    fl_report_text(line, "unit", fl_policy_unit_name(t->plan->privacy.unit));
+    fl_report_trained(t->final_line, &report);
+    fl_report_count(t->final_line, "train_examples", t->vault->data.train.count);
+    fl_report_count(t->final_line, "test_examples", t->vault->data.test.count);
     fl_vault_path(t->vault, "", "report.jsonl", path);
-    r = fl_report_append(path, line, e);
-    json_decref(line);
+    r = fl_report_append(path, t->final_line, e);
     FL_CRASH_POINT("agent-final-reported");
     return r ? r : remember_final(t, e);
 }

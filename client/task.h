@@ -32,6 +32,7 @@ struct fl_task {
     struct fl_train_report trained;
     struct fl_release release; /* from sealing to the debit */
     struct fl_agent_offer offer;
+    json_t *final_line; /* of the report; from prepare_final to evaluate */
 };
 
 void fl_task_init(struct fl_task *t, struct fl_vault *v, const struct fl_agent_task *what,

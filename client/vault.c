@@ -543,24 +543,22 @@ void fl_vault_private_kept(struct fl_vault *v, const uint8_t incarnation[FL_INCA
     fl_vault_each(v, "private", drop_older, &k, NULL); /* what stays is swept at the next start */
 }
 
-/* The epsilon of these data so far, beside the round it belongs to. */
-static void add_epsilon(struct fl_vault *v, json_t *line, const struct fl_release *r)
+void fl_vault_report_epsilon(struct fl_vault *v, void *report_line, const char *job,
+                             enum fl_unit unit, const struct fl_digest *data, double plan_delta)
 {
-    const struct fl_policy_job *job = fl_policy_find(v->agent->policy, r->job);
-    double delta = job && job->budget.unit == r->unit ? job->budget.delta : 0;
+    const struct fl_policy_job *policy = fl_policy_find(v->agent->policy, job);
+    double delta = policy && policy->budget.unit == unit && policy->budget.delta > 0
+                       ? policy->budget.delta
+                       : plan_delta;
     double epsilon = 0;
     enum fl_bound bound = FL_BOUND_RDP;
 
-    if (delta <= 0) {
-        delta = json_real_value(json_object_get(line, "plan_delta"));
-    }
-    json_object_del(line, "plan_delta");
-    if (r->unit != FL_UNIT_NONE &&
-        fl_ledger_spent(v->ledger, &r->data, r->unit, delta, &epsilon, &bound, NULL) != 0) {
-        json_object_set_new(line, "epsilon", json_null());
+    if (unit != FL_UNIT_NONE &&
+        fl_ledger_spent(v->ledger, data, unit, delta, &epsilon, &bound, NULL) != 0) {
+        json_object_set_new(report_line, "epsilon", json_null());
         return;
     }
-    fl_report_epsilon(line, r->unit, epsilon, delta, bound);
+    fl_report_epsilon(report_line, unit, epsilon, delta, bound);
 }
 
 static int report_mark(struct fl_vault *v, const struct fl_agent_offer *offer, int outcome,
@@ -589,7 +587,9 @@ static int report_mark(struct fl_vault *v, const struct fl_agent_offer *offer, i
     fl_report_text(line, "outcome", outcome ? fl_reason_name(-outcome) : "acknowledged");
     fl_report_count(line, "bytes_down", bytes_down);
     fl_report_count(line, "bytes_up", bytes_up);
-    add_epsilon(v, line, &release);
+    double plan_delta = json_number_value(json_object_get(line, "plan_delta"));
+    json_object_del(line, "plan_delta");
+    fl_vault_report_epsilon(v, line, release.job, release.unit, &release.data, plan_delta);
     fl_vault_path(v, "", "report.jsonl", path);
     r = fl_report_append(path, line, e);
     json_decref(line);

@@ -97,6 +97,10 @@ int fl_vault_update(struct fl_vault *v, const struct fl_agent_offer *offer, int 
  * ledger's mark, then the bytes go. Traffic of this round in bytes. */
 int fl_vault_mark(struct fl_vault *v, const struct fl_agent_offer *offer, int outcome,
                   uint64_t bytes_down, uint64_t bytes_up, struct fl_err *e);
+/* [sync] Adds the epsilon these data have cost so far to a line of the report, at the delta of the
+ * site's budget, else of the plan. */
+void fl_vault_report_epsilon(struct fl_vault *v, void *report_line, const char *job,
+                             enum fl_unit unit, const struct fl_digest *data, double plan_delta);
 /* Removes what a debit that was refused left in the outbox. */
 void fl_vault_discard(struct fl_vault *v, const struct fl_digest *update);
 /* After a debit: only these private tensors of the incarnation remain. */

@@ -468,6 +468,8 @@ START_TEST(test_final_model)
     read_report(&s, report, sizeof report);
     ck_assert_ptr_nonnull(strstr(report, "\"event\":\"final\",\"final\":true"));
     ck_assert_ptr_nonnull(strstr(report, "\"accuracy_served\":0.9"));
+    ck_assert_ptr_nonnull(strstr(report, "\"epsilon\":0"));
+    ck_assert_ptr_nonnull(strstr(report, "\"delta\":1e-5"));
     ck_assert_int_eq(fl_vault_look(s.vault, &s.what, &have, &offer, &e), 0);
     ck_assert_uint_eq(have & FL_AGENT_HAVE_SETTLED, FL_AGENT_HAVE_SETTLED);
     s.what.base.bytes[0] ^= 1; /* the job went on and ended again */
