@@ -336,8 +336,8 @@ static void do_decline(struct fl_runner *r, const struct fl_agent_item *item)
     struct fl_talk t;
 
     r->declined++;
-    fl_log_err(FL_LOG_WARN, r->area, &r->why, "%s round %llu: declined", r->core.task.job,
-               (unsigned long long)item->key.round);
+    fl_log(FL_LOG_WARN, r->area, "round %llu: declined: %s", (unsigned long long)item->key.round,
+           r->why.code == -item->reason ? r->why.msg : fl_reason_text(item->reason));
     fl_runner_note_decline(r, item->reason);
     fl_talk_decline(&t, &item->key, item->reason);
     fl_runner_send(r, &t.frame);

@@ -11,6 +11,8 @@
 #include "common/base/mem.h"
 #include "common/io/file.h"
 #include "common/io/stream.h"
+#include "common/nn/tensors.h"
+#include "common/plan/plan.h"
 #include "server/ctl/pki.h"
 #include "tests/lib/check_main.h"
 
@@ -58,7 +60,8 @@ struct hub {
     struct fl_tls_conf *tls;
     struct fl_listener *listener;
     struct fl_digest plan, base;
-    uint8_t *base_bytes;
+    uint8_t *base_bytes; /* safetensors */
+    size_t base_size;
     struct peer peers[64];
     uint32_t peer_count;
     struct upload up[AGENTS][ROUNDS + 1];
@@ -98,7 +101,7 @@ static void send_task(struct peer *p, uint64_t round)
     set(&t.plan_digest, p->hub->plan.bytes, FL_DIGEST_SIZE);
     t.plan_size = strlen(plan_text);
     set(&t.base_digest, p->hub->base.bytes, FL_DIGEST_SIZE);
-    t.base_size = 4 * ELEMENTS;
+    t.base_size = p->hub->base_size;
     t.update_size = UPDATE;
     t.deadline_left_ms = 60000;
     f.body_case = COHORT__FRAME__BODY_TASK;
@@ -119,7 +122,7 @@ static void send_final(struct peer *p)
     set(&final.plan_digest, p->hub->plan.bytes, FL_DIGEST_SIZE);
     final.plan_size = strlen(plan_text);
     set(&final.base_digest, p->hub->base.bytes, FL_DIGEST_SIZE);
-    final.base_size = 4 * ELEMENTS;
+    final.base_size = p->hub->base_size;
     r.reason = FL_R_JOB_STATE;
     r.text = text;
     r.retry_ms = 1;
@@ -155,7 +158,7 @@ static void on_fetch(struct peer *p, const Cohort__Fetch *m)
     struct fl_source s = {.read = source_read, .offset = m->offset};
 
     s.digest = plan ? h->plan : h->base;
-    s.size = plan ? strlen(plan_text) : 4 * ELEMENTS;
+    s.size = plan ? strlen(plan_text) : h->base_size;
     const void *bytes = plan ? (const void *)plan_text : h->base_bytes;
     memcpy(&s.arg, &bytes, sizeof bytes);
     ck_assert_int_eq(fl_stream_send_source(p->stream, &s), 0);
@@ -397,6 +400,20 @@ static void write_stage(void)
     fl_free(text);
 }
 
+static void make_base(struct hub *h)
+{
+    struct fl_plan *plan = fl_new(1, sizeof *plan);
+    float *values = fl_new(ELEMENTS, sizeof *values);
+
+    ck_assert_msg(fl_plan_parse(plan, "plan", plan_text, strlen(plan_text), &e) == 0, "%s", e.msg);
+    ck_assert_uint_eq(plan->layout.shared.elements, ELEMENTS);
+    ck_assert_int_eq(
+        fl_tensors_write(&plan->layout.shared, values, &h->base_bytes, &h->base_size, &e), 0);
+    fl_digest_of(h->base_bytes, h->base_size, &h->base);
+    fl_free(values);
+    fl_free(plan);
+}
+
 static void hub_open(struct hub *h)
 {
     char ca[128], crt[128], key[128];
@@ -413,8 +430,7 @@ static void hub_open(struct hub *h)
     ck_assert_msg(fl_tls_conf_new(true, &files, &h->tls, &e) == 0, "%s", e.msg);
     ck_assert_msg(fl_listen(&h->loop, "127.0.0.1", 0, accepting, h, &h->listener, &e) == 0, "%s",
                   e.msg);
-    h->base_bytes = fl_new(1, 4 * ELEMENTS);
-    fl_digest_of(h->base_bytes, 4 * ELEMENTS, &h->base);
+    make_base(h);
     fl_digest_of(plan_text, strlen(plan_text), &h->plan);
 }
 

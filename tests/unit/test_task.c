@@ -9,6 +9,7 @@
 #include "client/task.h"
 #include "common/base/mem.h"
 #include "common/io/file.h"
+#include "common/nn/tensors.h"
 #include "tests/lib/check_main.h"
 #include "tests/lib/pretend_trainer.h"
 
@@ -45,7 +46,8 @@ struct site {
     struct fl_policy policy;
     uint8_t owner[32], coordinator[16];
     char plan[1024];
-    uint8_t base[4 * SHARED];
+    uint8_t *base; /* safetensors */
+    size_t base_size;
     struct fl_agent_task what;
     struct fl_vault *vault;
 };
@@ -74,6 +76,25 @@ static void site_open(struct site *s)
     ck_assert_msg(fl_vault_open(&s->config, &s->agent, s->owner, &s->vault, &e) == 0, "%s", e.msg);
 }
 
+/* The model a round starts from; with `bad`, one value of it (NAN: all are good). */
+static void make_base(struct site *s, size_t plan_size, float bad)
+{
+    struct fl_plan *plan = fl_new(1, sizeof *plan);
+    float values[SHARED];
+
+    ck_assert_msg(fl_plan_parse(plan, "plan", s->plan, plan_size, &e) == 0, "%s", e.msg);
+    ck_assert_uint_eq(plan->layout.shared.elements, SHARED);
+    ck_assert_uint_eq(plan->layout.private_.elements, PRIVATE);
+    for (int i = 0; i < SHARED; i++) {
+        values[i] = (float)i / SHARED;
+    }
+    values[1] = isnan(bad) ? values[1] : bad;
+    fl_free(s->base);
+    ck_assert_int_eq(fl_tensors_write(&plan->layout.shared, values, &s->base, &s->base_size, &e),
+                     0);
+    fl_free(plan);
+}
+
 static void site_init(struct site *s, const char *privacy)
 {
     memset(s, 0, sizeof *s);
@@ -95,17 +116,14 @@ static void site_init(struct site *s, const char *privacy)
     memset(s->owner, 7, sizeof s->owner);
     memset(s->coordinator, 9, sizeof s->coordinator);
     size_t size = (size_t)snprintf(s->plan, sizeof s->plan, "%s%s", plan_none, privacy);
-    for (int i = 0; i < SHARED; i++) {
-        float x = (float)i / SHARED;
-        memcpy(s->base + 4 * i, &x, 4);
-    }
+    make_base(s, size, NAN);
     s->what = (struct fl_agent_task){.key = {.incarnation = {1}, .round = 1},
                                      .job = "demo",
                                      .plan_size = size,
-                                     .base_size = sizeof s->base,
+                                     .base_size = s->base_size,
                                      .update_size = 2 * SHARED};
     fl_digest_of(s->plan, size, &s->what.plan);
-    fl_digest_of(s->base, sizeof s->base, &s->what.base);
+    fl_digest_of(s->base, s->base_size, &s->what.base);
     site_open(s);
 }
 
@@ -120,6 +138,7 @@ static void site_fini(struct site *s)
     char command[128];
 
     fl_vault_close(s->vault);
+    fl_free(s->base);
     snprintf(command, sizeof command, "rm -rf %s", s->dir);
     ck_assert_int_eq(system(command), 0);
 }
@@ -140,7 +159,7 @@ static void put_object(struct site *s, const struct fl_digest *digest, const voi
 static void fetch(struct site *s)
 {
     put_object(s, &s->what.plan, s->plan, s->what.plan_size);
-    put_object(s, &s->what.base, s->base, sizeof s->base);
+    put_object(s, &s->what.base, s->base, s->base_size);
 }
 
 /* Files in a folder of the vault whose name has this end. */
@@ -336,9 +355,9 @@ START_TEST(test_refusals)
     s.what.update_size++;
     ck_assert_int_eq(judge(&s), -FL_R_UPDATE_LENGTH);
     s.what.update_size--;
-    s.what.base_size += 4;
+    s.what.base_size -= s.base_size - 4 * SHARED + 1; /* not even the values */
     ck_assert_int_eq(judge(&s), -FL_R_UPDATE_SHAPE);
-    s.what.base_size -= 4;
+    s.what.base_size = s.base_size;
     s.what.key.exchange = 1;
     ck_assert_int_eq(judge(&s), -FL_R_CAPABILITY);
     s.what.key.exchange = 0;
@@ -399,6 +418,24 @@ START_TEST(test_cancel_and_bad_numbers)
 }
 END_TEST
 
+/* A model that a coordinator spoiled is not trained from. */
+START_TEST(test_spoiled_model)
+{
+    struct site s;
+    struct fl_task t;
+
+    site_init(&s, PLAN_CLIENT);
+    make_base(&s, s.what.plan_size, INFINITY);
+    fl_digest_of(s.base, s.base_size, &s.what.base);
+    fetch(&s);
+    to_intent(&s, &t);
+    ck_assert_int_eq(fl_task_train(&t, &e), -FL_R_TENSORS);
+    ck_assert_ptr_null(t.delta);
+    fl_task_fini(&t);
+    site_fini(&s);
+}
+END_TEST
+
 START_TEST(test_folder)
 {
     struct site s;
@@ -432,7 +469,7 @@ START_TEST(test_cache_is_bounded)
     uint8_t big[1000];
 
     site_init(&s, "");
-    s.vault->cache_max = 5000 + sizeof s.base + s.what.plan_size;
+    s.vault->cache_max = 5000 + s.base_size + s.what.plan_size;
     for (int i = 0; i < 12; i++) {
         struct fl_digest d;
         memset(big, i, sizeof big);
@@ -587,5 +624,6 @@ START_TEST(test_memory_that_ends)
 END_TEST
 
 TESTS_MAIN("task", test_one_round, test_crashes, test_other_inputs_make_nothing, test_refusals,
-           test_cancel_and_bad_numbers, test_folder, test_cache_is_bounded, test_final_model,
-           test_nothing_private_leaves, test_declines_tell_nothing, test_memory_that_ends)
+           test_cancel_and_bad_numbers, test_spoiled_model, test_folder, test_cache_is_bounded,
+           test_final_model, test_nothing_private_leaves, test_declines_tell_nothing,
+           test_memory_that_ends)
