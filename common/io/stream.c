@@ -400,6 +400,56 @@ static void wait_for_more(struct fl_stream *s)
     }
 }
 
+static void send_ping(struct fl_stream *s)
+{
+    Cohort__Frame frame = COHORT__FRAME__INIT;
+    Cohort__Ping ping = COHORT__PING__INIT;
+
+    ping.nonce = ++s->nonce;
+    frame.body_case = COHORT__FRAME__BODY_PING;
+    frame.ping = &ping;
+    s->sent_ms = now_ms(s); /* asked once, not at every look */
+    if (fl_bytes_left(&s->queued) == 0 && s->sending_left == 0 && !s->blocked) {
+        fl_stream_send(s, &frame);
+    }
+}
+
+/* What is due? No job is in flight. */
+static void look_at_clock(struct fl_stream *s)
+{
+    uint64_t now = now_ms(s), silence = SILENT_HEARTBEATS * (uint64_t)s->heartbeat_ms;
+    struct fl_err e = {0};
+
+    if (s->deadline_ms && now >= s->deadline_ms) {
+        fl_fail(&e, s->connected ? FL_R_TIMEOUT : FL_R_CONNECT, "%s",
+                !s->connected          ? "no connection in time"
+                : s->ending == FLUSHES ? "the last bytes could not be sent in time"
+                : s->open              ? "no first message in time"
+                                       : "no TLS handshake in time");
+        fl_stream_fail(s, ENDS, &e);
+        return;
+    }
+    if (!s->open || s->ending != STAYS) {
+        return;
+    }
+    if (s->waiting) { /* for our own buffers: not the peer's fault */
+        s->heard_ms = s->frame_ms = now;
+    }
+    if (now >= s->heard_ms + silence) {
+        fl_fail(&e, FL_R_PEER_SILENT, "nothing heard for %llu ms",
+                (unsigned long long)(now - s->heard_ms));
+        fl_stream_fail(s, ENDS, &e);
+    } else if (s->blocked && now >= s->moved_ms + silence) {
+        fl_fail(&e, FL_R_PEER_SILENT, "nothing read by the peer for %llu ms",
+                (unsigned long long)(now - s->moved_ms));
+        fl_stream_fail(s, ENDS, &e);
+    } else if (s->frame_ms && now >= s->frame_ms + FL_STREAM_FRAME_MS) {
+        fl_stream_close(s, FL_R_TIMEOUT, "a frame took too long", 0);
+    } else if (now >= s->sent_ms + s->heartbeat_ms) {
+        send_ping(s);
+    }
+}
+
 static void turn_done(struct fl_job *job)
 {
     struct fl_stream *s = stream_of(job);
@@ -416,6 +466,10 @@ static void turn_done(struct fl_job *job)
         snprintf(e.msg, sizeof e.msg, "the peer closed the connection");
         fl_stream_fail(s, ENDS, &e);
     }
+    if (s->late && s->ending != ENDS) {
+        look_at_clock(s);
+    }
+    s->late = false;
     if (t->flush && t->flushed && !s->blocked) {
         s->ending = ENDS;
     }
@@ -427,59 +481,16 @@ static void turn_done(struct fl_job *job)
     }
 }
 
-static void send_ping(struct fl_stream *s)
-{
-    Cohort__Frame frame = COHORT__FRAME__INIT;
-    Cohort__Ping ping = COHORT__PING__INIT;
-
-    ping.nonce = ++s->nonce;
-    frame.body_case = COHORT__FRAME__BODY_PING;
-    frame.ping = &ping;
-    s->sent_ms = now_ms(s); /* asked once, not at every look */
-    if (fl_bytes_left(&s->queued) == 0 && s->sending_left == 0 && !s->blocked) {
-        fl_stream_send(s, &frame);
-    }
-}
-
 static void on_timer(uv_timer_t *timer)
 {
     struct fl_stream *s = timer->data;
-    uint64_t now = now_ms(s), silence = SILENT_HEARTBEATS * (uint64_t)s->heartbeat_ms;
-    struct fl_err e = {0};
 
     if (s->in_job) {
-        /* The turn ends soon and looks then. */
-        uv_timer_start(&s->timer, on_timer, s->heartbeat_ms, 0);
+        s->late = true; /* the turn's end looks */
         return;
     }
-    if (s->ending == ENDS) {
-        finish(s);
-        return;
-    }
-    if (s->deadline_ms && now >= s->deadline_ms) {
-        fl_fail(&e, s->connected ? FL_R_TIMEOUT : FL_R_CONNECT, "%s",
-                !s->connected          ? "no connection in time"
-                : s->ending == FLUSHES ? "the last bytes could not be sent in time"
-                : s->open              ? "no first message in time"
-                                       : "no TLS handshake in time");
-        fl_stream_fail(s, ENDS, &e);
-    } else if (s->open && s->ending == STAYS) {
-        if (!s->waiting && now >= s->heard_ms + silence) {
-            fl_fail(&e, FL_R_PEER_SILENT, "nothing heard for %llu ms",
-                    (unsigned long long)(now - s->heard_ms));
-            fl_stream_fail(s, ENDS, &e);
-        } else if (s->blocked && now >= s->moved_ms + silence) {
-            fl_fail(&e, FL_R_PEER_SILENT, "nothing read by the peer for %llu ms",
-                    (unsigned long long)(now - s->moved_ms));
-            fl_stream_fail(s, ENDS, &e);
-        } else if (s->frame_ms && !s->waiting && now >= s->frame_ms + FL_STREAM_FRAME_MS) {
-            fl_stream_close(s, FL_R_TIMEOUT, "a frame took too long", 0);
-        } else if (now >= s->sent_ms + s->heartbeat_ms) {
-            send_ping(s);
-        }
-        if (s->waiting) { /* for our own buffers: not the peer's fault */
-            s->heard_ms = s->frame_ms = now;
-        }
+    if (s->ending != ENDS) {
+        look_at_clock(s);
     }
     if (s->ending == ENDS) {
         finish(s);

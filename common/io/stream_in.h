@@ -103,6 +103,7 @@ struct fl_stream {
     struct fl_lane *lane;
     struct fl_job job;
     bool in_job, again, connected, open, heard_message, blocked;
+    bool late; /* the timer fired during a job */
     enum ending ending;
     struct fl_err why;
     bool why_set;

@@ -375,7 +375,7 @@ void fl_turn_run(struct turn *t)
             moved |= receive_turn(t, &s);
         }
         bool open = t->tls && fl_tls_state(t->tls) == FL_TLS_OPEN;
-        t->opened = open && !was_open;
+        t->opened = t->opened || (open && !was_open);
         t->peer_closed = !t->flush && fl_tls_state(t->tls) == FL_TLS_CLOSED;
         t->more = t->more || (moved && t->got + t->sent >= TURN_BYTES) || t->source_ended.yes;
     }

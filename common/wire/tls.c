@@ -27,6 +27,8 @@ enum {
     ALERT_ROOM = 128,
     ALERT_VERSION = 70,
     ALERT_NO_ALPN = 120,
+    RECORD_ALERT = 21,
+    RECORD_HANDSHAKE = 22,
 };
 
 struct fl_tls {
@@ -37,6 +39,7 @@ struct fl_tls {
     int failed;              /* the final error */
     size_t want;             /* bytes the library asked for last and did not get */
     bool stuck;              /* outside the handshake a callback found no room */
+    bool spoken, is_tls;     /* has the peer said anything, and did it begin like TLS? */
     uint8_t alert_sent;      /* in clear, that is, during the handshake; 0 = none */
     struct fl_identity peer; /* from the moment its certificate is looked at */
 };
@@ -51,6 +54,10 @@ static int take_cipher(void *arg, unsigned char *to, size_t size)
     if (n == 0) {
         t->want = size;
         return MBEDTLS_ERR_SSL_WANT_READ;
+    }
+    if (!t->spoken) {
+        t->spoken = true;
+        t->is_tls = io->in[io->ret_in] == RECORD_HANDSHAKE || io->in[io->ret_in] == RECORD_ALERT;
     }
     memcpy(to, io->in + io->ret_in, n);
     io->ret_in += n;
@@ -70,8 +77,8 @@ static int give_cipher(void *arg, const unsigned char *from, size_t size)
     if (n == 0) {
         return MBEDTLS_ERR_SSL_WANT_WRITE;
     }
-    /* A whole alert record: type 21, version, length 2, level, description. */
-    if (size == 7 && from[0] == 21 && from[3] == 0 && from[4] == 2) {
+    /* A whole alert record: type, version, length 2, level, description. */
+    if (size == 7 && from[0] == RECORD_ALERT && from[3] == 0 && from[4] == 2) {
         t->alert_sent = from[6];
     }
     memcpy(io->out + io->ret_out, from, n);
@@ -212,6 +219,9 @@ static int explain(struct fl_tls *t, int code, struct fl_err *e)
 {
     char text[120];
 
+    if (t->spoken && !t->is_tls) {
+        return fail(t, e, FL_R_TLS_RECORD, "what came is not TLS");
+    }
     switch (code) {
     case MBEDTLS_ERR_X509_CERT_VERIFY_FAILED:
         return explain_certificate(t, mbedtls_ssl_get_verify_result(&t->ssl), e);
@@ -221,8 +231,7 @@ static int explain(struct fl_tls *t, int code, struct fl_err *e)
         return explain_alert(t, e);
     case MBEDTLS_ERR_SSL_INVALID_MAC:
     case MBEDTLS_ERR_SSL_INVALID_RECORD:
-        return fail(t, e, FL_R_TLS_RECORD,
-                    t->state == FL_TLS_HANDSHAKE ? "what came is not TLS" : "a damaged record");
+        return fail(t, e, FL_R_TLS_RECORD, "a damaged record");
     case MBEDTLS_ERR_SSL_ALLOC_FAILED:
         return fail(t, e, FL_R_NOMEM, "no memory in TLS");
     default:

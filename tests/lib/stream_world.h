@@ -37,6 +37,7 @@ struct side {
 struct world {
     uv_loop_t loop;
     uv_timer_t limit;
+    uv_async_t wake; /* for other threads that change a condition */
     bool too_long;
     struct fl_work *work;
     struct fl_pool *pool;
@@ -156,6 +157,11 @@ static inline bool world_accepting(void *arg, struct fl_stream_conf *conf)
     return true;
 }
 
+static inline void world_woken(uv_async_t *wake)
+{
+    (void)wake; /* the loop looks at its condition again */
+}
+
 static inline void world_init_with(struct world *w, const char *server, const char *crl,
                                    uint32_t buffers)
 {
@@ -165,6 +171,7 @@ static inline void world_init_with(struct world *w, const char *server, const ch
     memset(w, 0, sizeof *w);
     ck_assert_int_eq(uv_loop_init(&w->loop), 0);
     uv_timer_init(&w->loop, &w->limit);
+    ck_assert_int_eq(uv_async_init(&w->loop, &w->wake, world_woken), 0);
     ck_assert_int_eq(fl_work_new(&w->loop, threads, &w->work, &e), 0);
     ck_assert_int_eq(fl_pool_new(buffers, &w->pool, &e), 0);
     w->server_tls = certs_conf(true, server, crl);
@@ -264,6 +271,7 @@ static inline void world_fini(struct world *w)
     }
     fl_listener_close(w->listener);
     uv_close((uv_handle_t *)&w->limit, NULL);
+    uv_close((uv_handle_t *)&w->wake, NULL);
     fl_work_free(w->work);
     fl_pool_free(w->pool);
     uv_run(&w->loop, UV_RUN_DEFAULT);

@@ -627,8 +627,7 @@ START_TEST(test_garbage_is_not_tls)
                                .plain_size = sizeof plain};
         ck_assert_int_eq(fl_tls_new(s, NULL, &t, NULL), 0);
         int r = fl_tls_pump(t, &io, &e);
-        ck_assert_msg(r == -FL_R_TLS_RECORD || r == -FL_R_TLS_HANDSHAKE || r == -FL_R_TLS_VERSION,
-                      "%zu: %d %s", i, r, e.msg);
+        ck_assert_msg(i < 2 || i == 3 ? r == -FL_R_TLS_RECORD : r < 0, "%zu: %d %s", i, r, e.msg);
         fl_tls_free(t);
     }
     fl_tls_conf_unref(s);
