@@ -12,9 +12,10 @@
 #include <stdint.h>
 
 /* Sanitized builds take the plain version: their runtimes are not up yet when the choice is made.
- */
-#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) &&      \
-    !defined(FL_PLAIN_LOOPS)
+ * So does clang, whose clones (14) have no symbol of the function's own name that others could
+ * link. */
+#if defined(__x86_64__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) &&                \
+    !defined(__SANITIZE_THREAD__) && !defined(FL_PLAIN_LOOPS)
 #define FL_VECTOR __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
 #define FL_VECTOR
