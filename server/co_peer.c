@@ -30,11 +30,11 @@ struct co_peer *co_peer_by_agent(struct co *co, uint64_t agent)
 static bool allows(const struct co_peer *p, const char *job)
 {
     for (uint32_t i = 0; i < p->ask_count; i++) {
-        if (strcmp(p->asks[i], job) == 0 || strcmp(p->asks[i], "*") == 0) {
+        if (strcmp(p->asks[i], job) == 0) {
             return true;
         }
     }
-    return false;
+    return p->ask_count == 0; /* an Ask without names means any job */
 }
 
 bool co_peer_asks(const struct co_peer *p, const char *job)
