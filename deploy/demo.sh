@@ -172,7 +172,7 @@ model:
     - linear: {out: 10}
 data: {mean: [0.2860], std: [0.3530]}
 hypernetwork: {kind: affine, embedding: 64, hidden: 3, scaled: true}
-round: {members: $agents, quorum: $agents, deadline: 120s, fill: 10s}
+round: {members: $agents, quorum: $(((agents * 4 + 4) / 5)), deadline: 60s, fill: 10s}
 grid: {bits: 16, step: -14}
 $3
 EOF
@@ -229,9 +229,9 @@ CREATE TABLE final AS
     FROM lines WHERE json_extract(line, '\$.final') GROUP BY 1, 2;
 CREATE TABLE spent AS
     SELECT site, json_extract(line, '\$.job') job, sum(json_extract(line, '\$.cpu_s')) cpu,
-           max(json_extract(line, '\$.epsilon')) epsilon, max(json_extract(line, '\$.bytes')) bytes,
+           max(json_extract(line, '\$.epsilon')) epsilon, max(json_extract(line, '\$.update_bytes')) bytes,
            max(json_extract(line, '\$.bound')) bound
-    FROM lines WHERE json_extract(line, '\$.event') = 'release' GROUP BY 1, 2;
+    FROM lines WHERE json_extract(line, '\$.event') = 'round' GROUP BY 1, 2;
 -- the learning rate that serves "alone" best, on the mean over sites
 CREATE TABLE best AS
     SELECT job FROM final WHERE job LIKE 'alone-%' GROUP BY job ORDER BY avg(accuracy) DESC LIMIT 1;

@@ -144,7 +144,7 @@ static bool round_view(struct co *co, struct co_job *j, struct fl_control_round 
         .state = fl_round_phase_name(v.phase),
         .exchange = v.exchange,
         .exchanges = v.exchange_count,
-        .attempt = v.attempt,
+        .attempt = v.attempt ? v.attempt - 1 : 0, /* retries */
         .opened_ms = v.open ? j->opened_ms : 0,
         .deadline_ms = wall_of(co, v.closes_ms),
         .wanted = v.members,
