@@ -65,7 +65,7 @@ static int act(int argc, char **argv)
     if (r != 0) {
         fprintf(stderr, "reason %d: %s\n", -r, e.msg);
     }
-    if (powerfail_struck) {
+    if (powerfail_struck && getenv("POWERFAIL_FAIL")) {
         fprintf(stderr, "struck %lu\n", powerfail_struck());
     }
     return r != 0;
