@@ -383,7 +383,8 @@ static int ready_file(const struct fl_ledger *l, const char *path, struct fl_err
     return 0;
 }
 
-/* The one value of a pragma, as text; cut to size. */
+/* The one value of a pragma, as text; cut to size. Runs to its end: a change is committed only
+ * there, after the row that already tells the new value. */
 static int ask(const struct fl_ledger *l, const char *sql, char *ret, size_t size, struct fl_err *e)
 {
     sqlite3_stmt *s;
@@ -395,8 +396,11 @@ static int ask(const struct fl_ledger *l, const char *sql, char *ret, size_t siz
     r = fl_ledger_db_step(l, s, e);
     const char *text = r == 1 ? (const char *)sqlite3_column_text(s, 0) : NULL;
     snprintf(ret, size, "%s", text ? text : "");
+    while (r == 1) {
+        r = fl_ledger_db_step(l, s, e);
+    }
     sqlite3_finalize(s);
-    return r < 0 ? r : 0;
+    return r;
 }
 
 static int demand(const struct fl_ledger *l, const char *sql, const char *want, struct fl_err *e)
@@ -484,6 +488,17 @@ static int identify(const struct fl_ledger *l, bool *ret_fresh, struct fl_err *e
     return r;
 }
 
+/* A process that was killed before a sync leaves entries that are visible but not on the disk. They
+ * must be before anything is answered from them: an update that was released again because of a
+ * debit which then is lost with the power would be one that was never paid for. */
+static int settle(const struct fl_ledger *l, const char *path, struct fl_err *e)
+{
+    int rc = sqlite3_wal_checkpoint_v2(l->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
+
+    return rc == SQLITE_OK ? sync_folder(l, path, e)
+                           : fl_ledger_db_fail(l, rc, "fold the log back", e);
+}
+
 int fl_ledger_db_open(struct fl_ledger *l, const char *path, const uint8_t owner[32],
                       struct fl_err *e)
 {
@@ -523,6 +538,7 @@ int fl_ledger_db_open(struct fl_ledger *l, const char *path, const uint8_t owner
         /* The rollback journal of the change to WAL must not come back after a loss of power. */
         r = fresh ? sync_folder(l, path, e) : check_owner(l, owner, e);
         r = r == 0 && fresh ? create(l, owner, e) : r;
+        r = r == 0 ? settle(l, path, e) : r;
     }
     if (r < 0) {
         return r;

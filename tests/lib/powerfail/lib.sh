@@ -65,10 +65,12 @@ must_survive() {
     fi
 }
 
-# must_notice WHAT SKIP [VARIANT]: a program that forgets these syncs must not pass.
+# must_notice WHAT SKIP [VARIANT]: a program that forgets these syncs must not pass. $notice: rounds, and every how many records.
+notice="1 9"
 must_notice() {
     part 2 || return 0
-    if explore 1 9 1 "$2" "${3:-}" || [ $? != 1 ]; then
+    # shellcheck disable=SC2086
+    if explore $notice 1 "$2" "${3:-}" || [ $? != 1 ]; then
         echo "NOT NOTICED: $1: $said"
         head -n 12 "$work/err"
         bad=1
