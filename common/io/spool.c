@@ -18,6 +18,7 @@
  */
 #include "common/io/spool.h"
 
+#include "common/base/crashpoint.h"
 #include "common/base/mem.h"
 #include "common/io/file.h"
 
@@ -293,21 +294,25 @@ int fl_spool_seal(struct fl_spool *s, struct fl_err *e)
     if ((r = check_digest(s, e)) < 0) {
         return r;
     }
+    FL_CRASH_POINT("spool-seal-before");
     if (fsync(s->part_fd) != 0) {
         return fail_io(s, "sync", e);
     }
+    FL_CRASH_POINT("spool-seal-synced");
     path_of(s, ".part", part);
     path_of(s, "", whole);
     path_of(s, ".mark", mark);
     if (rename(part, whole) != 0) {
         return fail_io(s, "rename", e);
     }
+    FL_CRASH_POINT("spool-seal-renamed");
     s->durable = s->at;
     if ((s->mark_fd >= 0 && (r = fl_file_remove(mark, e)) < 0) ||
         (r = fl_file_sync_dir(s->dir, e)) < 0) {
         s->broken = true;
         return r;
     }
+    FL_CRASH_POINT("spool-seal-after");
     return 0;
 }
 
