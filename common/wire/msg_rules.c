@@ -27,97 +27,56 @@ struct rule {
     size_t most; /* of a repeated field */
 };
 
-#define REASON                                                                                     \
-    {                                                                                              \
-        NUMBER, 1, 9999, 0                                                                         \
-    }
-#define PEOPLE                                                                                     \
-    {                                                                                              \
-        TEXT, 0, FL_TEXT_MAX, 0                                                                    \
-    }
-#define KEY                                                                                        \
-    {                                                                                              \
-        INSIDE, 1, 1, 0                                                                            \
-    }
-#define DIGEST                                                                                     \
-    {                                                                                              \
-        BYTES, FL_DIGEST_SIZE, FL_DIGEST_SIZE, 0                                                   \
-    }
-#define INCARNATION                                                                                \
-    {                                                                                              \
-        BYTES, FL_INCARNATION_SIZE, FL_INCARNATION_SIZE, 0                                         \
-    }
-#define JOB                                                                                        \
-    {                                                                                              \
-        NAME, 1, FL_WIRE_NAME_MAX, 0                                                               \
-    }
-#define ROUND                                                                                      \
-    {                                                                                              \
-        NUMBER, 1, INT64_MAX, 0                                                                    \
-    }
-#define SIZE                                                                                       \
-    {                                                                                              \
-        NUMBER, 1, FL_OBJECT_MAX, 0                                                                \
-    }
-/* Of an update: a job whose tensors all stay at home sends none, and still says when it is ready.
- */
-#define UPDATE_SIZE                                                                                \
-    {                                                                                              \
-        NUMBER, 0, FL_OBJECT_MAX, 0                                                                \
-    }
-#define PLAN_SIZE                                                                                  \
-    {                                                                                              \
-        NUMBER, 1, FL_WIRE_PLAN_MAX, 0                                                             \
-    }
-#define OFFSET                                                                                     \
-    {                                                                                              \
-        NUMBER, 0, FL_OBJECT_MAX, 0                                                                \
-    }
-#define RETRY                                                                                      \
-    {                                                                                              \
-        NUMBER, 0, FL_WIRE_RETRY_MAX_MS, 0                                                         \
-    }
-#define CAPABILITIES                                                                               \
-    {                                                                                              \
-        NAME, 1, FL_WIRE_CAPABILITIES_MAX, FL_WIRE_CAPABILITIES_MAX                                \
-    }
-#define ANY                                                                                        \
-    {                                                                                              \
-        NUMBER, 0, UINT64_MAX, 0                                                                   \
-    }
+/* Rules that many fields share. */
+#define REASON       NUMBER, 1, 9999, 0
+#define PEOPLE       TEXT, 0, FL_TEXT_MAX, 0
+#define KEY          INSIDE, 1, 1, 0
+#define BODY         INSIDE, 0, 1, 0
+#define DIGEST       BYTES, FL_DIGEST_SIZE, FL_DIGEST_SIZE, 0
+#define INCARNATION  BYTES, FL_INCARNATION_SIZE, FL_INCARNATION_SIZE, 0
+#define JOB          NAME, 1, FL_WIRE_NAME_MAX, 0
+#define ROUND        NUMBER, 1, INT64_MAX, 0
+#define SIZE         NUMBER, 1, FL_OBJECT_MAX, 0
+#define UPDATE_SIZE  NUMBER, 0, FL_OBJECT_MAX, 0 /* 0: everything stays home */
+#define PLAN_SIZE    NUMBER, 1, FL_WIRE_PLAN_MAX, 0
+#define OFFSET       NUMBER, 0, FL_OBJECT_MAX, 0
+#define RETRY        NUMBER, 0, FL_WIRE_RETRY_MAX_MS, 0
+#define CAPABILITIES NAME, 1, FL_WIRE_CAPABILITIES_MAX, FL_WIRE_CAPABILITIES_MAX
+#define ANY          NUMBER, 0, UINT64_MAX, 0
 
 static const struct rule hello[] = {
-    {NUMBER, 1, 1000, 0}, {NUMBER, 1, 1000, 0}, CAPABILITIES, {PRINTABLE, 0, 64, 0}};
+    {NUMBER, 1, 1000, 0}, {NUMBER, 1, 1000, 0}, {CAPABILITIES}, {PRINTABLE, 0, 64, 0}};
 static const struct rule welcome[] = {
     {NUMBER, 1, 1000, 0},
-    CAPABILITIES,
+    {CAPABILITIES},
     {PRINTABLE, 1, FL_WIRE_NAME_MAX, 0},
     {NUMBER, FL_WIRE_HEARTBEAT_MIN_MS, FL_WIRE_HEARTBEAT_MAX_MS, 0},
     {NUMBER, FL_FRAME_HELLO_MAX, FL_FRAME_MAX, 0},
     {BYTES, 16, 16, 0}};
-static const struct rule refuse[] = {REASON, PEOPLE, {INSIDE, 0, 1, 0}};
-static const struct rule ping[] = {ANY};
-static const struct rule bye[] = {{NUMBER, 0, 9999, 0}, PEOPLE, RETRY};
-static const struct rule key[] = {INCARNATION, ROUND, {NUMBER, 0, FL_WIRE_EXCHANGES_MAX - 1, 0}};
+static const struct rule refuse[] = {{REASON}, {PEOPLE}, {INSIDE, 0, 1, 0}};
+static const struct rule ping[] = {{ANY}};
+static const struct rule bye[] = {{NUMBER, 0, 9999, 0}, {PEOPLE}, {RETRY}};
+static const struct rule key[] = {
+    {INCARNATION}, {ROUND}, {NUMBER, 0, FL_WIRE_EXCHANGES_MAX - 1, 0}};
 static const struct rule ask[] = {{NAME, 1, FL_WIRE_NAME_MAX, FL_WIRE_JOBS_MAX}};
-static const struct rule rest[] = {REASON, PEOPLE, RETRY, {INSIDE, 1, 1, FL_WIRE_FINALS_MAX}};
-static const struct rule final[] = {INCARNATION, JOB, ROUND, DIGEST, PLAN_SIZE, DIGEST, SIZE};
-static const struct rule task[] = {KEY,    JOB,         JOB,
-                                   DIGEST, PLAN_SIZE,   DIGEST,
-                                   SIZE,   UPDATE_SIZE, {NUMBER, 0, (uint64_t)366 * 86400000, 0}};
-static const struct rule accept[] = {KEY};
-static const struct rule decline[] = {KEY, REASON, PEOPLE};
-static const struct rule fetch[] = {DIGEST, OFFSET};
-static const struct rule chunk[] = {DIGEST, OFFSET, {BYTES, 1, FL_CHUNK_MAX, 0}};
-static const struct rule offer[] = {KEY,    DIGEST, UPDATE_SIZE,
-                                    DIGEST, DIGEST, {NUMBER, 1, FL_WIRE_WEIGHT_MAX, 0}};
-static const struct rule resume[] = {KEY, DIGEST, OFFSET};
-static const struct rule ack[] = {KEY, DIGEST};
-static const struct rule frame[] = {
-    {INSIDE, 0, 1, 0}, {INSIDE, 0, 1, 0}, {INSIDE, 0, 1, 0}, {INSIDE, 0, 1, 0}, {INSIDE, 0, 1, 0},
-    {INSIDE, 0, 1, 0}, {INSIDE, 0, 1, 0}, {INSIDE, 0, 1, 0}, {INSIDE, 0, 1, 0}, {INSIDE, 0, 1, 0},
-    {INSIDE, 0, 1, 0}, {INSIDE, 0, 1, 0}, {INSIDE, 0, 1, 0}, {INSIDE, 0, 1, 0}, {INSIDE, 0, 1, 0},
-    {INSIDE, 0, 1, 0}, {INSIDE, 0, 1, 0}};
+static const struct rule rest[] = {{REASON}, {PEOPLE}, {RETRY}, {INSIDE, 1, 1, FL_WIRE_FINALS_MAX}};
+static const struct rule final[] = {{INCARNATION}, {JOB},    {ROUND}, {DIGEST},
+                                    {PLAN_SIZE},   {DIGEST}, {SIZE}};
+static const struct rule task[] = {
+    {KEY},    {JOB},         {JOB},
+    {DIGEST}, {PLAN_SIZE},   {DIGEST},
+    {SIZE},   {UPDATE_SIZE}, {NUMBER, 0, (uint64_t)366 * 86400000, 0}};
+static const struct rule accept[] = {{KEY}};
+static const struct rule decline[] = {{KEY}, {REASON}, {PEOPLE}};
+static const struct rule fetch[] = {{DIGEST}, {OFFSET}};
+static const struct rule chunk[] = {{DIGEST}, {OFFSET}, {BYTES, 1, FL_CHUNK_MAX, 0}};
+static const struct rule offer[] = {{KEY},    {DIGEST}, {UPDATE_SIZE},
+                                    {DIGEST}, {DIGEST}, {NUMBER, 1, FL_WIRE_WEIGHT_MAX, 0}};
+static const struct rule resume[] = {{KEY}, {DIGEST}, {OFFSET}};
+static const struct rule ack[] = {{KEY}, {DIGEST}};
+static const struct rule frame[] = {{BODY}, {BODY}, {BODY}, {BODY}, {BODY}, {BODY},
+                                    {BODY}, {BODY}, {BODY}, {BODY}, {BODY}, {BODY},
+                                    {BODY}, {BODY}, {BODY}, {BODY}, {BODY}};
 
 #define TYPE(descriptor, rules)                                                                    \
     {                                                                                              \

@@ -268,6 +268,7 @@ START_TEST(test_fields_are_held_to_their_limits)
     Cohort__Accept accept = COHORT__ACCEPT__INIT;
     Cohort__Key key = COHORT__KEY__INIT;
     Cohort__Chunk chunk = COHORT__CHUNK__INIT;
+    Cohort__Task task = COHORT__TASK__INIT;
     struct fl_err e = {0};
 
     frame.body_case = COHORT__FRAME__BODY_FETCH;
@@ -334,6 +335,18 @@ START_TEST(test_fields_are_held_to_their_limits)
     chunk.offset = FL_OBJECT_MAX - 64;
     ck_assert_int_eq(send_and_check(&frame, &e), 0);
     chunk.offset++;
+    ck_assert_int_eq(send_and_check(&frame, &e), -FL_R_MSG_FIELD);
+
+    /* Where nothing travels, an update has no bytes; but a plan always has some. */
+    frame.body_case = COHORT__FRAME__BODY_TASK;
+    frame.task = &task;
+    task.key = &key;
+    key.exchange = 0;
+    task.job = task.exchange = (char *)"local";
+    task.plan_digest = task.base_digest = (ProtobufCBinaryData){32, bytes};
+    task.plan_size = task.base_size = 1;
+    ck_assert_int_eq(send_and_check(&frame, &e), 0);
+    task.plan_size = 0;
     ck_assert_int_eq(send_and_check(&frame, &e), -FL_R_MSG_FIELD);
 
     frame.body_case = COHORT__FRAME__BODY__NOT_SET;
