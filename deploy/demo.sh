@@ -6,7 +6,7 @@
 #                  [--train N] [--json FILE] [--quick] [--keep]
 #
 #   --agents N     sites (default 20, at most 20 with the shipped images)
-#   --rounds N     rounds of each job (default 40)
+#   --rounds N     rounds of each job (default 30; the private run takes at most 10)
 #   --strategy S   what the federation runs (default hyperfl)
 #   --data DIR     IDX files named as in tests/data/fashion-mnist (default: those)
 #   --epsilon E    of the private run: one example at a site, add or remove, delta 1e-5 (default 8)
@@ -18,8 +18,8 @@
 # Installs what is missing (Debian 12), builds, runs, and leaves nothing running.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
-agents=20 rounds=40 strategy=hyperfl data=$root/tests/data/fashion-mnist epsilon=8 train=80 json='' keep=0 quick=0
-delta=0.00001 alone_rates='0.02 0.05 0.1' private_steps=8 private_rate=0.2
+agents=20 rounds=30 strategy=hyperfl data=$root/tests/data/fashion-mnist epsilon=8 train=80 json='' keep=0 quick=0
+delta=0.00001 alone_rates='0.02 0.05 0.1' private_rounds=10 private_steps=1 private_rate=1
 usage() {
     sed -n '2,18s/^# \{0,1\}//p' "$0" >&2
     exit 2
@@ -42,6 +42,7 @@ done
 [ $quick = 0 ] || { agents=5; rounds=4; alone_rates=0.05; }
 case $agents$rounds$train in *[!0-9]*) usage ;; esac
 data=$(cd "$data" && pwd)
+[ "$private_rounds" -le "$rounds" ] || private_rounds=$rounds
 
 say() { printf '\n== %s\n' "$*"; }
 say "build"
@@ -149,11 +150,11 @@ stop_sites() { # FOLDER NUMBER-OF-JOBS
 all_final() { [ "$(cat "$work/$1"/*/report.jsonl | grep -c '"final": *true')" -ge $wanted ]; }
 
 # One description; the jobs differ in what `set:` says of it.
-job() { # name strategy extra-lines
+job() { # name strategy rounds extra-lines
     cat <<EOF
 name: $1
 strategy: $2
-rounds: $rounds
+rounds: $3
 seed: 520
 model:
   input: [1, 28, 28]
@@ -174,13 +175,13 @@ data: {mean: [0.2860], std: [0.3530]}
 hypernetwork: {kind: affine, embedding: 64, hidden: 3, scaled: true}
 round: {members: $agents, quorum: $(((agents * 4 + 4) / 5)), deadline: 60s, fill: 10s}
 grid: {bits: 16, step: -14}
-$3
+$4
 EOF
 }
 
-run_job() { # name strategy extra title
-    say "$4"
-    job "$1" "$2" "$3" >"$work/$1.yaml"
+run_job() { # name strategy rounds extra-lines title
+    say "$5"
+    job "$1" "$2" "$3" "$4" >"$work/$1.yaml"
     cohortctl job submit "$work/$1.yaml" >/dev/null
     cohortctl watch "$1" --timeout 20m
 }
@@ -192,12 +193,12 @@ cohortctl status
 
 # Alone: the same network, as many local steps, learning rates of which the best on the TEST images is taken: a choice in its favour.
 for rate in $alone_rates; do
-    run_job "alone-$rate" local \
+    run_job "alone-$rate" local "$rounds" \
         "train: {batch: 20, epochs: 6, lr: $rate, momentum: 0.5, weight_decay: 0.0005}" \
         "alone, learning rate $rate (nothing is uploaded; the coordinator only keeps time)"
 done
-run_job federated "$strategy" \
-    "train: {batch: 20, epochs: 5, lr: 0.05, momentum: 0.5, weight_decay: 0.0005, head: {epochs: 1, lr: 0.1, momentum: 0.5, weight_decay: 0.0005}}" \
+run_job federated "$strategy" "$rounds" \
+    "train: {batch: 20, epochs: 5, lr: 0.05, momentum: 0.5, clip: 2, weight_decay: 0.0005, head: {epochs: 1, lr: 0.1, momentum: 0.5, weight_decay: 0.0005}}" \
     "federated: $strategy, no noise"
 stop_sites open $(($(echo "$alone_rates" | wc -w) + 1))
 
@@ -205,9 +206,9 @@ stop_sites open $(($(echo "$alone_rates" | wc -w) + 1))
 # sites, and ledgers, of its own.
 say "the same sites with a privacy budget of epsilon $epsilon"
 start_sites sites "    - {name: private, unit: example, epsilon: $epsilon, delta: $delta}"
-run_job private "$strategy" \
+run_job private "$strategy" "$private_rounds" \
     "train: {batch: 20, steps: $private_steps, lr: $private_rate, momentum: 0, weight_decay: 0}
-privacy: {unit: example, clip: 1, epsilon: $epsilon, delta: $delta, sampling_rate: 0.25, examples: $train}" \
+privacy: {unit: example, clip: 1, epsilon: $epsilon, delta: $delta, sampling_rate: 1, examples: $train}" \
     "federated: $strategy, epsilon $epsilon for one example, add or remove, delta $delta"
 stop_sites sites 1
 
@@ -228,7 +229,7 @@ CREATE TABLE final AS
            100 * coalesce(json_extract(line, '\$.accuracy_received'), 0) accuracy
     FROM lines WHERE json_extract(line, '\$.final') GROUP BY 1, 2;
 CREATE TABLE spent AS
-    SELECT site, json_extract(line, '\$.job') job, sum(json_extract(line, '\$.cpu_s')) cpu,
+    SELECT site, json_extract(line, '\$.job') job, sum(json_extract(line, '\$.cpu_s')) cpu, count(*) rounds,
            max(json_extract(line, '\$.epsilon')) epsilon, max(json_extract(line, '\$.update_bytes')) bytes,
            max(json_extract(line, '\$.bound')) bound
     FROM lines WHERE json_extract(line, '\$.event') = 'round' GROUP BY 1, 2;
@@ -263,7 +264,7 @@ SELECT printf('private   - alone: %+.2f points, 95 %% interval %+.2f to %+.2f ov
 SELECT printf('alone = the same network, $rounds rounds of 6 local epochs, learning rate %s: the best of \"$alone_rates\" on these test images', substr(job, 7)) FROM best;
 SELECT printf('private: epsilon at most %.3f at any site, delta $delta, unit example (one example added or removed at a site), against a coordinator that sees every upload, accountant %s', max(epsilon), max(bound)) FROM spent WHERE job = 'private';
 SELECT '  It covers what the job \"private\" released. The run \"federated\" on the same images has no noise and no epsilon: it is here to compare.';
-SELECT printf('%s: %d bytes up a site and round, %.2f CPU seconds a site and round', job, max(bytes), avg(cpu) / $rounds) FROM spent WHERE job IN ('federated', 'private') GROUP BY job;
+SELECT printf('%s: %d bytes up a site and round, %.2f CPU seconds a site and round', job, max(bytes), avg(cpu / rounds)) FROM spent WHERE job IN ('federated', 'private') GROUP BY job;
 "
 if [ -n "$json" ]; then
     sqlite3 :memory: ".read $work/table.sql" "
@@ -275,7 +276,7 @@ if [ -n "$json" ]; then
         'neighbours', 'one example added or removed at one site', 'adversary', 'the coordinator, which sees every upload',
         'accountant', (SELECT max(bound) FROM spent WHERE job = 'private'),
         'bytes', (SELECT max(bytes) FROM spent WHERE job = 'federated'),
-        'cpu_s', (SELECT avg(cpu) / $rounds FROM spent WHERE job = 'federated'),
+        'cpu_s', (SELECT avg(cpu / rounds) FROM spent WHERE job = 'federated'),
         'sites', (SELECT json_group_array(json_object('site', site, 'alone', alone, 'federated', federated, 'private', private)) FROM pairs))
     FROM mean, spread;" >"$json"
     echo "the table as JSON: $json"
