@@ -495,7 +495,7 @@ def run(method, seed, sites, a):
             append(a.out, line)
         torch.save((fed.round, fed.shared, fed.own), state + ".new")
         os.replace(state + ".new", state)
-        print(time.strftime("%H:%M:%S"), line[: line.index(",", len(method) + 20)], flush=True)
+        print(time.strftime("%H:%M:%S"), *line.split(",")[:6], flush=True)
     append(a.out, row(method, seed, a.rounds + 1, None, fed.evaluate(sites), None))
     if not a.keep:
         os.unlink(state)
