@@ -2,8 +2,8 @@
 """The published Fashion-MNIST protocol of HyperFL (arXiv 2412.07187) in PyTorch.
 
     pytorch_protocol.py --data DIR --out FILE.csv [--methods M,M] [--seeds 1,2,3] [--rounds 10]
-                        [--evaluate 1,5,10] [--state DIR]
-    pytorch_protocol.py --data DIR --digests     one digest a site, as tests/experiments/protocol prints
+                        [--evaluate 1,5,10] [--state DIR] [--train N] [--test N]
+    pytorch_protocol.py --data DIR --digests     one digest a site, as the C program prints it
     pytorch_protocol.py --self-check             the rewritten generator step against autograd
 
 It knows nothing of the project's C code: the same protocol written a second time, with PyTorch's
@@ -60,7 +60,7 @@ except ImportError as missing:
     print(f"skipped: {missing.name} is not installed (Debian: python3-torch, python3-numpy)")
     sys.exit(77)
 
-SITES, CLASSES, TRAIN, TEST, BATCH = 20, 10, 600, 600, 50
+SITES, CLASSES, BATCH = 20, 10, 50
 MEAN, STD = 0.1307, 0.3081
 MOMENTUM, DECAY, LR_BODY, LR_HEAD, CLIP = 0.5, 5e-4, 0.02, 0.1, 50.0
 EMBEDDING = 64
@@ -96,6 +96,10 @@ def read_idx(folder, name):
     return numpy.frombuffer(data, numpy.uint8, offset=4 + 4 * rank).reshape(shape)
 
 
+def share(n, parts):
+    return [n // parts] * (parts - 1) + [n - n // parts * (parts - 1)]
+
+
 def published_rows(labels, each_site):
     """Row numbers of every site, in the order in which they are taken."""
     rows = [numpy.flatnonzero(labels == c) for c in range(CLASSES)]
@@ -111,9 +115,9 @@ def published_rows(labels, each_site):
     even = each_site // 5
     rest = each_site - even
     for site in range(SITES):
-        mine = [take(c, even // CLASSES) for c in range(CLASSES)]
+        mine = [take(c, n) for c, n in enumerate(share(even, CLASSES))]
         first = site % (CLASSES // 2) * 2
-        mine += [take((first + j) % CLASSES, rest // 3) for j in range(3)]
+        mine += [take((first + j) % CLASSES, n) for j, n in enumerate(share(rest, 3))]
         sites.append(numpy.concatenate(mine))
         assert len(sites[-1]) == each_site
     return sites
@@ -123,9 +127,9 @@ class Site:
     pass
 
 
-def load_sites(folder):
+def load_sites(folder, train, test):
     sites = [Site() for _ in range(SITES)]
-    for part, n in (("train", TRAIN), ("test", TEST)):
+    for part, n in (("train", train), ("test", test)):
         images = read_idx(folder, part + "-images-idx3-ubyte")
         labels = read_idx(folder, part + "-labels-idx1-ubyte")
         for site, rows in zip(sites, published_rows(labels, n)):
@@ -196,7 +200,7 @@ def start(g, tensors):
     return torch.cat([uniform(g, math.prod(s), 1 / math.sqrt(fan)) for _, s, fan in tensors])
 
 
-def batches(g, epochs, n=TRAIN):
+def batches(g, epochs, n):
     for _ in range(epochs):
         yield from torch.randperm(n, generator=g).split(BATCH)
 
@@ -221,7 +225,7 @@ class Momentum:
 
 def train_all(body, head, site, g):
     both, sgd = torch.cat([body, head]), Momentum(LR_BODY)
-    for rows in batches(g, 5):
+    for rows in batches(g, 5, len(site.train_y)):
         theta = both.requires_grad_()
         out = logits(theta[P:], features(theta[:P], site.train_x[rows]))
         (grad,) = torch.autograd.grad(F.cross_entropy(out, site.train_y[rows]), theta)
@@ -233,7 +237,7 @@ def train_head(body, head, site, g):
     with torch.no_grad():
         feats = features(body, site.train_x)
     sgd = Momentum(LR_HEAD)
-    for rows in batches(g, 1):
+    for rows in batches(g, 1, len(site.train_y)):
         head.requires_grad_()
         loss = F.cross_entropy(logits(head, feats[rows]), site.train_y[rows])
         (grad,) = torch.autograd.grad(loss, head)
@@ -249,7 +253,7 @@ def body_gradient(body, head, x, y):
 
 def train_body(body, head, site, g):
     sgd = Momentum(LR_BODY)
-    for rows in batches(g, 5):
+    for rows in batches(g, 5, len(site.train_y)):
         body = sgd.step("body", body, body_gradient(body, head, site.train_x[rows], site.train_y[rows]))
     return body
 
@@ -413,7 +417,7 @@ class Federation:
             gen = Generator(*(self.shared[n] for n in Generator.names))
             kind = Factored if self.conf["hidden"] > 16 else Written
             trained, v = train_generator(
-                gen, self.own[i]["v"], self.conf["lr"], list(batches(g, 5)), kind,
+                gen, self.own[i]["v"], self.conf["lr"], list(batches(g, 5, len(site.train_y))), kind,
                 lambda theta, rows: body_gradient(theta, head, site.train_x[rows], site.train_y[rows]),
             )  # fmt: skip
             self.own[i]["v"] = v
@@ -550,6 +554,8 @@ def main():
     p.add_argument("--methods", default=",".join(METHODS))
     p.add_argument("--seeds", default="1,2,3")
     p.add_argument("--rounds", type=int, default=10)
+    p.add_argument("--train", type=int, default=600, help="training images of a site")
+    p.add_argument("--test", type=int, default=600, help="test images of a site")
     p.add_argument("--evaluate", default="1,5,10", help="rounds whose models are tested")
     p.add_argument("--keep", action="store_true", help="keep the last checkpoint of each run")
     p.add_argument("--digests", action="store_true")
@@ -560,7 +566,7 @@ def main():
         return self_check()
     if not a.data or not (a.out or a.digests):
         p.error("--data and --out are needed")
-    sites = load_sites(a.data)
+    sites = load_sites(a.data, a.train, a.test)
     if a.digests:
         for i, site in enumerate(sites):
             print(i, digest(site))
