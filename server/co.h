@@ -63,6 +63,7 @@ struct co_op {
 struct co_sums {
     struct fl_plan *plan;
     const struct fl_strategy *strategy;
+    struct fl_round_rules rules; /* of that plan: names of exchanges */
     void *shared;
     void **slots;
     uint32_t slot_count;
@@ -255,6 +256,8 @@ void co_job_set(struct co *co, const struct fl_control_by *by, const char *name,
 void co_job_over(struct co *co, struct co_job *j, enum fl_job_state state, int reason);
 /* Every connected agent that asks and allows this job is offered to its round. */
 void co_job_offer_agents(struct co *co, struct co_job *j);
+/* Agents that were drawn for this job but never sent a task wait for work again. */
+void co_job_release_agents(struct co *co, const struct co_job *j);
 
 /* co_peer.c */
 bool co_accepting(void *arg, struct fl_stream_conf *conf);

@@ -71,6 +71,7 @@ static int sums_init(struct co_sums *s, const char *name, const char *text, size
     if (!s->strategy) {
         return fl_fail(e, FL_R_PLAN_STRATEGY, "%s", s->plan->strategy);
     }
+    s->strategy->rules(s->plan, &s->rules);
     void *shared = fl_try(1, s->strategy->shared_size);
     if (!shared) {
         return fl_fail(e, FL_R_NOMEM, "a strategy");

@@ -137,83 +137,101 @@ static int job_open_model(struct co *co, struct co_job *j, const struct fl_store
 
 /* ---- restart ---- */
 
+/* What the store remembers of the open round, as events in their order. Collected where the store
+ * may be asked, fed on the loop. */
 struct replay {
-    struct co *co;
-    struct co_job *j;
-    uint64_t round;
-    uint32_t exchange;
+    bool found;
+    struct fl_store_round round;
+    struct fl_round_event *events;
+    uint32_t count, room;
+    uint32_t exchange; /* being walked */
 };
+
+static int replay_add(struct replay *p, const struct fl_round_event *ev)
+{
+    if (p->count == p->room) {
+        uint32_t room = p->room ? 2 * p->room : 64;
+        if (!fl_try_grow((void **)&p->events, room, sizeof *p->events)) {
+            return -FL_R_NOMEM;
+        }
+        p->room = room;
+    }
+    p->events[p->count] = *ev;
+    p->events[p->count++].round = p->round.round;
+    return 0;
+}
 
 static int replay_member(void *arg, uint64_t agent, bool closed_in)
 {
     struct replay *p = arg;
 
     (void)closed_in;
-    co_event(p->co, p->j->id,
-             &(struct fl_round_event){.type = FL_ROUND_EV_ENLISTED,
-                                      .round = p->round,
-                                      .exchange = p->exchange,
-                                      .agent = agent},
-             false);
-    return 0;
+    return replay_add(p, &(struct fl_round_event){.type = FL_ROUND_EV_ENLISTED,
+                                                  .exchange = p->exchange,
+                                                  .agent = agent});
 }
 
 static int replay_update(void *arg, const struct fl_store_update *u)
 {
-    struct replay *p = arg;
-
-    co_event(p->co, p->j->id,
-             &(struct fl_round_event){.type = FL_ROUND_EV_COMMITTED,
-                                      .round = u->round,
-                                      .exchange = u->exchange,
-                                      .agent = u->agent,
-                                      .digest = u->digest,
-                                      .size = u->size,
-                                      .weight = u->weight},
-             false);
-    return 0;
+    return replay_add(arg, &(struct fl_round_event){.type = FL_ROUND_EV_COMMITTED,
+                                                    .exchange = u->exchange,
+                                                    .agent = u->agent,
+                                                    .digest = u->digest,
+                                                    .size = u->size,
+                                                    .weight = u->weight});
 }
 
-/* Events are queued while co->stepping is set, so that the store is not asked from inside its own
- * walk. */
-static int replay_round(struct co *co, struct co_job *j, const struct fl_store_round *sr,
-                        struct fl_err *e)
+static void replay_fini(struct replay *p)
+{
+    fl_free(p->round.text);
+    fl_free(p->events);
+}
+
+/* [store] */
+static int replay_load(struct fl_store *s, uint64_t job, struct replay *p, struct fl_err *e)
+{
+    int r = fl_store_round_load(s, job, &p->round, e);
+
+    if (r <= 0) {
+        return r;
+    }
+    p->found = true;
+    r = replay_add(p, &(struct fl_round_event){.type = FL_ROUND_EV_OPENED});
+    for (p->exchange = 0;
+         r == 0 && p->exchange <= p->round.closed && p->exchange < FL_ROUND_EXCHANGES_MAX;
+         p->exchange++) {
+        if ((r = fl_store_members(s, job, p->round.round, p->exchange, replay_member, p, e)) == 0 &&
+            (r = fl_store_updates(s, job, p->round.round, p->exchange, replay_update, p, e)) == 0 &&
+            p->exchange < p->round.closed) {
+            r = replay_add(
+                p, &(struct fl_round_event){.type = FL_ROUND_EV_CLOSED, .exchange = p->exchange});
+        }
+    }
+    return r;
+}
+
+static int replay_feed(struct co *co, struct co_job *j, const struct replay *p, struct fl_err *e)
 {
     struct fl_round_rules rules;
-    struct replay p = {.co = co, .j = j, .round = sr->round};
-    int r = co_round_freeze(co, j, sr->text, sr->text_size, e);
+    uint64_t id = j->id;
+    int r = co_round_freeze(co, j, p->round.text, p->round.text_size, e);
 
     if (r) {
         return r;
     }
-    j->opened_ms = sr->opened_ms;
-    rules_of(j->sums->plan, &rules);
-    if ((r = fl_round_set_rules(j->round, &rules, e)) != 0) {
+    j->opened_ms = p->round.opened_ms;
+    if ((r = fl_round_set_rules(j->round, &j->sums->rules, e)) != 0) {
         return r;
     }
-    uint32_t exchanges = rules.exchange_count;
-    co->stepping = true;
-    co_event(co, j->id, &(struct fl_round_event){.type = FL_ROUND_EV_OPENED, .round = sr->round},
-             false);
-    for (p.exchange = 0; r == 0 && p.exchange < exchanges && p.exchange <= sr->closed;
-         p.exchange++) {
-        if ((r = fl_store_members(co->store, j->id, sr->round, p.exchange, replay_member, &p, e)) ==
-                0 &&
-            (r = fl_store_updates(co->store, j->id, sr->round, p.exchange, replay_update, &p, e)) ==
-                0 &&
-            p.exchange < sr->closed) {
-            co_event(co, j->id,
-                     &(struct fl_round_event){
-                         .type = FL_ROUND_EV_CLOSED, .round = sr->round, .exchange = p.exchange},
-                     false);
-        }
+    fl_log(FL_LOG_INFO, j->name, "round %llu resumed", (unsigned long long)p->round.round);
+    for (uint32_t i = 0; i < p->count; i++) {
+        co_event(co, id, &p->events[i], false);
     }
-    co->stepping = false;
-    if (r == 0) {
-        co_event(co, j->id, &(struct fl_round_event){.type = FL_ROUND_EV_TICK}, false);
+    co_event(co, id, &(struct fl_round_event){.type = FL_ROUND_EV_TICK}, false);
+    j = co_job_by_id(co, id);
+    if (j && j->round) {
         rules_of(j->plan, &rules);
-        r = j->round ? fl_round_set_rules(j->round, &rules, e) : 0;
-        fl_log(FL_LOG_INFO, j->name, "round %llu resumed", (unsigned long long)sr->round);
+        r = fl_round_set_rules(j->round, &rules, e);
     }
     return r;
 }
@@ -251,16 +269,16 @@ int co_jobs_load(struct co *co, struct fl_err *e)
     int r = fl_store_jobs(co->store, each_job, co, e);
     HASH_ITER(hh, co->jobs, j, tmp)
     {
-        struct fl_store_round sr = {0};
+        struct replay p = {0};
         struct fl_err why = {0};
-        int found = r == 0 && j->round ? fl_store_round_load(co->store, j->id, &sr, &why) : 0;
-        if (found > 0) {
-            found = replay_round(co, j, &sr, &why);
-            fl_free(sr.text);
+        int bad = r == 0 && j->round ? replay_load(co->store, j->id, &p, &why) : 0;
+        if (bad == 0 && p.found) {
+            bad = replay_feed(co, j, &p, &why);
         }
-        if (found < 0) {
+        replay_fini(&p);
+        if (bad < 0) {
             fl_log_err(FL_LOG_ERROR, j->name, &why, "the running round cannot be resumed");
-            co_job_over(co, j, FL_JOB_FAILED, found);
+            co_job_over(co, j, FL_JOB_FAILED, bad);
         } else if (j->state == FL_JOB_DONE) {
             j->last_plan = fl_object_from_memory(j->text, j->text_size, e);
         }
@@ -357,6 +375,18 @@ static void submit_done(struct co_op *op)
     fl_free(s->plan);
 }
 
+void co_job_release_agents(struct co *co, const struct co_job *j)
+{
+    for (struct co_peer *p = co->peers, *next; p; p = next) {
+        next = p->hh.next;
+        const struct fl_roster_agent *a = p->agent ? fl_roster_by_id(co->roster, p->agent) : NULL;
+        if (a && a->state == FL_ROSTER_WORKING && a->job == j->id &&
+            p->core.state == FL_PEER_ASKING && !p->closing) {
+            co_peer_available(p);
+        }
+    }
+}
+
 void co_job_offer_agents(struct co *co, struct co_job *j)
 {
     for (struct co_peer *p = co->peers; p; p = p->hh.next) {
@@ -403,6 +433,8 @@ void co_job_submit(struct co *co, const struct fl_control_by *by, const char *fi
 
 struct change_op {
     struct co_op op;
+    bool replay; /* a failed job goes on: its round is read again */
+    struct replay memory;
     uint64_t ticket; /* 0: nobody waits */
     char who[64], what[512];
     bool set_state;
@@ -422,9 +454,31 @@ static void change_run(struct co_op *op)
     } else if (c->set_state) {
         op->status = fl_store_job_state(s, op->job_id, c->state, c->why, &op->err);
     }
+    if (op->status == 0 && c->replay) {
+        op->status = replay_load(s, op->job_id, &c->memory, &op->err);
+    }
     if (op->status == 0 && c->who[0]) {
         op->status = fl_store_audit(s, co_wall_ms(), c->who, c->what, &op->err);
     }
+}
+
+/* A failed job's round from what the store remembers. */
+static int go_on(struct co *co, struct co_job *j, const struct replay *memory, struct fl_err *e)
+{
+    uint64_t id = j->id;
+    int r = j->model ? job_round(co, j, j->plan, e)
+                     : fl_fail(e, FL_R_JOB_STATE, "job %s has no model to go on from", j->name);
+
+    if (r == 0 && memory->found) {
+        r = replay_feed(co, j, memory, e);
+    }
+    if (r) {
+        co_job_over(co, j, FL_JOB_FAILED, r);
+        return r;
+    }
+    co_event(co, id, &(struct fl_round_event){.type = FL_ROUND_EV_TICK}, false);
+    co_job_offer_agents(co, j);
+    return 0;
 }
 
 static void change_done(struct co_op *op)
@@ -443,6 +497,10 @@ static void change_done(struct co_op *op)
             op->status = fl_round_set_rules(j->round, &rules, &op->err);
         }
     }
+    if (op->status == 0 && c->replay && j && !j->round) {
+        op->status = go_on(co, j, &c->memory, &op->err);
+    }
+    replay_fini(&c->memory);
     fl_free(c->text);
     if (c->ticket) {
         fl_control_done(co->control, c->ticket, op->status, &op->err, NULL);
@@ -480,6 +538,7 @@ void co_job_over(struct co *co, struct co_job *j, enum fl_job_state state, int r
         j->round = NULL;
         co_round_thaw(co, j);
     }
+    co_job_release_agents(co, j);
     fl_log(FL_LOG_INFO, j->name, "%s%s%s",
            state == FL_JOB_DONE        ? "done"
            : state == FL_JOB_PAUSED    ? "paused"
@@ -515,10 +574,7 @@ void co_job_state(struct co *co, const struct fl_control_by *by, const char *nam
         r = fl_fail(&e, FL_R_NO_JOB, "no job %s", name);
     } else if (j->state == FL_JOB_DONE || j->state == FL_JOB_CANCELLED) {
         r = fl_fail(&e, FL_R_JOB_STATE, "job %s is over", name);
-    } else if (!j->round && to == FL_CONTROL_RESUME) {
-        r = j->model ? job_round(co, j, j->plan, &e)
-                     : fl_fail(&e, FL_R_JOB_STATE, "job %s has no model to go on from", name);
-    } else if (!j->round && to != FL_CONTROL_CANCEL) {
+    } else if (!j->round && to != FL_CONTROL_CANCEL && to != FL_CONTROL_RESUME) {
         r = fl_fail(&e, FL_R_JOB_STATE, "job %s has failed", name);
     }
     if (r) {
@@ -528,10 +584,12 @@ void co_job_state(struct co *co, const struct fl_control_by *by, const char *nam
     struct change_op *c = change_new(co, j, by);
     c->set_state = true;
     c->state = j->state = state[to];
+    c->replay = !j->round && to == FL_CONTROL_RESUME;
     j->why[0] = 0;
     co_submit(co, co->store_lane, &c->op);
     uint64_t id = j->id;
     co_event(co, id, &(struct fl_round_event){.type = event[to]}, false);
+    co_job_release_agents(co, j);
     if (to == FL_CONTROL_RESUME) {
         co_job_offer_agents(co, j);
     }

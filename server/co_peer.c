@@ -103,25 +103,23 @@ static void set_bytes(ProtobufCBinaryData *to, const struct fl_digest *d)
 void co_peer_send_task(struct co_peer *p, struct co_job *j, const struct fl_round_item *item)
 {
     struct fl_key key = {.round = item->round, .exchange = item->exchange};
-    struct fl_round_view view;
     uint64_t now = co_now(p->co);
     Cohort__Frame frame = COHORT__FRAME__INIT;
     Cohort__Task task = COHORT__TASK__INIT;
     Cohort__Key k = COHORT__KEY__INIT;
 
     memcpy(key.incarnation, j->incarnation, sizeof key.incarnation);
-    fl_round_view(j->round, &view);
     fl_key_to_msg(&key, &k);
     task.key = &k;
     task.job = j->name;
-    task.exchange = (char *)(uintptr_t)view.name;
+    task.exchange = j->sums->rules.exchange[item->exchange].name;
     set_bytes(&task.plan_digest, fl_object_digest(j->frozen_text));
     task.plan_size = fl_object_size(j->frozen_text);
     set_bytes(&task.base_digest, fl_object_digest(j->model));
     task.base_size = fl_object_size(j->model);
     task.update_size = fl_plan_update_size(j->sums->plan);
-    task.deadline_left_ms =
-        view.closes_ms != FL_ROUND_NEVER && view.closes_ms > now ? view.closes_ms - now : 0;
+    uint64_t closes = fl_round_deadline(j->round);
+    task.deadline_left_ms = closes != FL_ROUND_NEVER && closes > now ? closes - now : 0;
     frame.body_case = COHORT__FRAME__BODY_TASK;
     frame.task = &task;
     co_peer_grant(p, j->frozen_text);
@@ -432,7 +430,7 @@ static void on_offer(struct co_peer *p, const Cohort__Offer *m)
         const struct fl_plan *plan = j->sums ? j->sums->plan : j->plan;
         terms.key.round = j->published + 1;
         memcpy(terms.key.incarnation, j->incarnation, sizeof terms.key.incarnation);
-        terms.exchange_count = 1;
+        terms.exchange_count = j->sums ? j->sums->rules.exchange_count : 1;
         terms.open = j->sums != NULL;
         terms.late_rounds = plan->round.late_rounds;
         terms.max_weight = plan->weighting == FL_WEIGHT_EXAMPLES ? plan->max_weight : 1;
@@ -597,6 +595,16 @@ static void on_source_end(void *owner, struct fl_stream *s, void *arg, int statu
 
 /* ---- coming and going ---- */
 
+static void agent_left(struct co *co, uint64_t agent)
+{
+    for (struct co_job *j = co->jobs; j; j = j->hh.next) {
+        if (j->round) {
+            co_event(co, j->id, &(struct fl_round_event){.type = FL_ROUND_EV_LEFT, .agent = agent},
+                     false);
+        }
+    }
+}
+
 static void on_open(void *owner, struct fl_stream *s, const struct fl_identity *identity)
 {
     struct co_peer *p = peer_of(owner), *old;
@@ -621,6 +629,9 @@ static void on_open(void *owner, struct fl_stream *s, const struct fl_identity *
     snprintf(p->identity.name, sizeof p->identity.name, "%s", a->name);
     old = replaced ? co_peer_by_connection(co, replaced) : NULL;
     if (old) {
+        /* To the rounds the agent left and is now back, idle: whatever they knew of its asking
+         * ended with that connection. */
+        agent_left(co, a->id);
         co_upload_drop(old);
         old->agent = 0;
         co_peer_bye(old, FL_R_PEER_REPLACED, "this agent connected again", 0);
@@ -645,13 +656,7 @@ static void on_close(void *owner, struct fl_stream *s, const struct fl_err *why)
     }
     HASH_DELETE(hh, co->peers, p);
     if (p->agent && fl_roster_disconnect(co->roster, p->agent, p->connection, co_now(co))) {
-        for (struct co_job *j = co->jobs; j; j = j->hh.next) {
-            if (j->round) {
-                co_event(co, j->id,
-                         &(struct fl_round_event){.type = FL_ROUND_EV_LEFT, .agent = p->agent},
-                         false);
-            }
-        }
+        agent_left(co, p->agent);
     }
     fl_object_unref(p->sending);
     for (int i = 0; i < CO_OBJECTS_MAX; i++) {

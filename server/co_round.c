@@ -486,6 +486,7 @@ void co_perform(struct co *co, struct co_job *j, const struct fl_round_item *ite
         break;
     case FL_ROUND_DO_CLOSE:
         do_close(co, j, item);
+        co_job_release_agents(co, j);
         break;
     case FL_ROUND_DO_FINISH:
         co_finish(co, j, item);

@@ -206,8 +206,11 @@ static void receive(struct co_peer *p)
 
     int r = fl_stream_set_sink(p->stream, &sink);
     if (r) {
+        struct fl_store_update u = up->u;
+        uint64_t job = up->job;
         close_spool(p->co, up->spool);
         next(p);
+        spooled(p->co, job, &u, r);
         return;
     }
     up->phase = CO_UPLOAD_RECEIVING;
@@ -223,8 +226,9 @@ static void open_done(struct co_op *op)
 
     if (!p || p->closing || p->upload.dropped) {
         close_spool(co, o->spool);
-        if (p) {
+        if (p && !p->closing) {
             next(p);
+            spooled(co, op->job_id, &o->u, -FL_R_CANCELLED);
         }
         return;
     }
@@ -255,6 +259,13 @@ void co_upload_begin(struct co *co, struct co_job *j, const struct fl_round_item
     }
     struct co_upload *up = &p->upload;
     if (up->phase != CO_UPLOAD_NONE) {
+        if (up->again) {
+            struct fl_store_update u = {.round = up->again_item.round,
+                                        .exchange = up->again_item.exchange,
+                                        .agent = up->again_item.agent,
+                                        .digest = up->again_item.digest};
+            spooled(co, up->again_job, &u, -FL_R_CANCELLED);
+        }
         co_upload_drop(p);
         up->again = true;
         up->again_job = j->id;
@@ -313,13 +324,13 @@ void co_upload_ended(struct co_peer *p, int status, const struct fl_err *e)
         next(p);
         return;
     }
-    bool report = !up->dropped && status != -FL_R_CANCELLED;
     close_spool(co, up->spool);
-    if (report) {
+    if (status && status != -FL_R_CANCELLED) {
         fl_log_err(FL_LOG_WARN, p->identity.name, e, "receive an update");
     }
-    next(p);
-    if (report) {
-        spooled(co, job, &u, status);
+    if (p->closing) {
+        return; /* LEFT follows */
     }
+    next(p);
+    spooled(co, job, &u, status ? status : -FL_R_CANCELLED);
 }
