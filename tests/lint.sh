@@ -42,12 +42,13 @@ for room in server/core server/strategy client/core; do
 done
 found=$(grep -rnE '\b(strcpy|strcat|sprintf|vsprintf|atoi|alloca|rand|gets)\(' common server client --include='*.c' --include='*.h' || true)
 [ -z "$found" ] || complain "banned: $found"
-found=$(grep -rnE -- '-ffast-math|-Ofast' meson.build common server client tests --include='meson.build' | grep -v '^meson.build:.*never' || true)
+# (The pattern is in two pieces so that this line does not find itself.)
+found=$(git ls-files | grep -E '(meson\.build|\.sh|\.c)$' | xargs grep -nE 'f''fast-math|-O''fast' | grep -v '^meson.build:.*never' || true)
 [ -z "$found" ] || complain "fast-math: $found"
 files=$(git ls-files '*.c' '*.h')
 if command -v clang-format >/dev/null; then
     # shellcheck disable=SC2086
-    clang-format --dry-run --Werror $files 2>&1 | grep -E 'error' | head -5 && complain "layout differs from .clang-format"
+    clang-format --dry-run --Werror $files 2>/dev/null || complain "layout differs from .clang-format"
 fi
 for file in $files; do
     lines=$(wc -l <"$file")
