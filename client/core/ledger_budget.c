@@ -4,7 +4,8 @@
  * release under another unit has no place in that sum (an update without noise costs infinitely
  * much, one that protects examples costs nothing that is known of clients), so once there is one,
  * no epsilon can be claimed for these data under this unit, and the ledger refuses instead of
- * printing a number that is not true.
+ * printing a number that is not true. An update of no bytes (local training) releases nothing and
+ * counts for nothing.
  */
 #include "client/core/ledger.h"
 
@@ -32,7 +33,7 @@ static int load_spending(const struct fl_ledger *l, const struct fl_digest *data
     int r = fl_ledger_db_prepare(
         l,
         "SELECT unit, count(*), mechanism, q, sigma, a, b, sum(count) FROM entry"
-        " WHERE kind = 3 AND data = ?1 GROUP BY unit, mechanism, q, sigma, a, b",
+        " WHERE kind = 3 AND data = ?1 AND size > 0 GROUP BY unit, mechanism, q, sigma, a, b",
         &s, e);
 
     if (r < 0) {

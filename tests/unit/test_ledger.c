@@ -375,6 +375,29 @@ START_TEST(test_units_do_not_mix)
 }
 END_TEST
 
+START_TEST(test_an_update_of_no_bytes_costs_nothing)
+{
+    struct fl_release r = release_of(1, 0);
+    struct fl_intent_inputs in = inputs_of(1);
+    struct fl_event event = {.q = 1, .sigma = 8, .count = 1};
+    struct fl_digest data = digest_of("data", 1);
+    struct fl_seed seed;
+    double epsilon = NAN;
+    enum fl_bound bound;
+
+    fresh();
+    r.unit = FL_UNIT_NONE;
+    r.event = (struct fl_event){.q = 1};
+    r.size = 0;
+    ck_ok(fl_ledger_intent(l, &r.key, &in, 1, &seed, &e));
+    ck_ok(fl_ledger_debit(l, &no_budget, &r, 1, &e));
+    ck_ok(fl_ledger_spent(l, &data, FL_UNIT_CLIENT, 1e-5, &epsilon, &bound, &e));
+    ck_assert_double_eq(epsilon, 0);
+    ck_ok(fl_ledger_allows(l, &client_budget, "j", FL_UNIT_CLIENT, &event, &data, &e));
+    shut();
+}
+END_TEST
+
 START_TEST(test_withdrawal_stops_at_once)
 {
     struct fl_digest data = digest_of("data", 1);
@@ -801,7 +824,8 @@ TESTS_MAIN("ledger", test_an_intent_gives_the_same_seed_for_the_same_inputs_only
            test_a_release_is_found_whole_and_only_once,
            test_no_release_without_its_intent_and_its_data, test_acknowledging_erases_the_seed,
            test_the_budget_is_kept_to_the_last_round_over_jobs_and_restarts,
-           test_many_kinds_of_events_add_up, test_units_do_not_mix, test_withdrawal_stops_at_once,
+           test_many_kinds_of_events_add_up, test_units_do_not_mix,
+           test_an_update_of_no_bytes_costs_nothing, test_withdrawal_stops_at_once,
            test_every_change_of_an_entry_breaks_the_chain, test_a_rolled_back_file_has_another_head,
            test_a_changed_seed_is_noticed,
            test_foreign_corrupt_and_shared_files_are_refused_untouched,
