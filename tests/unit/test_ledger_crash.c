@@ -25,7 +25,7 @@ static const double sigma = 40;
 /* What the child says; smaller than PIPE_BUF, so whole or not at all. */
 struct told {
     uint64_t round;
-    enum { TOLD_SEED, TOLD_DEBIT, TOLD_ACKNOWLEDGED, TOLD_END } what;
+    enum told_what { TOLD_SEED, TOLD_DEBIT, TOLD_ACKNOWLEDGED, TOLD_END } what;
     uint8_t bytes[32];
 };
 
@@ -48,13 +48,14 @@ static struct fl_release release_of(uint64_t round, const struct fl_seed *seed)
     struct fl_release r = {.key = {.incarnation = {3}, .round = round},
                            .job = "crash",
                            .unit = FL_UNIT_CLIENT,
-                           .event = {.q = 1, .sigma = sigma, .count = 1}};
+                           .event = {.q = 1, .sigma = sigma, .count = 1},
+                           .size = 32};
 
     fl_digest_of(seed->bytes, sizeof seed->bytes, &r.update);
     return r;
 }
 
-static void tell(int fd, uint64_t round, int what, const uint8_t bytes[32])
+static void tell(int fd, uint64_t round, enum told_what what, const uint8_t bytes[32])
 {
     struct told t = {.round = round};
 
