@@ -12,6 +12,7 @@
  */
 #include "server/co.h"
 
+#include "common/base/crashpoint.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "common/nn/tensors.h"
@@ -150,6 +151,7 @@ static void fold_run(struct co_op *op)
         op->status = f->sums->strategy->fold(f->sums->slots[slot], f->sums->shared, &u, e);
     }
     close(fd);
+    FL_CRASH_POINT("round-fold-after");
 }
 
 static void fold_done(struct co_op *op)
@@ -408,6 +410,7 @@ static void finish_run(struct co_op *op)
 {
     struct finish_op *f = (struct finish_op *)op;
 
+    FL_CRASH_POINT("round-finish-before");
     op->status = compute(f, &op->err);
     if (op->status == 0) {
         fl_digest_of(f->model, f->model_size, &f->model_digest);

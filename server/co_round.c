@@ -5,6 +5,7 @@
  */
 #include "server/co.h"
 
+#include "common/base/crashpoint.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
 
@@ -437,7 +438,9 @@ static void to_agent(struct co *co, struct co_job *j, const struct fl_round_item
         co_peer_send_task(p, j, item);
         break;
     case FL_ROUND_DO_ACK:
+        FL_CRASH_POINT("round-ack-before");
         co_peer_send_ack(p, &key, &item->digest);
+        FL_CRASH_POINT("round-ack-after");
         break;
     case FL_ROUND_DO_DROP:
     case FL_ROUND_DO_REFUSE:

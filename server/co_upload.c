@@ -10,6 +10,7 @@
  */
 #include "server/co.h"
 
+#include "common/base/crashpoint.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
 
@@ -191,7 +192,9 @@ static void next(struct co_peer *p)
 static int sink_write(void *arg, uint64_t offset, const uint8_t *data, size_t size,
                       struct fl_err *e)
 {
-    return fl_spool_write(arg, offset, data, size, e);
+    int r = fl_spool_write(arg, offset, data, size, e);
+    FL_CRASH_POINT("round-chunk-written");
+    return r;
 }
 
 static void receive(struct co_peer *p)

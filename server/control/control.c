@@ -64,9 +64,10 @@ static void take_job(void *arg, const struct fl_control_job *j)
 {
     struct wanted *w = arg;
 
-    if (w->found || strcmp(j->name, w->name) != 0) {
+    if (strcmp(j->name, w->name) != 0) {
         return;
     }
+    json_decref(w->document); /* a later one of the same name is the one that is meant */
     w->found = true;
     w->document = fl_control_json_job(j, w->with_text);
     *w->job = *j;
