@@ -114,9 +114,10 @@ static void print_ledger(const json_t *all)
         char stamp[32];
         localtime_r(&when, &tm);
         strftime(stamp, sizeof stamp, "%Y-%m-%d %H:%M:%S", &tm);
-        printf("  %s %-20s round %-5lld %8lld bytes  sigma %-8s noise %-8s %.16s %s\n", stamp,
-               text(o, "job"), count(o, "round"), count(o, "size"), number(o, "sigma", b[0], ""),
-               number(o, "noise_std", b[1], ""), text(o, "update"),
+        bool noised = json_number_value(json_object_get(o, "sigma")) > 0;
+        printf("  %s %-20s round %-5lld %8lld bytes  unit %-8s noise multiplier %-8s %.16s %s\n",
+               stamp, text(o, "job"), count(o, "round"), count(o, "size"), text(o, "unit"),
+               noised ? number(o, "sigma", b[0], "") : "-", text(o, "update"),
                json_is_true(json_object_get(o, "acknowledged")) ? "settled" : "waiting");
     }
 }

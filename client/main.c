@@ -23,7 +23,7 @@
 
 static const char usage[] =
     "usage: cohort-agent --config FILE [--check-config] [--once]\n"
-    "       cohort-agent status --config FILE [--json]\n"
+    "       cohort-agent status --config FILE [--agent NAME] [--json]\n"
     "       cohort-agent ledger --config FILE [--agent NAME] [--limit N] [--json]\n"
     "       cohort-agent withdraw --config FILE --job NAME|'*' [--agent NAME] [--undo] [--json]\n"
     "       cohort-agent report --config FILE [--agent NAME] [--job NAME] [--json]\n"

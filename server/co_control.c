@@ -44,6 +44,7 @@ static void op_status(void *arg, struct fl_control_status *ret)
                                       .state_bytes_max = co->config.retention.state_bytes,
                                       .certificate_key = key_hex,
                                       .certificate_expires_s = own->expires_s,
+                                      .crl_expires_s = fl_tls_conf_crl_expires(co->tls),
                                       .updates_committed = co->updates_committed,
                                       .updates_refused = co->updates_refused,
                                       .bytes_in = co->bytes_in,
@@ -84,6 +85,11 @@ static void op_jobs(void *arg, void (*each)(void *arg, const struct fl_control_j
     }
 }
 
+static uint64_t wall_of(const struct co *co, uint64_t mono)
+{
+    return mono == FL_ROUND_NEVER ? 0 : co_wall_ms() + mono - co_now(co);
+}
+
 struct agents_walk {
     struct co *co;
     void (*each)(void *arg, const struct fl_control_agent *a);
@@ -108,6 +114,9 @@ static bool one_agent(void *arg, const struct fl_roster_agent *a)
                                     .serial = p ? p->identity.serial : a->serial,
                                     .address = p ? fl_stream_address(p->stream) : "",
                                     .connected_ms = p ? p->connected_ms : 0,
+                                    .seen_ms = p            ? co_wall_ms()
+                                               : a->seen_ms ? wall_of(w->co, a->seen_ms)
+                                                            : 0,
                                     .certificate_expires_s = p ? p->identity.expires_s : 0,
                                     .job = j ? j->name : "",
                                     .task = p ? fl_roster_state_name(a->state) : "",
@@ -123,11 +132,6 @@ static void op_agents(void *arg, void (*each)(void *arg, const struct fl_control
     struct agents_walk w = {arg, each, to};
 
     fl_roster_each(w.co->roster, one_agent, &w);
-}
-
-static uint64_t wall_of(const struct co *co, uint64_t mono)
-{
-    return mono == FL_ROUND_NEVER ? 0 : co_wall_ms() + mono - co_now(co);
 }
 
 static bool round_view(struct co *co, struct co_job *j, struct fl_control_round *ret)

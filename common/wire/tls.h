@@ -50,6 +50,8 @@ void fl_tls_conf_unref(struct fl_tls_conf *c); /* NULL is fine; thread-safe */
 /* Our own certificate's identity. Its dates are not judged here: the peer does, and the shell warns
  * by expires_s. */
 const struct fl_identity *fl_tls_conf_identity(const struct fl_tls_conf *c);
+/* When the first of its revocation lists expires, in seconds since 1970; 0 without one. */
+uint64_t fl_tls_conf_crl_expires(const struct fl_tls_conf *c);
 /* Is this serial on the generation's CRL? For cutting live sessions after a reload. */
 bool fl_tls_conf_revoked(const struct fl_tls_conf *c, const char *serial_hex);
 

@@ -418,22 +418,37 @@ bool fl_tls_conf_revoked(const struct fl_tls_conf *c, const char *serial_hex)
     return false;
 }
 
-void fl_tls_identity(const mbedtls_x509_crt *crt, struct fl_identity *ret)
+static uint64_t seconds(const mbedtls_x509_time *t)
 {
-    const mbedtls_x509_time *t = &crt->valid_to;
     struct tm tm = {.tm_year = t->year - 1900,
                     .tm_mon = t->mon - 1,
                     .tm_mday = t->day,
                     .tm_hour = t->hour,
                     .tm_min = t->min,
                     .tm_sec = t->sec};
+    time_t at = timegm(&tm);
 
+    return at > 0 ? (uint64_t)at : 0;
+}
+
+uint64_t fl_tls_conf_crl_expires(const struct fl_tls_conf *c)
+{
+    uint64_t first = 0;
+
+    for (const mbedtls_x509_crl *crl = c->has_crl ? &c->crl : NULL; crl; crl = crl->next) {
+        uint64_t at = seconds(&crl->next_update);
+        first = first == 0 || at < first ? at : first;
+    }
+    return first;
+}
+
+void fl_tls_identity(const mbedtls_x509_crt *crt, struct fl_identity *ret)
+{
     memset(ret, 0, sizeof *ret);
     mbedtls_md(mbedtls_md_info_from_type(MBEDTLS_MD_SHA256), crt->pk_raw.p, crt->pk_raw.len,
                ret->key);
     hex(crt->serial.p, crt->serial.len, ret->serial, sizeof ret->serial);
-    time_t expires = timegm(&tm);
-    ret->expires_s = expires > 0 ? (uint64_t)expires : 0;
+    ret->expires_s = seconds(&crt->valid_to);
     for (const mbedtls_x509_name *n = &crt->subject; n; n = n->next) {
         if (MBEDTLS_OID_CMP(MBEDTLS_OID_AT_CN, &n->oid) != 0) {
             continue;

@@ -83,7 +83,9 @@ static void say_filling(json_t *lines, const struct fl_control_round *r, uint64_
     } else {
         say(lines, "%u agents could take part, the quorum is %u: it waits for %u more to connect.",
             r->candidates, r->quorum, r->quorum - r->candidates);
-        say(lines, "`agent list` shows who is enrolled and not connected.");
+        say(lines,
+            "`agent list` shows who is connected. An agent that is, and is missing here, is not "
+            "allowed this job by its site's own configuration, or works for another job.");
     }
 }
 
@@ -95,8 +97,15 @@ static void say_collecting(json_t *lines, const struct fl_control_round *r, uint
     if (r->deadline_ms) {
         when(t, sizeof t, r->deadline_ms, now_ms);
     }
-    say(lines, "%u updates are committed; it closes at once when %u more arrive.", r->committed,
-        missing);
+    if (r->invited <= r->committed) {
+        say(lines,
+            "%u updates are committed and nobody is still out; agents that ask for work "
+            "before the deadline are invited for the %u that are missing.",
+            r->committed, missing);
+    } else {
+        say(lines, "%u updates are committed; it closes at once when there are %u.", r->committed,
+            r->committed + missing);
+    }
     if (r->committed >= r->quorum) {
         say(lines, "The quorum of %u is reached: it closes %s at the latest.", r->quorum, t);
     } else {

@@ -40,6 +40,12 @@ static void put_number(json_t **o, const char *key, uint64_t n)
     put(o, key, json_integer((json_int_t)n));
 }
 
+/* Null when it is not known. */
+static void put_live(json_t **o, bool live, const char *key, uint64_t n)
+{
+    put(o, key, live ? json_integer((json_int_t)n) : json_null());
+}
+
 /* Where 0 means "not yet" or "unknown". */
 static void put_known(json_t **o, const char *key, uint64_t n)
 {
@@ -115,27 +121,28 @@ json_t *fl_control_json_job(const struct fl_control_job *j, bool with_text)
 json_t *fl_control_json_round(const struct fl_control_round *r)
 {
     json_t *o = json_object();
+    bool live = r->wanted != 0; /* of a round that is over, the store keeps no more than the rest */
 
     put_text(&o, "job", r->job);
     put_number(&o, "round", r->round);
     put_text(&o, "state", r->state);
-    put_number(&o, "attempt", r->attempt);
-    put_number(&o, "exchange", r->exchange);
-    put_number(&o, "exchanges", r->exchanges);
+    put_live(&o, live, "attempt", r->attempt);
+    put_live(&o, live, "exchange", r->exchange);
+    put_live(&o, live, "exchanges", r->exchanges);
     put_known(&o, "opened_ms", r->opened_ms);
     put_known(&o, "deadline_ms", r->deadline_ms);
     put_known(&o, "closed_ms", r->closed_ms);
     put_known(&o, "published_ms", r->published_ms);
-    put_number(&o, "wanted", r->wanted);
-    put_number(&o, "quorum", r->quorum);
-    put_number(&o, "candidates", r->candidates);
+    put_live(&o, live, "wanted", r->wanted);
+    put_live(&o, live, "quorum", r->quorum);
+    put_live(&o, live, "candidates", r->candidates);
     put_number(&o, "invited", r->invited);
-    put_number(&o, "uploading", r->uploading);
+    put_live(&o, live, "uploading", r->uploading);
     put_number(&o, "committed", r->committed);
-    put_number(&o, "lost", r->lost);
-    put_number(&o, "bytes_up", r->bytes_up);
-    put_number(&o, "bytes_up_expected", r->bytes_up_expected);
-    put_number(&o, "bytes_down", r->bytes_down);
+    put_live(&o, live, "lost", r->lost);
+    put_live(&o, live, "bytes_up", r->bytes_up);
+    put_live(&o, live, "bytes_up_expected", r->bytes_up_expected);
+    put_live(&o, live, "bytes_down", r->bytes_down);
     put_digest(&o, "plan", &r->plan);
     put_digest(&o, "checkpoint", &r->checkpoint);
     return o;

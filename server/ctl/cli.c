@@ -174,6 +174,12 @@ void fl_cli_print_round(const json_t *r)
 {
     char a[FL_TEXT_MAX], b[FL_TEXT_MAX], t[FL_TEXT_MAX];
 
+    if (!fl_cli_int(r, "wanted")) { /* a round that is over */
+        fl_cli_row("round", "%lld, %s", (long long)fl_cli_int(r, "round"), fl_cli_text(r, "state"));
+        fl_cli_row("updates", "%lld of %lld invited agents", (long long)fl_cli_int(r, "committed"),
+                   (long long)fl_cli_int(r, "invited"));
+        return;
+    }
     fl_cli_row("round", "%lld, %s, attempt %lld", (long long)fl_cli_int(r, "round"),
                fl_cli_text(r, "state"), (long long)fl_cli_int(r, "attempt") + 1);
     fl_cli_row("updates", "%lld committed of %lld wanted (quorum %lld); %lld invited, %lld lost",

@@ -53,8 +53,10 @@ static void print_members(const json_t *members, size_t from)
         fl_table_add(table, "%s", fl_cli_text(o, "agent"));
         fl_table_add(table, "%s", fl_cli_text(o, "state"));
         fl_table_add(table, "%s", fl_text_when((uint64_t)fl_cli_int(o, "since_ms"), now, t));
-        fl_table_add(table, "%s", fl_text_bytes((uint64_t)fl_cli_int(o, "bytes"), u));
-        fl_table_add(table, "%s", fl_text_bytes((uint64_t)fl_cli_int(o, "bytes_expected"), v));
+        bool known = fl_cli_int(o, "bytes_expected") > 0; /* not of a round that is over */
+        fl_table_add(table, "%s", known ? fl_text_bytes((uint64_t)fl_cli_int(o, "bytes"), u) : "-");
+        fl_table_add(table, "%s",
+                     known ? fl_text_bytes((uint64_t)fl_cli_int(o, "bytes_expected"), v) : "-");
         fl_table_add(table, "%s", fl_cli_text(o, "reason_text"));
     }
     fl_table_print(table, stdout, NULL);
@@ -136,7 +138,8 @@ static void print_agents(const json_t *list)
         fl_table_add(table, "%s", revoked ? "revoked" : connected ? "connected" : "away");
         fl_table_add(table, "%s", fl_cli_text(o, "job"));
         fl_table_add(table, "%s", fl_cli_text(o, "task"));
-        fl_table_add(table, "%s", fl_text_when((uint64_t)fl_cli_int(o, "seen_ms"), now, t));
+        fl_table_add(table, "%s",
+                     connected ? "now" : fl_text_when((uint64_t)fl_cli_int(o, "seen_ms"), now, t));
         fl_table_add(table, "%s", fl_text_bytes((uint64_t)fl_cli_int(o, "bytes_in"), u));
         fl_table_add(table, "%s", fl_cli_text(o, "address"));
         fl_table_add(table, "%s", fl_text_date(fl_cli_int(o, "certificate_expires_s"), v));

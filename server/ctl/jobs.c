@@ -55,9 +55,12 @@ static void print_status(const json_t *o)
                fl_text_bytes((uint64_t)fl_cli_int(o, "bytes_out"), u));
     fl_cli_row("disk", "%s%s%s%s", fl_text_bytes(used, t), quota ? " of " : ", no limit",
                quota ? fl_text_bytes(quota, u) : "", percent(p, sizeof p, used, quota));
-    fl_cli_row("buffers", "%s", fl_text_bytes((uint64_t)fl_cli_int(o, "frame_buffer_bytes"), t));
+    fl_cli_row("frame buffers", "at most %s for all connections together",
+               fl_text_bytes((uint64_t)fl_cli_int(o, "frame_buffer_bytes"), t));
     fl_cli_row("certificate", "until %s", fl_text_date(fl_cli_int(o, "certificate_expires_s"), t));
-    fl_cli_row("revocations", "list until %s", fl_text_date(fl_cli_int(o, "crl_expires_s"), t));
+    fl_cli_row("revocations", "%s%s", fl_cli_int(o, "crl_expires_s") ? "list until " : "no list",
+               fl_cli_int(o, "crl_expires_s") ? fl_text_date(fl_cli_int(o, "crl_expires_s"), t)
+                                              : "");
     fl_cli_row("key", "%s", fl_cli_text(o, "certificate_key"));
     fl_cli_row("coordinator", "%s", fl_cli_text(o, "coordinator"));
 }

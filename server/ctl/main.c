@@ -22,17 +22,17 @@ static const struct {
     {"json", "", "print JSON"},
     {"timeout", "TIME", "give up after this long, as 30s or 5m (exit code 4)"},
     {"help", "", "what a command does and takes"},
-    {"wait", "", "return when the change has fully taken effect"},
+    {"wait", "", "return when it is done; of submit: when the job is"},
     {"set", "KEY=VALUE", "another value for a key of the file; may be repeated"},
     {"limit", "N", "at most so many"},
-    {"round", "N", "another round than the newest"},
-    {"output", "FILE", "write to this file (short: -o)"},
+    {"round", "N", "this round, not the newest"},
+    {"output", "FILE", "where to write it (short: -o)"},
     {"key", "HEX", "identity: SHA-256 of the certificate's public key"},
-    {"name", "NAME", "the agent's name, or the authority's"},
+    {"name", "NAME", "what it is to be called"},
     {"dns", "NAME", "a host name or address that agents dial; may be repeated"},
     {"count", "N", "issue several, named by a pattern as site-{nn}"},
     {"first", "N", "the pattern's first number (default 1)"},
-    {"days", "N", "lifetime"},
+    {"days", "N", "lifetime (default 365)"},
     {"sigma", "X", "noise multiplier: standard deviation / clip norm"},
     {"q", "X", "sampling rate of the Poisson batches; 1 = everybody every time"},
     {"steps", "N", "releases"},
@@ -129,11 +129,28 @@ static void help_json(void)
     json_decref(list);
 }
 
-static void help_all(void)
+/* Does the command begin with this word? */
+static bool in_group(const struct command *k, const char *group)
 {
-    printf("usage: cohortctl [options] COMMAND\n\n");
+    size_t length = strcspn(k->words, " ");
+
+    return strlen(group) == length && strncmp(k->words, group, length) == 0;
+}
+
+/* `group`: only commands that begin with it; NULL or the name of no group: all. */
+static void help_all(const char *group)
+{
+    bool known = false;
+
+    for (size_t i = 0; group && i < FL_COUNT(commands); i++) {
+        known = known || in_group(&commands[i], group);
+    }
+    printf("usage: cohortctl [options] COMMAND\n       cohortctl --version\n\n");
     for (size_t i = 0; i < FL_COUNT(commands); i++) {
         char left[64];
+        if (known && !in_group(&commands[i], group)) {
+            continue;
+        }
         snprintf(left, sizeof left, "%s %s", commands[i].words, commands[i].takes);
         printf("  %-30s  %s\n", left, commands[i].help);
     }
@@ -276,10 +293,15 @@ static enum fl_exit complain(const struct fl_cli *c, int status, const char *com
 
 int main(int argc, char **argv)
 {
-    struct fl_cli *c = fl_new(1, sizeof *c);
+    struct fl_cli *c;
     const char *variable = getenv("COHORT_SOCKET");
     const struct command *k = NULL;
 
+    if (argc == 2 && strcmp(argv[1], "--version") == 0) {
+        puts("cohortctl " FL_VERSION);
+        return FL_EXIT_OK;
+    }
+    c = fl_new(1, sizeof *c);
     signal(SIGPIPE, SIG_IGN);
     int status = parse(c, argc, argv);
     const char *path = fl_cli_option(c, "socket", 0);
@@ -288,14 +310,16 @@ int main(int argc, char **argv)
     if (status == 0) {
         k = find(c);
         if (!k && fl_cli_option(c, "help", 0)) {
-            c->json ? help_json() : help_all();
+            c->json ? help_json() : help_all(c->word_count ? c->words[0] : NULL);
             goto out;
         }
         if (!k) {
-            status = c->word_count ? fl_fail(&c->err, FL_R_ARG, "no command '%.40s%s%.40s'",
-                                             c->words[0], c->word_count > 1 ? " " : "",
-                                             c->word_count > 1 ? c->words[1] : "")
-                                   : fl_fail(&c->err, FL_R_ARG, "cohortctl --help lists commands");
+            status =
+                c->word_count
+                    ? fl_fail(&c->err, FL_R_ARG, "no command '%.40s%s%.40s'", c->words[0],
+                              c->word_count > 1 ? " " : "", c->word_count > 1 ? c->words[1] : "")
+                    : fl_fail(&c->err, FL_R_ARG,
+                              "what is to be done? `cohortctl --help` says what can be");
         }
     }
     if (status == 0 && fl_cli_option(c, "help", 0)) {

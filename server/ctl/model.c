@@ -75,6 +75,12 @@ static void add_tensors(json_t *list, const struct fl_layout *l, const struct fl
     }
 }
 
+/* Between layers flow channels, rows and columns, or a vector, which is one number. */
+static uint32_t flow_rank(const uint32_t *shape)
+{
+    return shape[1] == 1 && shape[2] == 1 ? 1 : 3;
+}
+
 static json_t *layers_json(const struct fl_spec *s)
 {
     json_t *list = json_array();
@@ -83,7 +89,8 @@ static json_t *layers_json(const struct fl_spec *s)
         const struct fl_layer *y = &s->layers[i];
         json_array_append_new(
             list, json_pack("{ss ss so so}", "name", y->name, "kind", layer_names[y->kind], "in",
-                            shape_json(y->in_shape, 3), "out", shape_json(y->out_shape, 3)));
+                            shape_json(y->in_shape, flow_rank(y->in_shape)), "out",
+                            shape_json(y->out_shape, flow_rank(y->out_shape))));
     }
     return list;
 }
@@ -175,8 +182,8 @@ static void print_plan(const json_t *o)
                " stay",
                fl_cli_int(n, "model"), fl_cli_int(n, "generated"), fl_cli_int(n, "shared"),
                fl_cli_int(n, "private"));
-    fl_cli_row("grid", "%" PRId64 " bits, step %g, range +-%g", fl_cli_int(g, "bits"),
-               json_number_value(json_object_get(g, "step")),
+    fl_cli_row("grid", "%" PRId64 " bits, step 2^%d, range +-%g", fl_cli_int(g, "bits"),
+               ilogb(json_number_value(json_object_get(g, "step"))),
                json_number_value(json_object_get(g, "range")));
     fl_cli_row("update", "%s (%" PRId64 " bytes), %.2f times the float32 model of %s",
                fl_text_bytes((uint64_t)update, a), update,
