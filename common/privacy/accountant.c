@@ -1,6 +1,7 @@
 #include "common/privacy/accountant.h"
 
 #include "common/privacy/gauss.h"
+#include "common/privacy/pld.h"
 #include "common/privacy/rdp.h"
 
 #include <math.h>
@@ -13,6 +14,8 @@ const char *fl_bound_name(enum fl_bound b)
         return "rdp";
     case FL_BOUND_EXACT_GAUSSIAN:
         return "exact-gaussian";
+    case FL_BOUND_PLD:
+        return "pld";
     }
     return "unknown";
 }
@@ -43,6 +46,12 @@ int fl_event_check(const struct fl_event *event, struct fl_err *e)
     case FL_MECHANISM_SKELLAM:
     case FL_MECHANISM_TREE:
     case FL_MECHANISM_ZCDP:
+        break;
+    case FL_MECHANISM_WITHOUT_REPLACEMENT:
+        if (event->a < 1 || event->b > event->a) {
+            return fl_fail(e, FL_R_ACCOUNTING, "%g of %g drawn without replacement", event->b,
+                           event->a);
+        }
         break;
     case FL_MECHANISM_EPS_DELTA:
         if (event->b >= 1) {
@@ -102,11 +111,16 @@ struct total {
     bool empty;
 };
 
-static void total_init(struct total *t)
+/* Every `stride`-th order from number `first` on, `count` of them at most. */
+static void total_init(struct total *t, uint32_t first, uint32_t stride, uint32_t count)
 {
-    t->orders = fl_rdp_orders(t->alpha);
-    for (uint32_t i = 0; i < t->orders; i++) {
-        t->rdp[i] = 0;
+    double all[FL_RDP_ORDERS_MAX];
+    uint32_t n = fl_rdp_orders(all);
+
+    t->orders = 0;
+    for (uint32_t i = first; i < n && t->orders < count; i += stride) {
+        t->alpha[t->orders] = all[i];
+        t->rdp[t->orders++] = 0;
     }
     t->mu2 = 0;
     t->log_sound = 0;
@@ -121,7 +135,9 @@ static void total_add(struct total *t, const struct fl_event *events, uint32_t c
             continue;
         }
         t->empty = false;
-        if (v->mechanism == FL_MECHANISM_GAUSSIAN && v->q == 1) {
+        if (v->mechanism == FL_MECHANISM_TREE) {
+            t->mu2 += ceil(log2(v->a + 1)) * (double)v->count / (v->sigma * v->sigma);
+        } else if (v->mechanism == FL_MECHANISM_GAUSSIAN && v->q == 1) {
             t->mu2 += (double)v->count / (v->sigma * v->sigma);
         } else {
             t->gaussian = false;
@@ -142,11 +158,14 @@ static double rest_of_delta(const struct total *t, double delta)
     return (delta + expm1(t->log_sound)) / exp(t->log_sound);
 }
 
-static double epsilon_of(const struct total *t, double delta, enum fl_bound *ret_bound)
+/* *ret_best: the index of the order that gave it. */
+static double epsilon_of(const struct total *t, double delta, enum fl_bound *ret_bound,
+                         uint32_t *ret_best)
 {
     double rest = rest_of_delta(t, delta), rdp, exact;
 
     *ret_bound = FL_BOUND_RDP;
+    *ret_best = 0;
     if (t->empty) {
         return 0;
     }
@@ -157,7 +176,7 @@ static double epsilon_of(const struct total *t, double delta, enum fl_bound *ret
         }
         return nothing ? 0 : INFINITY;
     }
-    rdp = fl_rdp_epsilon(t->alpha, t->rdp, t->orders, rest, NULL);
+    rdp = fl_rdp_epsilon(t->alpha, t->rdp, t->orders, rest, ret_best);
     if (!t->gaussian || !isfinite(t->mu2)) {
         return rdp;
     }
@@ -169,18 +188,74 @@ static double epsilon_of(const struct total *t, double delta, enum fl_bound *ret
     return rdp;
 }
 
+/* The orders' best is sought in two passes, some orders all over the grid and then all between the
+ * neighbours of the best: valid wherever it ends, and four times as fast. */
+static double best_epsilon(const struct fl_event *events, uint32_t count, double delta,
+                           enum fl_bound *ret_bound)
+{
+    enum { STRIDE = 6 };
+    struct total t;
+    enum fl_bound bound;
+    uint32_t best, first;
+    double coarse, fine;
+
+    total_init(&t, 0, STRIDE, FL_RDP_ORDERS_MAX);
+    total_add(&t, events, count);
+    coarse = epsilon_of(&t, delta, ret_bound, &best);
+    if (coarse == 0 || *ret_bound == FL_BOUND_EXACT_GAUSSIAN) {
+        return coarse;
+    }
+    first = best * STRIDE;
+    total_init(&t, first < STRIDE ? 0 : first - STRIDE + 1, 1, 2 * STRIDE - 1);
+    total_add(&t, events, count);
+    fine = epsilon_of(&t, delta, &bound, &best);
+    return fmin(coarse, fine);
+}
+
 int fl_epsilon(const struct fl_event *events, uint32_t count, double delta, double *ret_epsilon,
                enum fl_bound *ret_bound, struct fl_err *e)
 {
-    struct total t;
     int r = check_delta(delta, e);
 
     if (r < 0 || (r = check_all(events, count, e)) < 0) {
         return r;
     }
-    total_init(&t);
-    total_add(&t, events, count);
-    *ret_epsilon = epsilon_of(&t, delta, ret_bound);
+    *ret_epsilon = best_epsilon(events, count, delta, ret_bound);
+    return 0;
+}
+
+int fl_epsilon_frozen(const struct fl_event *events, uint32_t count, double delta,
+                      double *ret_epsilon, double *ret_lower, enum fl_bound *ret_bound,
+                      struct fl_err *e)
+{
+    double epsilon = NAN, lower = 0, pld = INFINITY;
+    enum fl_bound bound = FL_BOUND_RDP;
+    bool possible = delta > 0;
+    int r = fl_epsilon(events, count, delta, &epsilon, &bound, e);
+
+    if (r < 0) {
+        return r;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        possible = possible && (fl_event_is_void(&events[i]) || fl_pld_has(&events[i]));
+    }
+    if (bound == FL_BOUND_EXACT_GAUSSIAN || epsilon == 0) {
+        lower = epsilon * (1 - 1e-12);
+    } else if (possible) {
+        r = fl_pld_epsilon(events, count, delta, ret_lower ? &lower : NULL, &pld, e);
+        if (r < 0) {
+            return r;
+        }
+        if (pld < epsilon) {
+            epsilon = pld;
+            bound = FL_BOUND_PLD;
+        }
+    }
+    *ret_epsilon = epsilon;
+    *ret_bound = bound;
+    if (ret_lower) {
+        *ret_lower = fmin(lower, epsilon);
+    }
     return 0;
 }
 
@@ -198,11 +273,8 @@ static int check_target(double epsilon, double delta, struct fl_err *e)
 static bool within(const struct fl_event *event, double epsilon, double delta)
 {
     enum fl_bound bound;
-    struct total t;
 
-    total_init(&t);
-    total_add(&t, event, 1);
-    return epsilon_of(&t, delta, &bound) <= epsilon;
+    return best_epsilon(event, 1, delta, &bound) <= epsilon;
 }
 
 int fl_sigma_for(double epsilon, double delta, double q, uint64_t count, double *ret_sigma,
@@ -246,6 +318,73 @@ int fl_sigma_for(double epsilon, double delta, double q, uint64_t count, double 
     return 0;
 }
 
+/* ln epsilon is nearly linear in ln sigma: false position, with a step towards the safe end when
+ * one side stays (Illinois). */
+static int sigma_by_pld(double epsilon, double delta, struct fl_event *event, double safe,
+                        double *ret_sigma, struct fl_err *e)
+{
+    double low = safe, high = safe, at_low = 0, at_high = 0, got = NAN;
+    enum fl_bound bound;
+    int r = 0, stays = 0;
+
+    for (int i = 0; i < 60 && at_low <= 0; i++) { /* downwards to where it is too little */
+        high = low;
+        at_high = at_low;
+        low *= 0.9;
+        event->sigma = low;
+        r = fl_epsilon_frozen(event, 1, delta, &got, NULL, &bound, e);
+        if (r < 0) {
+            return r;
+        }
+        at_low = log(got / epsilon);
+        at_high = i == 0 ? -1e-3 : at_high;
+    }
+    for (int i = 0; i < 40 && high > low * (1 + 2e-5); i++) {
+        double part = fmin(fmax(at_low / (at_low - at_high), 0.02), 0.98);
+        event->sigma = low * pow(high / low, part) * (1 + 4e-6);
+        r = fl_epsilon_frozen(event, 1, delta, &got, NULL, &bound, e);
+        if (r < 0) {
+            return r;
+        }
+        if (got <= epsilon) {
+            high = event->sigma;
+            at_high = got > 0 ? log(got / epsilon) : -1;
+            at_low = stays == 1 ? at_low / 2 : at_low;
+            stays = 1;
+        } else {
+            low = event->sigma;
+            at_low = log(got / epsilon);
+            at_high = stays == -1 ? at_high / 2 : at_high;
+            stays = -1;
+        }
+    }
+    *ret_sigma = high;
+    return 0;
+}
+
+int fl_sigma_for_frozen(double epsilon, double delta, double q, uint64_t count, double *ret_sigma,
+                        enum fl_bound *ret_bound, struct fl_err *e)
+{
+    struct fl_event event = {.q = q, .sigma = 1, .count = count};
+    double safe = NAN, sigma = NAN;
+    int r = fl_sigma_for(epsilon, delta, q, count, &safe, e);
+
+    if (r < 0) {
+        return r;
+    }
+    *ret_bound = q == 1 ? FL_BOUND_EXACT_GAUSSIAN : FL_BOUND_RDP;
+    *ret_sigma = safe;
+    if (q == 1 || fl_event_is_void(&event)) {
+        return 0;
+    }
+    r = sigma_by_pld(epsilon, delta, &event, safe, &sigma, e);
+    if (r == 0 && sigma < safe) {
+        *ret_sigma = sigma;
+        *ret_bound = FL_BOUND_PLD;
+    }
+    return r;
+}
+
 int fl_rounds_for(double epsilon, double delta, const struct fl_event *event, uint64_t *ret_count,
                   struct fl_err *e)
 {
@@ -285,7 +424,7 @@ int fl_filter_allows(const struct fl_event *spent, uint32_t spent_count,
         (r = check_all(more, more_count, e)) < 0) {
         return r;
     }
-    total_init(&t);
+    total_init(&t, 0, 1, FL_RDP_ORDERS_MAX);
     total_add(&t, spent, spent_count);
     total_add(&t, more, more_count);
     *ret_allows = t.empty;

@@ -24,11 +24,15 @@ enum fl_mechanism {
     FL_MECHANISM_DISCRETE_GAUSSIAN,
     FL_MECHANISM_LAPLACE,   /* sigma: scale / L1 sensitivity; q = 1 */
     FL_MECHANISM_SKELLAM,   /* sigma: variance mu in grid steps; a: L2, b: L1 sensitivity; q = 1 */
-    FL_MECHANISM_TREE,      /* sigma per node; a: steps of one tree; one participation per tree */
+    FL_MECHANISM_TREE,      /* sigma per node; a: steps of one tree; one participation per tree, so
+                               one Gaussian of sensitivity sqrt(ceil(log2(a + 1))) */
     FL_MECHANISM_EPS_DELTA, /* a: epsilon, b: delta; nothing else is known of it */
     FL_MECHANISM_ZCDP,      /* a: rho */
     /* b answers, with probability a a uniform one, else the true one; one value replaced. */
     FL_MECHANISM_RANDOMIZED_RESPONSE,
+    /* b of a units drawn without replacement; one unit replaced; sigma: noise over the change that
+     * a replacement can make (twice the clip). RDP of Wang, Balle, Kasiviswanathan 2019. */
+    FL_MECHANISM_WITHOUT_REPLACEMENT,
 };
 
 /* `count` releases. What a ledger stores: events, never epsilons. */
@@ -39,23 +43,32 @@ struct fl_event {
     double a, b;                 /* as said above; 0 where not used */
 };
 
-enum fl_bound { FL_BOUND_RDP, FL_BOUND_EXACT_GAUSSIAN };
-const char *fl_bound_name(enum fl_bound b); /* "rdp", "exact-gaussian" */
+enum fl_bound { FL_BOUND_RDP, FL_BOUND_EXACT_GAUSSIAN, FL_BOUND_PLD };
+const char *fl_bound_name(enum fl_bound b); /* "rdp", "exact-gaussian", "pld" */
 
 /* 0, or -FL_R_ACCOUNTING: q outside [0, 1], sigma or another parameter negative or not finite. */
 int fl_event_check(const struct fl_event *event, struct fl_err *e);
 /* True when the event releases nothing: count 0 or q 0. */
 bool fl_event_is_void(const struct fl_event *event);
 
-/* The smallest valid epsilon at delta over all events. -FL_R_ACCOUNTING: an event or delta out of
- * range. Edge rules: no events or q = 0: 0; sigma = 0 or delta = 0: infinity; delta >= 1: refused.
- */
+/* The smallest epsilon at delta over all events that also holds when each was chosen after the ones
+ * before: never FL_BOUND_PLD. -FL_R_ACCOUNTING: an event or delta out of range. Edge rules: no
+ * events or q = 0: 0; sigma = 0 or delta = 0: infinity; delta >= 1: refused. */
 int fl_epsilon(const struct fl_event *events, uint32_t count, double delta, double *ret_epsilon,
                enum fl_bound *ret_bound, struct fl_err *e);
+/* The smallest valid epsilon for a list that was fixed before its first event: also by
+ * privacy-loss distributions (pld.h), where every event has one. Some 0.1 s. *ret_lower (may be
+ * NULL; takes as long again): the true epsilon is not below this. -FL_R_NOMEM. */
+int fl_epsilon_frozen(const struct fl_event *events, uint32_t count, double delta,
+                      double *ret_epsilon, double *ret_lower, enum fl_bound *ret_bound,
+                      struct fl_err *e);
 /* The smallest sigma for which `count` Gaussian events of rate q stay within (epsilon, delta);
  * never below it, above by at most 1e-4 relative. */
 int fl_sigma_for(double epsilon, double delta, double q, uint64_t count, double *ret_sigma,
                  struct fl_err *e);
+/* The same for a list fixed before: by fl_epsilon_frozen. A second or so. */
+int fl_sigma_for_frozen(double epsilon, double delta, double q, uint64_t count, double *ret_sigma,
+                        enum fl_bound *ret_bound, struct fl_err *e);
 /* How many releases like `event` (its count is not read) stay within (epsilon, delta); at most
  * 2^40.
  */

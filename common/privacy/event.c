@@ -24,6 +24,7 @@ static const struct form {
     {"TreeAggregation", FL_MECHANISM_TREE, {"sigma", "steps"}, "sa"},
     {"EpsDelta", FL_MECHANISM_EPS_DELTA, {"epsilon", "delta"}, "ab"},
     {"zCDP", FL_MECHANISM_ZCDP, {"rho"}, "a"},
+    {"WOR", FL_MECHANISM_WITHOUT_REPLACEMENT, {"N", "m", NULL}, "abm"},
     {"RandomizedResponse", FL_MECHANISM_RANDOMIZED_RESPONSE, {"p", "k"}, "ab"},
 };
 
@@ -128,7 +129,9 @@ static int mechanism(struct scan *s, bool inside, struct fl_event *ret)
             return refuse(s, "another argument is expected");
         }
         if (*field == 'm') {
-            r = mechanism(s, true, ret); /* at most once: `inside` allows Gauss alone */
+            struct fl_event gauss;
+            r = mechanism(s, true, &gauss); /* at most once: `inside` allows Gauss alone */
+            ret->sigma = r < 0 ? 0 : gauss.sigma;
         } else {
             r = argument_name(s, form->arguments[field - form->fields]);
             r = r < 0 ? r : number(s, &v);
@@ -197,6 +200,7 @@ static int term(struct scan *s, struct fl_event *ret)
         case FL_MECHANISM_EPS_DELTA:
         case FL_MECHANISM_ZCDP:
         case FL_MECHANISM_RANDOMIZED_RESPONSE:
+        case FL_MECHANISM_WITHOUT_REPLACEMENT:
             break;
         }
     }
@@ -256,6 +260,9 @@ const char *fl_event_text(const struct fl_event *event, char *ret, size_t size)
         break;
     case FL_MECHANISM_ZCDP:
         snprintf(ret, size, "zCDP(rho=%.10g)x%llu", a, count);
+        break;
+    case FL_MECHANISM_WITHOUT_REPLACEMENT:
+        snprintf(ret, size, "WOR(N=%.10g;m=%.10g;Gauss(sigma=%.10g))x%llu", a, b, sigma, count);
         break;
     case FL_MECHANISM_RANDOMIZED_RESPONSE:
         snprintf(ret, size, "RandomizedResponse(p=%.10g;k=%.10g)x%llu", a, b, count);

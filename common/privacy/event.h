@@ -5,7 +5,8 @@
  *
  * Terms joined by '+', each a mechanism and how often. Mechanisms: Gauss(sigma), Poisson(q;
  * Gauss(sigma)), DiscreteGauss(sens;sigma), Laplace(b), Skellam(mu;l2;l1), TreeAggregation(sigma;
- * steps), EpsDelta(epsilon;delta), zCDP(rho), RandomizedResponse(p;k). Arguments are separated by
+ * steps), EpsDelta(epsilon;delta), zCDP(rho), RandomizedResponse(p;k),
+ * WOR(N; m; Gauss(sigma)). Arguments are separated by
  * ';' or ',' and may be named.
  */
 #ifndef FL_PRIVACY_EVENT_H

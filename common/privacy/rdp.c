@@ -229,6 +229,9 @@ double fl_rdp(const struct fl_event *event, double alpha)
     case FL_MECHANISM_ZCDP:
         one = alpha * event->a;
         break;
+    case FL_MECHANISM_WITHOUT_REPLACEMENT:
+        one = fl_rdp_without_replacement(event->b / event->a, sigma, alpha);
+        break;
     case FL_MECHANISM_RANDOMIZED_RESPONSE:
         one = event->a > 0 ? randomized_response(event->a, event->b, alpha) : INFINITY;
         break;

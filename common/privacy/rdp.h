@@ -23,6 +23,10 @@ double fl_rdp(const struct fl_event *event, double alpha);
 /* The Poisson-subsampled Gaussian alone (Mironov, Talwar, Zhang 2019). */
 double fl_rdp_subsampled(double q, double sigma, double alpha);
 
+/* The Gaussian on a share q drawn without replacement, one unit replaced (Wang, Balle,
+ * Kasiviswanathan 2019, theorem 9, with the Gaussian's own moments). */
+double fl_rdp_without_replacement(double q, double sigma, double alpha);
+
 /* The smallest epsilon at delta, 0 < delta < 1, over orders: min rdp + ln(1 - 1/alpha) - (ln delta
  * + ln alpha) / (alpha - 1) (Canonne, Kamath, Steinke 2020, proposition 12), and 0 where the KL
  * bound already gives delta. *ret_best (may be NULL) is the order's index. */

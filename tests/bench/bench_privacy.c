@@ -9,6 +9,7 @@
 #include "common/privacy/accountant.h"
 #include "common/privacy/clip.h"
 #include "common/privacy/noise.h"
+#include "common/privacy/pld.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -172,6 +173,25 @@ static void bench_accountant(void)
     printf("{\"bench\":\"sigma\",\"sigma\":%.6f,\"ms\":%.2f}\n", sigma, 1e3 * sigma_s);
 }
 
+/* 10,000 steps: of one kind, of a hundred, and no two alike. */
+static void bench_pld(void)
+{
+    static const uint32_t kinds[] = {1, 100, 10000};
+    struct fl_event *events = fl_new(10000, sizeof *events);
+    double upper = NAN, best;
+
+    for (size_t i = 0; i < FL_COUNT(kinds); i++) {
+        for (uint32_t k = 0; k < kinds[i]; k++) {
+            events[k] = (struct fl_event){
+                .q = 0.01, .sigma = 0.9 + k / (double)kinds[i], .count = 10000 / kinds[i]};
+        }
+        BEST(best, if (fl_pld_epsilon(events, kinds[i], 1e-5, NULL, &upper, NULL) < 0) abort());
+        printf("{\"bench\":\"pld\",\"steps\":10000,\"kinds\":%u,\"epsilon\":%.6f,\"ms\":%.1f}\n",
+               kinds[i], upper, 1e3 * best);
+    }
+    fl_free(events);
+}
+
 int main(void)
 {
     struct fl_seed seed;
@@ -186,6 +206,7 @@ int main(void)
     bench_fold();
     bench_seal();
     bench_accountant();
+    bench_pld();
     fl_free(x);
     fl_free(q);
     fl_free(acc);

@@ -6,113 +6,11 @@
 #include "common/privacy/gauss.h"
 #include "common/privacy/rdp.h"
 #include "tests/lib/check_main.h"
+#include "tests/lib/dp_table.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-
-enum { COLUMNS = 40, ROWS = 400, EVENTS = 16 };
-
-/* ---- the table ---- */
-
-static char *header[COLUMNS], *cells[ROWS][COLUMNS];
-static uint32_t columns, rows;
-
-/* Cells in quotes may hold commas. */
-static uint32_t split(char *line, char **ret)
-{
-    uint32_t n = 0;
-
-    line[strcspn(line, "\r\n")] = 0;
-    for (char *at = line; at && n < COLUMNS; n++) {
-        if (*at == '"') {
-            ret[n] = ++at;
-            at += strcspn(at, "\"");
-            *at++ = 0;
-            strsep(&at, ",");
-        } else {
-            ret[n] = strsep(&at, ",");
-        }
-    }
-    return n;
-}
-
-static FILE *open_table(void)
-{
-    const char *folder = getenv("COHORT_REFERENCE");
-    const char *places[] = {folder ? folder : TEST_SOURCE_ROOT "/../shared/reference",
-                            TEST_SOURCE_ROOT "/tests/golden"};
-    char path[1024];
-
-    for (size_t i = 0; i < FL_COUNT(places); i++) {
-        snprintf(path, sizeof path, "%s/dp_accounting.csv", places[i]);
-        FILE *f = fopen(path, "r");
-        if (f) {
-            return f;
-        }
-    }
-    ck_abort_msg("no table of reference values");
-    return NULL;
-}
-
-static void load(void)
-{
-    static char text[1 << 20];
-    FILE *f;
-    size_t size;
-
-    if (rows) {
-        return;
-    }
-    f = open_table();
-    size = fread(text, 1, sizeof text - 1, f);
-    fclose(f);
-    text[size] = 0;
-    char *at = text;
-    columns = split(strsep(&at, "\n"), header);
-    for (char *line; (line = strsep(&at, "\n")) != NULL && rows < ROWS;) {
-        if (*line) {
-            ck_assert_uint_eq(split(line, cells[rows++]), columns);
-        }
-    }
-    ck_assert_uint_ge(rows, 100);
-}
-
-static const char *cell(uint32_t row, const char *name)
-{
-    for (uint32_t i = 0; i < columns; i++) {
-        if (strcmp(header[i], name) == 0) {
-            return cells[row][i];
-        }
-    }
-    ck_abort_msg("the table has no column %s", name);
-    return "";
-}
-
-/* NaN where the cell is empty. */
-static double value(uint32_t row, const char *name)
-{
-    const char *text = cell(row, name);
-    return *text ? strtod(text, NULL) : NAN;
-}
-
-static bool is_kind(uint32_t row, const char *kind)
-{
-    return strcmp(cell(row, "kind"), kind) == 0;
-}
-
-static uint32_t events_of(uint32_t row, struct fl_event *ret)
-{
-    const char *relation = cell(row, "relation");
-    struct fl_err e = {0};
-    uint32_t n = 0;
-    int r = fl_events_parse(cell(row, "event"),
-                            strcmp(relation, "REPLACE_ONE") == 0 ? FL_RELATION_REPLACE
-                                                                 : FL_RELATION_ADD_REMOVE,
-                            ret, EVENTS, &n, &e);
-    ck_assert_msg(r == 0, "%s: %s", cell(row, "id"), e.msg);
-    return n;
-}
 
 /* RDP's epsilon over another library's grid of orders. */
 static double epsilon_over(const struct fl_event *events, uint32_t n, double delta, bool opacus)
@@ -137,16 +35,12 @@ static double epsilon_over(const struct fl_event *events, uint32_t n, double del
     return fl_rdp_epsilon(alpha, rdp, count, delta, NULL);
 }
 
-#define ck_relative(id, got, want, tolerance)                                                      \
-    ck_assert_msg(fabs((got) / (want)-1) <= (tolerance), "%s: got %.17g, want %.17g", id,          \
-                  (double)(got), (double)(want))
-
 START_TEST(test_golden_rdp_orders)
 {
     uint32_t seen = 0;
 
     load();
-    for (uint32_t r = 0; r < rows; r++) {
+    for (uint32_t r = 0; r < table_rows; r++) {
         if (!is_kind(r, "rdp_order")) {
             continue;
         }
@@ -165,7 +59,7 @@ START_TEST(test_golden_epsilons)
     uint32_t seen = 0;
 
     load();
-    for (uint32_t r = 0; r < rows; r++) {
+    for (uint32_t r = 0; r < table_rows; r++) {
         struct fl_event events[EVENTS];
         const char *id = cell(r, "id");
         double delta = value(r, "delta"), opacus = value(r, "eps_rdp_opacus");
@@ -207,7 +101,7 @@ START_TEST(test_golden_mixed_events)
     uint32_t seen = 0;
 
     load();
-    for (uint32_t r = 0; r < rows; r++) {
+    for (uint32_t r = 0; r < table_rows; r++) {
         struct fl_event events[EVENTS];
         double got = NAN, rdp = value(r, "eps_rdp"), pld = value(r, "eps_pld");
         enum fl_bound bound;
@@ -229,7 +123,7 @@ START_TEST(test_golden_exact_gaussian)
     uint32_t seen = 0;
 
     load();
-    for (uint32_t r = 0; r < rows; r++) {
+    for (uint32_t r = 0; r < table_rows; r++) {
         const char *id = cell(r, "id");
         double target = value(r, "target_eps"), delta = value(r, "delta");
         if (is_kind(r, "analytic_sigma")) {
@@ -261,7 +155,7 @@ START_TEST(test_golden_inverse_sigma)
     uint32_t seen = 0;
 
     load();
-    for (uint32_t r = 0; r < rows; r++) {
+    for (uint32_t r = 0; r < table_rows; r++) {
         double q = value(r, "q"), steps = value(r, "steps"), delta = value(r, "delta");
         double target = value(r, "target_eps"), got = NAN, back = NAN;
         enum fl_bound bound;
