@@ -86,11 +86,11 @@ int fl_generator_new(const struct fl_layout *layout, const struct fl_generator_c
     g->v_momentum = fl_try_aligned(g->embedding, sizeof *g->v_momentum);
     if (!g->dv || !g->v_momentum) {
         fl_generator_free(g);
-        return fl_fail(e, FL_R_NOMEM, "a generator's embedding of %zu", (size_t)g->embedding);
+        return fl_fail(e, FL_R_NOMEM, "a generator's embedding of %u", layout->generator.embedding);
     }
     if ((r = ops->init(g, e)) < 0) {
         fl_generator_free(g);
-        return fl_wrap(e, r, "a generator of %zu elements", g->generated);
+        return fl_wrap(e, r, "a generator of %zu elements", layout->generated);
     }
     *ret = g;
     return 0;

@@ -1,0 +1,340 @@
+/*
+ * What training costs on this machine, as JSON lines: the published Fashion-MNIST network, batches
+ * of 50, CPU time of one thread, best of several. Every rate stands beside its floor, measured in
+ * the same run: the network's matrix products by OpenBLAS alone, the random integers of a noised
+ * step, two passes over a generator's matrix. "of_floor" is floor time / time: 1 would be nothing
+ * but that.
+ */
+#include "client/trainer/session.h"
+#include "common/base/mem.h"
+#include "common/math/blas.h"
+#include "common/math/vec.h"
+#include "common/privacy/noise.h"
+#include "tests/lib/nets.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+
+enum { BATCH = 50, REPEATS = 9, SITE = 600 };
+
+static double now(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* The best time of a piece of work. */
+#define BEST(ret, work)                                                                            \
+    do {                                                                                           \
+        (ret) = INFINITY;                                                                          \
+        for (int repeat_ = 0; repeat_ < REPEATS; repeat_++) {                                      \
+            double start_ = now();                                                                 \
+            work;                                                                                  \
+            (ret) = fmin((ret), now() - start_);                                                   \
+        }                                                                                          \
+    } while (0)
+
+/* ---- floors ---- */
+
+struct product {
+    bool ta, tb;
+    size_t m, n, k, lda, ldb, ldc;
+    size_t batch; /* examples in one call */
+};
+/* Forward, weights' gradient, inputs' gradient of each layer: as many multiplications as training
+ * needs, in the shapes that the engine uses. */
+static const struct product products[] = {
+    {false, true, 576, 16, 25, 25, 25, 16, 1},      {true, false, 16, 25, 576, 16, 25, 25, 1},
+    {false, true, 100, 32, 400, 400, 400, 32, 1},   {true, false, 32, 400, 100, 32, 400, 400, 1},
+    {false, false, 100, 400, 32, 32, 400, 400, 1},  {false, true, 50, 128, 800, 800, 800, 128, 50},
+    {true, false, 128, 800, 50, 128, 800, 800, 50}, {false, false, 50, 800, 128, 128, 800, 800, 50},
+    {false, true, 50, 10, 128, 128, 128, 10, 50},   {true, false, 10, 128, 50, 10, 128, 128, 50},
+    {false, false, 50, 128, 10, 10, 128, 128, 50},
+};
+
+/* Seconds of one example's products. */
+static double floor_products(void)
+{
+    float *a = fl_try_aligned(120000, sizeof *a), *b = fl_try_aligned(120000, sizeof *b);
+    float *c = fl_try_aligned(120000, sizeof *c);
+    double sum = 0;
+
+    if (!a || !b || !c) {
+        abort();
+    }
+    for (size_t i = 0; i < FL_COUNT(products); i++) {
+        const struct product *p = &products[i];
+        double s;
+        BEST(
+            s, for (size_t n = 0; n < 200; n++) {
+                fl_blas_gemm(p->ta, p->tb, p->m, p->n, p->k, 1, a, p->lda, b, p->ldb, 0, c, p->ldc);
+            });
+        sum += s / 200 / (double)p->batch;
+    }
+    fl_free(a);
+    fl_free(b);
+    fl_free(c);
+    return sum;
+}
+
+/* Seconds of two passes over a matrix of H x P floats, of which the second one adds up. */
+static double floor_passes(size_t hidden, size_t generated)
+{
+    float *w = fl_try_aligned(hidden * generated, sizeof *w);
+    float *x = fl_try_aligned(generated, sizeof *x);
+    double s;
+
+    if (!w || !x) {
+        abort();
+    }
+    BEST(s, {
+        for (size_t h = 0; h < hidden; h++) {
+            x[0] += (float)fl_vec_dot(w + h * generated, x, generated);
+        }
+        for (size_t h = 0; h < hidden; h++) {
+            fl_vec_axpy(0.5f, w + h * generated, x, generated);
+        }
+    });
+    fl_free(w);
+    fl_free(x);
+    return s;
+}
+
+static double floor_noise(size_t elements)
+{
+    int64_t *q = fl_try_aligned(elements, sizeof *q);
+    struct fl_noise *n = NULL;
+    struct fl_seed seed;
+    struct fl_rng rng;
+    double s;
+
+    fl_seed_from_u64(1, &seed);
+    fl_rng_init(&rng, &seed, 0);
+    if (!q || fl_noise_new(0x1p20, &n, NULL) < 0) {
+        abort();
+    }
+    BEST(s, fl_noise_add(n, &rng, q, elements));
+    fl_noise_free(n);
+    fl_free(q);
+    return s;
+}
+
+/* ---- a site ---- */
+
+struct site {
+    struct fl_plan *plan;
+    struct fl_dataset data;
+    float *shared, *private_;
+};
+
+static void fill(struct fl_examples *x, struct fl_rng *r)
+{
+    x->count = SITE;
+    x->x = fl_new((size_t)SITE * 784, sizeof *x->x);
+    x->y = fl_new(SITE, sizeof *x->y);
+    for (size_t i = 0; i < (size_t)SITE * 784; i++) {
+        x->x[i] = (float)fl_rng_unit(r);
+    }
+    for (size_t i = 0; i < SITE; i++) {
+        x->y[i] = (int32_t)fl_rng_below(r, 10);
+    }
+}
+
+static void site_init(struct site *s, enum fl_visibility v, const struct fl_generator_conf *g)
+{
+    struct fl_spec spec;
+    struct fl_seed seed;
+    struct fl_rng r;
+    struct fl_err e = {0};
+
+    memset(s, 0, sizeof *s);
+    s->plan = fl_new(1, sizeof *s->plan);
+    nets_fmnist(&spec);
+    if (fl_spec_check(&spec, &e) < 0 || fl_layout_init(&s->plan->layout, &spec, v, g, &e) < 0) {
+        abort();
+    }
+    s->plan->train = (struct fl_train_conf){
+        .batch = BATCH,
+        .epochs = 5,
+        .head_epochs = v == FL_VISIBILITY_BODY_GENERATED,
+        .body = {.lr = 0.002f, .momentum = 0.5f, .weight_decay = 5e-4f, .clip = 50},
+        .head = {.lr = 0.1f, .momentum = 0.5f, .weight_decay = 5e-4f}};
+    s->plan->data = (struct fl_data_conf){.channels = 1, .mean = {0.1307f}, .std = {0.3081f}};
+    fl_seed_from_u64(1, &seed);
+    fl_rng_init(&r, &seed, 0);
+    s->data.shape[0] = 1;
+    s->data.shape[1] = s->data.shape[2] = 28;
+    s->data.classes = 10;
+    fill(&s->data.train, &r);
+    fill(&s->data.test, &r);
+    s->shared = fl_try_aligned(s->plan->layout.shared.elements, sizeof *s->shared);
+    s->private_ = fl_try_aligned(s->plan->layout.private_.elements, sizeof *s->private_);
+    if (!s->shared || !s->private_) {
+        abort();
+    }
+    fl_layout_init_shared(&s->plan->layout, &seed, s->shared);
+    fl_layout_init_private(&s->plan->layout, &seed, &seed, s->private_);
+}
+
+static void site_fini(struct site *s)
+{
+    fl_free(s->plan);
+    fl_free(s->data.train.x);
+    fl_free(s->data.train.y);
+    fl_free(s->data.test.x);
+    fl_free(s->data.test.y);
+    fl_free(s->shared);
+    fl_free(s->private_);
+}
+
+/* Seconds of one plain step of everything that moves, batch and all. */
+static double step_seconds(struct site *s)
+{
+    struct fl_session session;
+    struct fl_moves moves = {0};
+    double best = INFINITY;
+
+    if (fl_session_init(&session, s->plan, &s->data, NULL, NULL) < 0 ||
+        fl_param_make(&s->plan->layout, s->shared, s->private_, session.theta, NULL) < 0 ||
+        fl_moves_init(&moves, &session, true, s->plan->train.head_epochs == 0, true, s->shared,
+                      s->private_, 60, NULL) < 0) {
+        abort();
+    }
+    for (int repeat = 0; repeat < REPEATS; repeat++) {
+        double start = now();
+        for (size_t k = 0; k < SITE / BATCH; k++) {
+            fl_session_load(&session, &s->data.train, NULL, k * BATCH, BATCH);
+            fl_model_set(session.model, session.theta);
+            fl_model_gradient(session.model, session.x, session.y, BATCH, session.grad, NULL);
+            fl_moves_step(&moves);
+        }
+        best = fmin(best, (now() - start) / (SITE / BATCH));
+    }
+    fl_moves_fini(&moves);
+    fl_session_fini(&session);
+    return best;
+}
+
+/* Seconds of one noised step; `steps` of them through fl_train, less what it does beside. */
+static double noised_seconds(struct site *s, float *delta, float *private_out)
+{
+    struct fl_train_task task = {
+        .plan = s->plan, .data = &s->data, .base = s->shared, .private_in = s->private_};
+    double cost[2] = {INFINITY, INFINITY};
+
+    s->plan->privacy = (struct fl_privacy_conf){.unit = FL_UNIT_EXAMPLE,
+                                                .clip = 1,
+                                                .noise_multiplier = 1,
+                                                .sampling_rate = (double)BATCH / SITE,
+                                                .examples = SITE};
+    for (int repeat = 0; repeat < REPEATS; repeat++) {
+        for (int k = 0; k < 2; k++) {
+            struct fl_train_result result = {.delta = delta, .private_out = private_out};
+            s->plan->train.steps = k ? 21 : 1;
+            if (fl_train(&task, &result, NULL) < 0) {
+                abort();
+            }
+            cost[k] = fmin(cost[k], result.report.cpu_s);
+        }
+    }
+    s->plan->privacy.unit = FL_UNIT_NONE;
+    s->plan->train.steps = 0;
+    return (cost[1] - cost[0]) / 20;
+}
+
+/* Seconds of a whole round by fl_train: 1 epoch of the head, 5 of the body, two tests of 600. */
+static double round_seconds(struct site *s, float *delta, float *private_out)
+{
+    struct fl_train_task task = {
+        .plan = s->plan, .data = &s->data, .base = s->shared, .private_in = s->private_};
+    double best = INFINITY;
+
+    for (int repeat = 0; repeat < 3; repeat++) {
+        struct fl_train_result result = {.delta = delta, .private_out = private_out};
+        if (fl_train(&task, &result, NULL) < 0) {
+            abort();
+        }
+        best = fmin(best, result.report.cpu_s);
+    }
+    return best;
+}
+
+static void print_step(const char *what, double s, double floor)
+{
+    printf("{\"bench\":\"%s\",\"samples_per_cpu_s\":%.0f,\"floor_samples_per_cpu_s\":%.0f,"
+           "\"of_floor\":%.2f}\n",
+           what, BATCH / s, BATCH / floor, floor / s);
+    fflush(stdout);
+}
+
+static void bench_generator(const char *what, const struct fl_generator_conf *g, double products_s)
+{
+    struct site s;
+
+    site_init(&s, FL_VISIBILITY_BODY_GENERATED, g);
+    const struct fl_layout *l = &s.plan->layout;
+    float *delta = fl_try_aligned(l->shared.elements, sizeof *delta);
+    float *private_out = fl_try_aligned(l->private_.elements, sizeof *private_out);
+    if (!delta || !private_out) {
+        abort();
+    }
+    double passes = g->kind == FL_GENERATOR_AFFINE ? floor_passes(g->hidden, l->generated) : 0;
+    print_step(what, step_seconds(&s), BATCH * products_s + passes);
+    /* The head's epoch and the two tests need the forward products only, about a third. */
+    double floor = 5 * (SITE * products_s + SITE / BATCH * passes) + 3 * SITE * products_s / 3;
+    double round = round_seconds(&s, delta, private_out);
+    printf("{\"bench\":\"%s_round\",\"cpu_s\":%.3f,\"cpu_s_per_epoch\":%.4f,"
+           "\"floor_cpu_s_per_epoch\":%.4f,\"of_floor\":%.2f}\n",
+           what, round, round / 6, floor / 6, floor / round);
+    fl_free(delta);
+    fl_free(private_out);
+    site_fini(&s);
+}
+
+int main(void)
+{
+    struct site s;
+    struct rusage usage;
+    double products_s = floor_products();
+
+    printf("{\"bench\":\"blas\",\"library\":\"%s\",\"products_us_per_sample\":%.1f}\n",
+           fl_blas_name(), products_s * 1e6);
+    site_init(&s, FL_VISIBILITY_ALL_SHARED, NULL);
+    size_t n = s.plan->layout.shared.elements;
+    float *delta = fl_try_aligned(n, sizeof *delta);
+    if (!delta) {
+        abort();
+    }
+    print_step("plain_step", step_seconds(&s), BATCH * products_s);
+    print_step("noised_step", noised_seconds(&s, delta, delta),
+               BATCH * products_s + floor_noise(n));
+    fl_free(delta);
+    site_fini(&s);
+    getrusage(RUSAGE_SELF, &usage);
+    printf("{\"bench\":\"memory\",\"peak_mb\":%.1f}\n", (double)usage.ru_maxrss / 1024);
+    bench_generator("hyperfl_affine_3",
+                    &(struct fl_generator_conf){FL_GENERATOR_AFFINE, .embedding = 64, .hidden = 3,
+                                                .scaled = true},
+                    products_s);
+    bench_generator("hyperfl_kronecker_64",
+                    &(struct fl_generator_conf){FL_GENERATOR_KRONECKER, .embedding = 128,
+                                                .hidden = 64, .scaled = true},
+                    products_s);
+    bench_generator("hyperfl_chunked",
+                    &(struct fl_generator_conf){FL_GENERATOR_CHUNKED, .embedding = 16, .hidden = 64,
+                                                .chunk = 1024, .scaled = true},
+                    products_s);
+    bench_generator("hyperfl_affine_128",
+                    &(struct fl_generator_conf){FL_GENERATOR_AFFINE, .embedding = 64, .hidden = 128,
+                                                .scaled = true},
+                    products_s);
+    getrusage(RUSAGE_SELF, &usage);
+    printf("{\"bench\":\"memory_affine_128\",\"peak_mb\":%.1f}\n", (double)usage.ru_maxrss / 1024);
+    return 0;
+}
