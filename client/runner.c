@@ -253,7 +253,8 @@ static void on_close(void *owner, struct fl_stream *s, const struct fl_err *why)
     r->stream = NULL;
     if (r->bye_reason) {
         ev.status = -r->bye_reason;
-        fl_log(FL_LOG_INFO, r->area, "the coordinator says bye: %s", fl_reason_text(r->bye_reason));
+        fl_log(FL_LOG_INFO, r->area, "the coordinator says bye: %s [%d %s]",
+               fl_reason_text(r->bye_reason), r->bye_reason, fl_reason_name(r->bye_reason));
         r->last_reason = r->bye_reason;
         snprintf(r->last_error, sizeof r->last_error, "%s", fl_reason_text(r->bye_reason));
     } else if (why->code) {
@@ -336,8 +337,10 @@ static void do_decline(struct fl_runner *r, const struct fl_agent_item *item)
     struct fl_talk t;
 
     r->declined++;
-    fl_log(FL_LOG_WARN, r->area, "round %llu: declined: %s", (unsigned long long)item->key.round,
-           r->why.code == -item->reason ? r->why.msg : fl_reason_text(item->reason));
+    fl_log(FL_LOG_WARN, r->area, "round %llu: declined: %s [%d %s]",
+           (unsigned long long)item->key.round,
+           r->why.code == -item->reason ? r->why.msg : fl_reason_text(item->reason), item->reason,
+           fl_reason_name(item->reason));
     fl_runner_note_decline(r, item->reason);
     fl_talk_decline(&t, &item->key, item->reason);
     fl_runner_send(r, &t.frame);

@@ -100,6 +100,7 @@ struct co_job {
     uint32_t enlist_exchange;
     bool enlist_busy;
 
+    uint64_t done; /* 1, 2, ... in the order in which jobs were seen to be done; 0 = not yet */
     uint64_t bytes_up, bytes_down; /* of the open round */
     uint32_t changed;
     UT_hash_handle hh;
@@ -144,9 +145,8 @@ struct co_peer {
     char software[64];
     struct fl_object *object[CO_OBJECTS_MAX];
     uint32_t object_next;
-    struct fl_object *sending;       /* what the stream's source reads from */
-    uint64_t finals[CO_OBJECTS_MAX]; /* job ids whose final model was offered on this connection */
-    uint32_t final_next;
+    struct fl_object *sending; /* what the stream's source reads from */
+    uint64_t finals; /* done jobs up to this one's `done` were offered on this connection */
     struct co_upload upload;
     UT_hash_handle hh;
 };
@@ -181,7 +181,7 @@ struct co {
 
     struct co_job *jobs;   /* by id */
     struct co_peer *peers; /* by connection id */
-    uint64_t next_connection;
+    uint64_t next_connection, jobs_done;
     uint32_t half_open;
 
     struct co_event *first, *last, *spare; /* events for the rounds */

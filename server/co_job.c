@@ -113,12 +113,14 @@ static struct co_job *job_new(struct co *co, const struct fl_store_job *s, struc
 static int job_round(struct co *co, struct co_job *j, const struct fl_plan *plan, struct fl_err *e)
 {
     struct fl_round_rules rules;
-    struct fl_round_setup setup = {.published = j->published,
-                                   .candidates_max = co->config.limits.connections,
-                                   .paused = j->state == FL_JOB_PAUSED,
-                                   .draining = j->state == FL_JOB_DRAINING,
-                                   .now_ms = co_now(co),
-                                   .rules = &rules};
+    struct fl_round_setup setup = {
+        .published = j->published,
+        .candidates_max = co->config.limits.connections,
+        /* by a person: the open round is still finished, see co_job_state */
+        .paused = j->state == FL_JOB_PAUSED && j->why[0],
+        .draining = j->state == FL_JOB_DRAINING || (j->state == FL_JOB_PAUSED && !j->why[0]),
+        .now_ms = co_now(co),
+        .rules = &rules};
 
     memcpy(setup.incarnation, j->incarnation, sizeof setup.incarnation);
     rules_of(plan, &rules);
@@ -305,17 +307,21 @@ static int check_submission(struct submit_op *s, struct fl_err *e)
     struct fl_round_rules rules;
     char *resolved;
     size_t size;
-    int r = fl_plan_resolve(s->text, s->size, &resolved, &size, e);
 
+    /* First as its author wrote it, so that a complaint names the author's file. */
+    s->plan = fl_try(1, sizeof *s->plan);
+    int r = s->plan ? fl_plan_parse(s->plan, s->file, s->text, s->size, e)
+                    : fl_fail(e, FL_R_NOMEM, "a plan");
+    if (r == 0) {
+        r = fl_plan_resolve(s->text, s->size, &resolved, &size, e);
+    }
     if (r) {
         return r;
     }
     fl_free(s->text);
     s->text = resolved;
     s->size = size;
-    s->plan = fl_try(1, sizeof *s->plan);
-    r = s->plan ? fl_plan_parse(s->plan, s->file, s->text, s->size, e)
-                : fl_fail(e, FL_R_NOMEM, "a plan");
+    r = fl_plan_parse(s->plan, s->file, s->text, s->size, e);
     if (r == 0 && !fl_strategy_find(s->plan->strategy)) {
         r = fl_fail(e, FL_R_PLAN_STRATEGY, "%s: no strategy %s here", s->file, s->plan->strategy);
     }
@@ -360,6 +366,9 @@ static void submit_done(struct co_op *op)
         op->status = !j ? -FL_R_NOMEM : take_text(j, s->text, s->size, &op->err);
         op->status = op->status ? op->status : job_open_model(co, j, &s->job, &op->err);
         op->status = op->status ? op->status : job_round(co, j, j->plan, &op->err);
+    } else if (-op->status >= 100 && -op->status < 200) {
+        fl_log_err(FL_LOG_INFO, "job", &op->err,
+                   "a description is refused"); /* its author's fault */
     } else {
         co_store_failed(co, op, "submit a job");
     }
@@ -558,7 +567,8 @@ void co_job_over(struct co *co, struct co_job *j, enum fl_job_state state, int r
 void co_job_state(struct co *co, const struct fl_control_by *by, const char *name,
                   enum fl_control_to to)
 {
-    static const enum fl_round_ev event[] = {[FL_CONTROL_PAUSE] = FL_ROUND_EV_PAUSE,
+    /* People pause a job between rounds: what the open round has cost its members is not wasted. */
+    static const enum fl_round_ev event[] = {[FL_CONTROL_PAUSE] = FL_ROUND_EV_DRAIN,
                                              [FL_CONTROL_RESUME] = FL_ROUND_EV_RESUME,
                                              [FL_CONTROL_DRAIN] = FL_ROUND_EV_DRAIN,
                                              [FL_CONTROL_CANCEL] = FL_ROUND_EV_CANCEL};

@@ -209,26 +209,18 @@ static void send_rest(struct co_peer *p, int reason, const char *text, uint32_t 
     send_frame(p, &frame);
 }
 
-static bool offered_final(const struct co_peer *p, uint64_t job)
-{
-    for (int i = 0; i < CO_OBJECTS_MAX; i++) {
-        if (p->finals[i] == job) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /* One job at a time, so that both its objects surely stay fetchable. */
 bool co_peer_finals(struct co_peer *p)
 {
     struct co_job *found = NULL;
 
     for (struct co_job *j = p->co->jobs; j; j = j->hh.next) {
-        if (j->state == FL_JOB_DONE && j->last_plan && j->model && allows(p, j->name) &&
-            !offered_final(p, j->id)) {
+        if (j->state != FL_JOB_DONE || !j->last_plan || !j->model) {
+            continue;
+        }
+        j->done = j->done ? j->done : ++p->co->jobs_done;
+        if (j->done > p->finals && allows(p, j->name) && (!found || j->done < found->done)) {
             found = j;
-            break;
         }
     }
     if (!found) {
@@ -245,8 +237,8 @@ bool co_peer_finals(struct co_peer *p)
     final.base_size = fl_object_size(found->model);
     co_peer_grant(p, found->last_plan);
     co_peer_grant(p, found->model);
-    p->finals[p->final_next] = found->id;
-    p->final_next = (p->final_next + 1) % CO_OBJECTS_MAX;
+    p->finals = found->done;
+    fl_peer_earn(&p->core, FL_PEER_FINAL_MESSAGES);
     send_rest(p, FL_R_JOB_STATE, "this job is done", 1, list, 1);
     return true;
 }
@@ -371,6 +363,10 @@ static void on_fetch(struct co_peer *p, const Cohort__Fetch *m)
         return;
     }
     p->sending = fl_object_ref(o);
+    if (m->offset) {
+        fl_log(FL_LOG_INFO, p->identity.name, "a fetch goes on at byte %llu of %llu",
+               (unsigned long long)m->offset, (unsigned long long)source.size);
+    }
 }
 
 /* A late offer: was that very update committed? */
@@ -650,7 +646,7 @@ static void on_close(void *owner, struct fl_stream *s, const struct fl_err *why)
     co->bytes_out += counts.bytes_out;
     if (!p->connected_ms) {
         co->half_open--;
-        fl_log_err(FL_LOG_INFO, "tls", why, "a connection that never opened");
+        fl_log_err(FL_LOG_INFO, fl_stream_address(s), why, "a connection that never opened");
     } else if (why->code) {
         fl_log_err(FL_LOG_INFO, p->identity.name, why, "connection ended");
     }

@@ -216,6 +216,12 @@ static void receive(struct co_peer *p)
         spooled(p->co, job, &u, r);
         return;
     }
+    if (up->from) {
+        fl_log(FL_LOG_INFO, p->identity.name,
+               "the update for round %llu goes on at byte %llu of %llu",
+               (unsigned long long)up->u.round, (unsigned long long)up->from,
+               (unsigned long long)up->u.size);
+    }
     up->phase = CO_UPLOAD_RECEIVING;
     memcpy(key.incarnation, up->incarnation, sizeof key.incarnation);
     co_peer_send_resume(p, &key, &up->u.digest, up->from);

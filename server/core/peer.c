@@ -152,6 +152,14 @@ void fl_peer_sent_task(struct fl_peer *p, const struct fl_key *key, const struct
     p->state = FL_PEER_TASKED;
     offer_object(p, plan);
     offer_object(p, base);
+    fl_peer_earn(p, FL_PEER_TASK_MESSAGES);
+}
+
+void fl_peer_earn(struct fl_peer *p, uint32_t messages)
+{
+    uint64_t ms = (uint64_t)messages * FL_PEER_RATE_MS;
+
+    p->rate_ms = p->rate_ms > ms ? p->rate_ms - ms : 0;
 }
 
 bool fl_peer_sent_end(struct fl_peer *p, const struct fl_key *key)

@@ -30,6 +30,9 @@ enum {
         32, /* digests this agent may fetch: of its tasks and of finals; the newest */
     FL_PEER_RATE_BURST = 64, /* messages (not chunks) at once, ... */
     FL_PEER_RATE_MS = 50,    /* ... and then one each so many ms */
+    /* What we asked for does not count: a round of a small model is over in milliseconds. */
+    FL_PEER_TASK_MESSAGES = 6,  /* Fetch twice, Accept, Offer, Offer again, Ask */
+    FL_PEER_FINAL_MESSAGES = 3, /* Fetch twice, Ask */
 };
 
 enum fl_peer_state {
@@ -87,6 +90,9 @@ void fl_peer_sent_task(struct fl_peer *p, const struct fl_key *key, const struct
                        const struct fl_digest *base);
 /* A Rest's final models: each digest it names becomes fetchable, the oldest ones no longer. */
 void fl_peer_sent_object(struct fl_peer *p, const struct fl_digest *object);
+/* So many messages are answers to what was sent: not held against its rate. A Task earns
+ * FL_PEER_TASK_MESSAGES by itself. Never more than a full burst is kept. */
+void fl_peer_earn(struct fl_peer *p, uint32_t messages);
 /* Ack or Over for this key: idle again when it was the task's. True when it was. */
 bool fl_peer_sent_end(struct fl_peer *p, const struct fl_key *key);
 /* Rest: no longer asking. */

@@ -456,6 +456,7 @@ static int finished(struct fl_round *r, const struct fl_round_event *ev)
 static int resume(struct fl_round *r)
 {
     if (!r->paused) {
+        r->draining = false; /* it was about to pause */
         return 0;
     }
     r->paused = r->draining = false;

@@ -122,6 +122,38 @@ START_TEST(test_too_many_messages)
 }
 END_TEST
 
+/* A round of a small model takes milliseconds: a thousand of them in no time are no offence, for
+ * every message of theirs was asked for; and no credit is saved up for later. */
+START_TEST(test_tasks_are_not_a_flood)
+{
+    static const enum fl_peer_msg round[] = {FL_PEER_MSG_ASK, FL_PEER_MSG_FETCH, FL_PEER_MSG_FETCH,
+                                             FL_PEER_MSG_ACCEPT, FL_PEER_MSG_OFFER};
+    struct fl_peer p;
+    struct fl_err e = {0};
+    struct fl_key key = {.round = 1};
+    struct fl_digest object = {{0}};
+
+    fl_peer_init(&p, 1, 0);
+    fl_peer_step(&p, FL_PEER_MSG_HELLO, NULL, 1000, &e);
+    fl_peer_hello(&p, 1, 1, 1, 1, &e);
+    for (key.round = 1; key.round <= 1000; key.round++) {
+        for (size_t i = 0; i < sizeof round / sizeof round[0]; i++) {
+            if (i == 1) {
+                fl_peer_sent_task(&p, &key, &object, &object);
+            }
+            const struct fl_key *k = i > 2 ? &key : NULL;
+            ck_assert_int_eq(fl_peer_step(&p, round[i], k, 1000, &e), FL_PEER_OK);
+        }
+        ck_assert(fl_peer_sent_end(&p, &key));
+    }
+    int sent = 0;
+    while (sent < 1000 && fl_peer_step(&p, FL_PEER_MSG_ASK, NULL, 1000, &e) == FL_PEER_OK) {
+        sent++;
+    }
+    ck_assert_int_le(sent, FL_PEER_RATE_BURST);
+}
+END_TEST
+
 START_TEST(test_versions)
 {
     struct fl_peer p;
@@ -213,5 +245,5 @@ START_TEST(test_offers)
 END_TEST
 
 TESTS_MAIN("peer", test_the_usual_order, test_every_message_in_every_state,
-           test_messages_that_cross, test_too_many_messages, test_versions,
-           test_fetch_only_what_was_offered, test_offers)
+           test_messages_that_cross, test_tasks_are_not_a_flood, test_too_many_messages,
+           test_versions, test_fetch_only_what_was_offered, test_offers)
