@@ -1,0 +1,83 @@
+#!/bin/sh
+# What an operator does: pause, resume, drain, cancel, set, revoke, export; and the exit codes scripts rely on.
+. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/world.sh"
+e2e_begin control
+make_world 4
+agents_config 1 4
+start_agents
+
+past() { [ "$(job_field round "$1")" -gt "$2" ]; }
+rounds=1000000 job long 3
+submit long
+expect_run 1 'exists, reason 803' cohortctl job submit "$work/long.yaml"
+wait_for 10 past long 2 || die "no rounds"
+quorum() { cohortctl --json round show long | tr -d ' \n' | sed -n 's/.*"quorum":\([0-9]*\).*/\1/p'; }
+before=$(quorum)
+expect_run 0 '' cohortctl job pause long --wait
+[ "$(job_field state long)" = paused ] || die "not paused"
+rested=$(job_field round long)
+cohortctl job set long train.lr=0.01 round.quorum=2 >/dev/null || die "job set"
+[ "$(job_field round long)" = "$rested" ] || die "a paused job went on"
+ok "paused after round $rested"
+expect_run 78 'grid.bits is fixed.*reason 107' cohortctl job set long grid.bits=8
+expect_run 78 'train.lr.*reason 104' cohortctl job set long train.lr=1000
+expect_run 0 '' cohortctl job resume long
+wait_for 10 past long "$((rested + 1))" || die "no rounds after resume"
+cohortctl job show long >"$work/show.out"
+grep -q 'train.lr: 0.01' "$work/show.out" || die "the set value is not in the description"
+[ "$before" = 3 ] && [ "$(quorum)" = 2 ] || die "quorum $before before, $(quorum) after"
+ok "job set: quorum 3 before round $((rested + 1)), 2 from then on"
+
+# Revoked: cut off now, refused from here on; the others go on.
+expect_run 0 '' cohortctl agent revoke site-04
+expect_log agents 'site-04.*\[212 agent-revoked\]'
+now=$(job_field round long)
+wait_for 10 past long "$((now + 1))" || die "no rounds after agent revoke"
+ok "rounds went on after the revocation"
+
+# A published model is a file that other programs read.
+expect_run 0 '' cohortctl model export long -o "$work/model.safetensors"
+timeout 10 /usr/bin/python3 - "$work/model.safetensors" <<'PYTHON' || die "the exported model is no safetensors file"
+import json, sys
+blob = open(sys.argv[1], "rb").read()
+size = int.from_bytes(blob[:8], "little")
+head = json.loads(blob[8:8 + size])
+tensors = {k: v for k, v in head.items() if k != "__metadata__"}
+assert tensors and max(v["data_offsets"][1] for v in tensors.values()) == len(blob) - 8 - size, head
+print("ok: exported:", ", ".join(f"{k} {v['dtype']} {v['shape']}" for k, v in tensors.items()))
+PYTHON
+
+expect_run 0 '' cohortctl job drain long --wait
+[ "$(job_field state long)" = done ] || die "not done after drain"
+job dropped 4
+submit dropped
+expect_run 0 '' cohortctl job cancel dropped --wait
+[ "$(job_field state dropped)" = cancelled ] || die "not cancelled"
+expect_run 1 'reason 410' cohortctl job resume dropped
+
+expect_run 1 'no-such-job, reason 400' cohortctl job show nothing
+expect_run 1 'reason' cohortctl agent revoke nobody
+expect_run 2 'no command .*reason 5' cohortctl job frobnicate
+expect_run 3 'reason 800' cohortctl --socket "$work/nowhere.sock" status
+job waits 4
+submit waits
+expect_run 4 'reason 8' cohortctl --timeout 300ms job wait waits
+expect_run 0 '' cohortctl job cancel waits
+if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
+    chmod 0755 "$work"
+    chmod 0666 "$work/cohortd.sock"
+    # nobody cannot reach a build folder below a private home: its own copy
+    cp "$build/server/ctl/cohortctl" "$work/cohortctl" && chmod 0755 "$work/cohortctl"
+    expect_run 5 'control-peer, reason 801' setpriv --reuid 65534 --regid 65534 --clear-groups "$work/cohortctl" status
+fi
+
+# More finished jobs than an agent is told of at a time: it still finds work.
+rounds=1
+for n in 1 2 3 4 5 6 7 8 9 10 11 12; do
+    job "short-$n" 3 && submit "short-$n"
+    wait_for 10 job_is "short-$n" done || die "short-$n is $(job_field state "short-$n"): the jobs done before keep the agents from work"
+done
+ok "12 jobs one after the other, each with its final model"
+logged cohortd 'offence' && die "an honest agent was cut off: $(grep offence "$work/cohortd.log" | head -n 1)"
+ok "no agent was taken for a flood"
