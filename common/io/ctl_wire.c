@@ -218,7 +218,7 @@ static int check_request(const Control__Request *q, struct fl_err *e)
 int fl_ctl_unpack_request(const uint8_t *data, size_t size, struct fl_ctl_request *ret,
                           void **ret_memory, struct fl_err *e)
 {
-    struct memory *m;
+    struct memory *m = NULL;
     int status = unpack(&control__request__descriptor, data, size, &m, e);
 
     if (status) {
@@ -245,7 +245,7 @@ int fl_ctl_unpack_request(const uint8_t *data, size_t size, struct fl_ctl_reques
 int fl_ctl_unpack_answer(const uint8_t *data, size_t size, struct fl_ctl_answer *ret,
                          void **ret_memory, struct fl_err *e)
 {
-    struct memory *m;
+    struct memory *m = NULL;
     int status = unpack(&control__answer__descriptor, data, size, &m, e);
 
     if (status) {
