@@ -21,7 +21,10 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 agents=20 rounds=30 strategy=hyperfl data=$root/tests/data/fashion-mnist epsilon=8 train=80 json='' keep=0 quick=0
 delta=1e-5 alone_rates='0.02 0.05 0.1' private_rounds=10 private_steps=1 private_rate=1
 usage() {
-    sed -n '2,18s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,18s/^# \{0,1\}//p' "$0"
+}
+wrong() {
+    usage >&2
     exit 2
 }
 while [ $# -gt 0 ]; do
@@ -35,12 +38,16 @@ while [ $# -gt 0 ]; do
     --json) json=$2; shift ;;
     --quick) quick=1 ;;
     --keep) keep=1 ;;
-    *) usage ;;
+    -h | --help)
+        usage
+        exit 0
+        ;;
+    *) wrong ;;
     esac
     shift
 done
 [ $quick = 0 ] || { agents=5; rounds=4; alone_rates=0.05; }
-case $agents$rounds$train in *[!0-9]*) usage ;; esac
+case $agents$rounds$train in *[!0-9]*) wrong ;; esac
 data=$(cd "$data" && pwd)
 [ "$private_rounds" -le "$rounds" ] || private_rounds=$rounds
 
