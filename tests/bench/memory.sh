@@ -11,6 +11,9 @@ root=$(cd "$(dirname "$0")/../.." && pwd)
 build=$(cd "${1:-$root/build}" && pwd)
 few=${2:-10} many=${3:-100} rounds=3
 PATH=$build/server:$build/server/ctl:$build/client:$build/tests/bench:$PATH
+for program in cohortd cohort-agent cohortctl peak_anon; do
+    command -v $program >/dev/null || { echo "no $program in $build: ninja -C $build" >&2; exit 2; }
+done
 data=$root/tests/data/fashion-mnist
 work=$(mktemp -d "${TMPDIR:-/tmp}/cohort-memory.XXXXXX")
 coordinator='' sites='' watcher=''
