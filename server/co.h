@@ -37,6 +37,7 @@ enum {
     CO_SEAL_LANES = 2,    /* uploads verified side by side */
     CO_COMMIT_MAX = 1024, /* updates in one transaction */
     CO_REST_MS = 2000,    /* until an agent asks again after a Rest */
+    CO_RETRY_MS = 10000,  /* until a job that ran out of disk or memory is tried again */
 };
 
 /* ---- work for the store or a worker, with the way back ---- */
@@ -75,7 +76,9 @@ struct co_job {
     uint8_t incarnation[FL_INCARNATION_SIZE];
     enum fl_job_state state;
     char why[256];
-    char *text; /* the description that the next round freezes */
+    uint64_t retry_ms; /* it paused for want of room or memory: when it is tried again; 0 = never */
+    bool retry_drain;  /* it was draining */
+    char *text;        /* the description that the next round freezes */
     size_t text_size;
     struct fl_plan *plan; /* of that text */
 
@@ -129,6 +132,17 @@ struct co_upload {
     struct fl_round_item again_item;
 };
 
+/* Somebody may be writing the spool of this agent's upload: a stream, or a seal. It is opened again
+ * only afterwards. */
+struct co_writing {
+    struct co_writing_key {
+        uint64_t job, agent;
+    } key;
+    struct fl_store_update u;
+    bool sealing;
+    UT_hash_handle hh;
+};
+
 struct co_peer {
     uint64_t connection; /* id of this connection */
     struct co *co;
@@ -142,6 +156,7 @@ struct co_peer {
     char asks[FL_PEER_JOBS_MAX][FL_PLAN_NAME_MAX];
     uint32_t ask_count;
     uint64_t task_job; /* federated job of its task */
+    bool late;         /* a late offer of it is being looked up */
     char software[64];
     struct fl_object *object[CO_OBJECTS_MAX];
     uint32_t object_next;
@@ -181,6 +196,7 @@ struct co {
 
     struct co_job *jobs;   /* by id */
     struct co_peer *peers; /* by connection id */
+    struct co_writing *writing;
     uint64_t next_connection, jobs_done;
     uint32_t half_open;
 
@@ -195,6 +211,7 @@ struct co {
     bool draining, down;
     int down_status;
     uint64_t updates_committed, updates_refused, bytes_in, bytes_out;
+    uint64_t state_bytes; /* as the store's last job left them */
 };
 
 /* coordinator.c */
@@ -208,7 +225,9 @@ void *co_op_new(struct co *co, size_t size, void (*run)(struct co_op *),
 /* An event for a round, behind (or, `front`, before) those waiting; then steps unless we are inside
  * a step. */
 void co_event(struct co *co, uint64_t job, const struct fl_round_event *ev, bool front);
+/* Logs; -FL_R_STORE_IO ends the service. */
 void co_store_failed(struct co *co, const struct co_op *op, const char *what);
+void co_write_failed(struct co *co, int status); /* likewise, logged already */
 void co_changed(struct co *co);
 void co_peer_closed(struct co *co); /* a connection is gone: was it the last of a drain? */
 
@@ -254,6 +273,8 @@ void co_job_state(struct co *co, const struct fl_control_by *by, const char *nam
 void co_job_set(struct co *co, const struct fl_control_by *by, const char *name, const char *key,
                 const char *value);
 void co_job_over(struct co *co, struct co_job *j, enum fl_job_state state, int reason);
+/* What made it pause may have passed: room on the disk, memory. */
+void co_job_retry(struct co *co, struct co_job *j);
 /* Every connected agent that asks and allows this job is offered to its round. */
 void co_job_offer_agents(struct co *co, struct co_job *j);
 /* Agents that were drawn for this job but never sent a task wait for work again. */

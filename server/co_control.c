@@ -40,7 +40,7 @@ static void op_status(void *arg, struct fl_control_status *ret)
                                       .agents_enrolled = counts.enrolled,
                                       .agents_connected = counts.online,
                                       .pool_bytes = fl_pool_bytes(co->pool),
-                                      .state_bytes = fl_store_bytes(co->store),
+                                      .state_bytes = co->state_bytes,
                                       .state_bytes_max = co->config.retention.state_bytes,
                                       .certificate_key = key_hex,
                                       .certificate_expires_s = own->expires_s,
@@ -218,6 +218,9 @@ static void enrol_done(struct co_op *op)
     if (op->status == 0) {
         op->status = fl_roster_add(op->co->roster, a->id, a->key, a->name, "", false, &op->err);
     }
+    if (op->status) {
+        co_store_failed(op->co, op, "enrol an agent");
+    }
     fl_control_done(op->co->control, a->ticket, op->status, &op->err, NULL);
     co_changed(op->co);
 }
@@ -250,6 +253,9 @@ static void revoke_done(struct co_op *op)
                          false);
             }
         }
+    }
+    if (op->status) {
+        co_store_failed(co, op, "revoke an agent");
     }
     fl_control_done(co->control, a->ticket, op->status, &op->err, NULL);
     co_changed(co);

@@ -124,7 +124,10 @@ static int job_round(struct co *co, struct co_job *j, const struct fl_plan *plan
 
     memcpy(setup.incarnation, j->incarnation, sizeof setup.incarnation);
     rules_of(plan, &rules);
-    j->lane = j->lane ? j->lane : fl_lane_new(co->work, FL_WORK_LONG, FL_ROUND_MEMBERS_MAX);
+    j->lane = j->lane ? j->lane : fl_lane_new(co->work, FL_WORK_LONG, FL_ROUND_MEMBERS_MAX + 64);
+    if (!j->lane) {
+        return fl_fail(e, FL_R_NOMEM, "a lane for job %s", j->name);
+    }
     return fl_round_new(&setup, &j->round, e);
 }
 
@@ -248,9 +251,7 @@ static int each_job(void *arg, const struct fl_store_job *s)
     if (r == 0 && s->state != FL_JOB_CANCELLED) {
         r = job_open_model(co, j, s, &e);
     }
-    if (r == 0 && !is_over(j->state) && j->published >= j->plan->rounds) {
-        co_job_over(co, j, FL_JOB_DONE, 0); /* the crash came between the last round and this */
-    } else if (r == 0 && !is_over(j->state)) {
+    if (r == 0 && !is_over(j->state) && j->published < j->plan->rounds) {
         r = job_round(co, j, j->plan, &e);
     }
     if (r && j) {
@@ -264,28 +265,56 @@ static int each_job(void *arg, const struct fl_store_job *s)
     return r;
 }
 
+/* What one job was doing, with what its store remembers. */
+static void go_on_loaded(struct co *co, struct co_job *j, struct replay *p, int bad,
+                         struct fl_err *why)
+{
+    if (bad == 0 && p->found) {
+        bad = replay_feed(co, j, p, why);
+    }
+    if (bad < 0) {
+        fl_log_err(FL_LOG_ERROR, j->name, why, "the running round cannot be resumed");
+        co_job_over(co, j, FL_JOB_FAILED, bad);
+    } else if (!j->round && !is_over(j->state)) {
+        co_job_over(co, j, FL_JOB_DONE, 0); /* the crash came between the last round and this */
+    }
+    if (j->state == FL_JOB_DONE && !j->last_plan) {
+        j->last_plan = fl_object_from_memory(j->text, j->text_size, why);
+    }
+}
+
+/* The first event of a round puts work into the store's lane, and from then on the store is that
+ * lane's: so everything is read before anything goes on. */
 int co_jobs_load(struct co *co, struct fl_err *e)
 {
+    uint32_t count, i = 0;
     struct co_job *j, *tmp;
+    struct loaded {
+        struct replay replay;
+        struct fl_err why;
+        int bad;
+    } * all;
 
     int r = fl_store_jobs(co->store, each_job, co, e);
+    if (r) {
+        return r;
+    }
+    count = HASH_COUNT(co->jobs);
+    all = fl_try(count ? count : 1, sizeof *all);
+    if (!all) {
+        return fl_fail(e, FL_R_NOMEM, "the memories of %u jobs", count);
+    }
+    for (j = co->jobs; j; j = j->hh.next, i++) {
+        all[i].bad = j->round ? replay_load(co->store, j->id, &all[i].replay, &all[i].why) : 0;
+    }
+    i = 0;
     HASH_ITER(hh, co->jobs, j, tmp)
     {
-        struct replay p = {0};
-        struct fl_err why = {0};
-        int bad = r == 0 && j->round ? replay_load(co->store, j->id, &p, &why) : 0;
-        if (bad == 0 && p.found) {
-            bad = replay_feed(co, j, &p, &why);
-        }
-        replay_fini(&p);
-        if (bad < 0) {
-            fl_log_err(FL_LOG_ERROR, j->name, &why, "the running round cannot be resumed");
-            co_job_over(co, j, FL_JOB_FAILED, bad);
-        } else if (j->state == FL_JOB_DONE) {
-            j->last_plan = fl_object_from_memory(j->text, j->text_size, e);
-        }
+        go_on_loaded(co, j, &all[i].replay, all[i].bad, &all[i].why);
+        replay_fini(&all[i++].replay);
     }
-    return r;
+    fl_free(all);
+    return 0;
 }
 
 /* ---- submission ---- */
@@ -530,11 +559,48 @@ static struct change_op *change_new(struct co *co, struct co_job *j, const struc
     return c;
 }
 
+static bool passes(int reason)
+{
+    return reason == -FL_R_DISK_FULL || reason == -FL_R_QUOTA || reason == -FL_R_NOMEM ||
+           reason == -FL_R_LIMIT;
+}
+
+/* Not recorded: it could not be, and a restart is to go on too. */
+static void job_waits(struct co *co, struct co_job *j, int reason)
+{
+    j->retry_drain = j->state == FL_JOB_DRAINING;
+    j->retry_ms = co_now(co) + CO_RETRY_MS;
+    j->state = FL_JOB_PAUSED;
+    snprintf(j->why, sizeof j->why, "%s", fl_reason_text(reason));
+    fl_log(FL_LOG_WARN, j->name, "paused: %s; tried again in %d s", j->why, CO_RETRY_MS / 1000);
+    co_job_release_agents(co, j);
+    co_changed(co);
+}
+
+void co_job_retry(struct co *co, struct co_job *j)
+{
+    uint64_t id = j->id;
+
+    j->state = j->retry_drain ? FL_JOB_DRAINING : FL_JOB_RUNNING;
+    j->retry_ms = 0;
+    j->why[0] = 0;
+    co_event(co, id, &(struct fl_round_event){.type = FL_ROUND_EV_RESUME}, false);
+    if (j->retry_drain) {
+        co_event(co, id, &(struct fl_round_event){.type = FL_ROUND_EV_DRAIN}, false);
+    }
+    co_job_offer_agents(co, j);
+}
+
 /* The round core says so, or the store made it impossible to go on. PAUSED keeps the round. */
 void co_job_over(struct co *co, struct co_job *j, enum fl_job_state state, int reason)
 {
+    if (state == FL_JOB_PAUSED && passes(reason)) {
+        job_waits(co, j, reason);
+        return;
+    }
     struct change_op *c = change_new(co, j, NULL);
 
+    j->retry_ms = 0;
     if (state == FL_JOB_PAUSED && j->state == FL_JOB_DRAINING && reason == 0) {
         state = FL_JOB_DONE; /* drained: this was its last round */
     }
@@ -596,6 +662,7 @@ void co_job_state(struct co *co, const struct fl_control_by *by, const char *nam
     c->state = j->state = state[to];
     c->replay = !j->round && to == FL_CONTROL_RESUME;
     j->why[0] = 0;
+    j->retry_ms = 0;
     co_submit(co, co->store_lane, &c->op);
     uint64_t id = j->id;
     co_event(co, id, &(struct fl_round_event){.type = event[to]}, false);

@@ -42,11 +42,6 @@ bool co_peer_asks(const struct co_peer *p, const char *job)
     return p->core.state == FL_PEER_ASKING && !p->closing && allows(p, job);
 }
 
-static struct co_peer *peer_of(void *owner)
-{
-    return owner;
-}
-
 /* ---- sending ---- */
 
 static void send_frame(struct co_peer *p, const Cohort__Frame *frame)
@@ -68,7 +63,7 @@ static void send_frame(struct co_peer *p, const Cohort__Frame *frame)
 
 void co_peer_bye(struct co_peer *p, int reason, const char *text, uint32_t retry_ms)
 {
-    if (!p->closing) {
+    if (!p->closing && p->stream) { /* there is none before on_open */
         p->closing = true;
         fl_peer_sent_bye(&p->core);
         fl_stream_close(p->stream, reason, text, retry_ms);
@@ -394,6 +389,9 @@ static void late_done(struct co_op *op)
     if (op->status < 0) {
         co_store_failed(op->co, op, "look up a late update");
     }
+    if (p) {
+        p->late = false;
+    }
     if (!p || op->status < 0) {
         return;
     }
@@ -418,10 +416,6 @@ static void on_offer(struct co_peer *p, const Cohort__Offer *m)
     memcpy(offer.plan.bytes, m->plan_digest.data, FL_DIGEST_SIZE);
     memcpy(offer.base.bytes, m->base_digest.data, FL_DIGEST_SIZE);
     struct co_job *j = co_job_by_incarnation(co, offer.key.incarnation);
-    if (j && !j->round) {
-        /* The job is over: only what was committed can still be acknowledged. */
-        terms.late_rounds = 1;
-    }
     if (j) {
         const struct fl_plan *plan = j->sums ? j->sums->plan : j->plan;
         terms.key.round = j->published + 1;
@@ -449,6 +443,11 @@ static void on_offer(struct co_peer *p, const Cohort__Offer *m)
                  false);
         return;
     case FL_OFFER_LATE: {
+        if (p->late) { /* one at a time: what a connection can queue has a bound */
+            co_peer_send_refuse(p, &offer.key, FL_R_BUSY, NULL);
+            return;
+        }
+        p->late = true;
         struct late_op *l = co_op_new(co, sizeof *l, late_run, late_done);
         l->op.job_id = j->id;
         l->op.connection = p->connection;
@@ -497,7 +496,7 @@ static enum fl_peer_msg classify(const Cohort__Frame *f, const Cohort__Key **ret
 
 static void on_message(void *owner, struct fl_stream *s, const Cohort__Frame *f)
 {
-    struct co_peer *p = peer_of(owner);
+    struct co_peer *p = owner;
     const Cohort__Key *k;
     struct fl_key key;
     struct fl_err e = {0};
@@ -571,13 +570,13 @@ static void on_sink_end(void *owner, struct fl_stream *s, void *arg, int status,
 {
     (void)s;
     (void)arg;
-    co_upload_ended(peer_of(owner), status, e);
+    co_upload_ended(owner, status, e);
 }
 
 static void on_source_end(void *owner, struct fl_stream *s, void *arg, int status,
                           const struct fl_err *e)
 {
-    struct co_peer *p = peer_of(owner);
+    struct co_peer *p = owner;
 
     (void)s;
     (void)arg;
@@ -603,7 +602,7 @@ static void agent_left(struct co *co, uint64_t agent)
 
 static void on_open(void *owner, struct fl_stream *s, const struct fl_identity *identity)
 {
-    struct co_peer *p = peer_of(owner), *old;
+    struct co_peer *p = owner, *old;
     struct co *co = p->co;
     struct fl_err e = {0};
     const struct fl_roster_agent *a;
@@ -632,12 +631,15 @@ static void on_open(void *owner, struct fl_stream *s, const struct fl_identity *
         old->agent = 0;
         co_peer_bye(old, FL_R_PEER_REPLACED, "this agent connected again", 0);
     }
+    if (co->draining) { /* it was still shaking hands when the others were told */
+        co_peer_bye(p, FL_R_SHUTDOWN, "the coordinator is stopping", CO_REST_MS);
+    }
     co_changed(co);
 }
 
 static void on_close(void *owner, struct fl_stream *s, const struct fl_err *why)
 {
-    struct co_peer *p = peer_of(owner);
+    struct co_peer *p = owner;
     struct co *co = p->co;
     struct fl_stream_counts counts;
 

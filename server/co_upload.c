@@ -7,6 +7,11 @@
  *
  * A connection has one upload at a time, and its spool belongs to the stream from Resume until
  * on_sink_end. What is asked for meanwhile waits as `again`.
+ *
+ * An agent may come back on another connection while the old one still writes, or while what it
+ * sent is being sealed. A second writer could change bytes after their digest was checked, so
+ * `co->writing` says whose spools are in use: such an offer waits (BUSY), or is answered by the
+ * seal that is under way.
  */
 #include "server/co.h"
 
@@ -32,6 +37,50 @@ static void spooled(struct co *co, uint64_t job, const struct fl_store_update *u
                                       .weight = u->weight,
                                       .status = status},
              false);
+}
+
+/* Publishing a round, or the end of a job, removes the uploads that came too late, while they may
+ * be on their way still: that these fail says nothing about the disk. */
+static bool wanted(const struct co_job *j, const struct fl_store_update *u)
+{
+    struct fl_round_view v;
+
+    if (!j || !j->round) {
+        return false;
+    }
+    fl_round_view(j->round, &v);
+    return v.round == u->round && v.exchange == u->exchange && v.phase < FL_ROUND_FOLD;
+}
+
+/* ---- one writer ---- */
+
+static struct co_writing *writing_find(struct co *co, const struct fl_store_update *u)
+{
+    struct co_writing_key key = {u->job, u->agent};
+    struct co_writing *w;
+
+    HASH_FIND(hh, co->writing, &key, sizeof key, w);
+    return w;
+}
+
+static void writing_begins(struct co *co, const struct fl_store_update *u)
+{
+    struct co_writing *w = fl_new(1, sizeof *w); /* at most one for each connection and seal */
+
+    w->key = (struct co_writing_key){u->job, u->agent};
+    w->u = *u;
+    HASH_ADD(hh, co->writing, key, sizeof w->key, w);
+}
+
+/* What comes later in the store's lane may open the spool. */
+static void writing_ends(struct co *co, const struct fl_store_update *u)
+{
+    struct co_writing *w = writing_find(co, u);
+
+    if (w) {
+        HASH_DELETE(hh, co->writing, w);
+        fl_free(w);
+    }
 }
 
 /* ---- closing a spool that is not wanted: what is durable of it stays ---- */
@@ -118,11 +167,15 @@ static void seal_done(struct co_op *op)
     struct co *co = op->co;
 
     close_spool(co, s->spool);
+    writing_ends(co, &s->u);
     fl_free(s->plan);
-    if (op->status) {
+    if (op->status && !wanted(co_job_by_id(co, op->job_id), &s->u)) {
+        op->status = -FL_R_CANCELLED;
+    } else if (op->status) {
         struct co_peer *p = co_peer_by_agent(co, s->u.agent);
         fl_log_err(FL_LOG_WARN, p ? p->identity.name : "upload", &op->err, "update of round %llu",
                    (unsigned long long)s->u.round);
+        co_write_failed(co, op->status);
         if (op->status != -FL_R_CANCELLED) {
             struct drop_op *d = co_op_new(co, sizeof *d, drop_run, drop_done);
             d->u = s->u;
@@ -140,6 +193,10 @@ static void seal(struct co *co, struct co_job *j, struct co_upload *up)
     s->u = up->u;
     s->spool = up->spool;
     up->spool = NULL;
+    struct co_writing *w = writing_find(co, &s->u);
+    if (w) {
+        w->sealing = true;
+    }
     snprintf(s->path, sizeof s->path, "%s", up->path);
     s->plan = fl_try(1, sizeof *s->plan);
     if (!j || !j->sums || !s->plan) {
@@ -212,6 +269,7 @@ static void receive(struct co_peer *p)
         struct fl_store_update u = up->u;
         uint64_t job = up->job;
         close_spool(p->co, up->spool);
+        writing_ends(p->co, &u);
         next(p);
         spooled(p->co, job, &u, r);
         return;
@@ -233,8 +291,12 @@ static void open_done(struct co_op *op)
     struct co *co = op->co;
     struct co_peer *p = co_peer_by_connection(co, op->connection);
 
+    if (op->status && op->status != -FL_R_ROUND_OVER) {
+        co_store_failed(co, op, "open an upload");
+    }
     if (!p || p->closing || p->upload.dropped) {
         close_spool(co, o->spool);
+        writing_ends(co, &o->u);
         if (p && !p->closing) {
             next(p);
             spooled(co, op->job_id, &o->u, -FL_R_CANCELLED);
@@ -243,7 +305,7 @@ static void open_done(struct co_op *op)
     }
     struct co_upload *up = &p->upload;
     if (op->status) {
-        co_store_failed(co, op, "open an upload");
+        writing_ends(co, &o->u);
         next(p);
         spooled(co, op->job_id, &o->u, op->status);
         return;
@@ -281,17 +343,28 @@ void co_upload_begin(struct co *co, struct co_job *j, const struct fl_round_item
         up->again_item = *item;
         return;
     }
+    struct fl_store_update u = {.job = j->id,
+                                .round = item->round,
+                                .agent = item->agent,
+                                .exchange = item->exchange,
+                                .weight = item->weight,
+                                .size = item->size,
+                                .digest = item->digest};
+    const struct co_writing *w = writing_find(co, &u);
+    if (w && w->sealing && w->u.round == u.round && w->u.exchange == u.exchange &&
+        fl_digest_equal(&w->u.digest, &u.digest)) {
+        return; /* all of it is here: the seal's SPOOLED is the answer */
+    }
+    if (w) {
+        spooled(co, j->id, &u, -FL_R_BUSY);
+        return;
+    }
+    writing_begins(co, &u);
     memset(up, 0, sizeof *up);
     up->phase = CO_UPLOAD_OPENING;
     up->job = j->id;
     memcpy(up->incarnation, j->incarnation, sizeof up->incarnation);
-    up->u = (struct fl_store_update){.job = j->id,
-                                     .round = item->round,
-                                     .agent = item->agent,
-                                     .exchange = item->exchange,
-                                     .weight = item->weight,
-                                     .size = item->size,
-                                     .digest = item->digest};
+    up->u = u;
     struct open_op *o = co_op_new(co, sizeof *o, open_run, open_done);
     o->op.job_id = j->id;
     o->op.connection = p->connection;
@@ -334,8 +407,12 @@ void co_upload_ended(struct co_peer *p, int status, const struct fl_err *e)
         return;
     }
     close_spool(co, up->spool);
+    writing_ends(co, &u);
     if (status && status != -FL_R_CANCELLED) {
         fl_log_err(FL_LOG_WARN, p->identity.name, e, "receive an update");
+        if (wanted(j, &u)) {
+            co_write_failed(co, status);
+        }
     }
     if (p->closing) {
         return; /* LEFT follows */

@@ -54,6 +54,9 @@ static void op_done(struct fl_job *job)
     if (job->cancelled) {
         op->status = fl_fail(&op->err, FL_R_CANCELLED, "cancelled");
     }
+    if (job->lane == co->store_lane && co->store) {
+        co->state_bytes = fl_store_bytes(co->store); /* nothing of the lane runs until we return */
+    }
     op->done(op);
     fl_free(op);
     co->ops--;
@@ -85,16 +88,21 @@ void co_submit(struct co *co, struct fl_lane *lane, struct co_op *op)
 }
 
 /* A failure of durability ends the service: what cannot be written must not be promised. */
-void co_store_failed(struct co *co, const struct co_op *op, const char *what)
+void co_write_failed(struct co *co, int status)
 {
-    fl_log_err(FL_LOG_ERROR, "store", &op->err, "%s", what);
-    if (op->status == -FL_R_STORE_IO && !co->down) {
+    if (status == -FL_R_STORE_IO && !co->down) {
         fl_log(FL_LOG_ERROR, "store",
                "a durable write failed: stopping; a restart resumes what was acknowledged");
         co->down = true;
-        co->down_status = op->status;
+        co->down_status = status;
         fl_coordinator_drain((struct fl_coordinator *)co);
     }
+}
+
+void co_store_failed(struct co *co, const struct co_op *op, const char *what)
+{
+    fl_log_err(FL_LOG_ERROR, "store", &op->err, "%s", what);
+    co_write_failed(co, op->status);
 }
 
 /* ---- events to the round cores ---- */
@@ -110,6 +118,9 @@ static void on_timer(uv_timer_t *timer)
         if (j->round && fl_round_deadline(j->round) <= now) {
             co_event(co, j->id, &(struct fl_round_event){.type = FL_ROUND_EV_TICK}, false);
         }
+        if (j->retry_ms && j->retry_ms <= now) {
+            co_job_retry(co, j);
+        }
     }
     arm_timer(co);
 }
@@ -121,6 +132,9 @@ static void arm_timer(struct co *co)
     for (struct co_job *j = co->jobs; j; j = j->hh.next) {
         if (j->round && fl_round_deadline(j->round) < next) {
             next = fl_round_deadline(j->round);
+        }
+        if (j->retry_ms && j->retry_ms < next) {
+            next = j->retry_ms;
         }
     }
     if (next == FL_ROUND_NEVER || co->draining) {
@@ -226,10 +240,14 @@ static int open_all(struct co *co, struct fl_err *e)
         (r = fl_roster_new(FL_STORE_AGENTS_MAX, &co->roster, e)) != 0) {
         return r;
     }
-    co->store_lane = fl_lane_new(co->work, FL_WORK_SYNC, 2 * c->limits.connections + 1024);
+    /* A restart asks for the path of every committed update at once; a connection has one upload
+     * and one late offer under way. */
+    co->store_lane = fl_lane_new(co->work, FL_WORK_SYNC,
+                                 FL_STORE_UPLOADS_MAX + 4 * c->limits.connections + 1024);
     for (int i = 0; i < CO_SEAL_LANES; i++) {
         co->seal_lane[i] = fl_lane_new(co->work, FL_WORK_SYNC, c->limits.connections + 64);
     }
+    co->state_bytes = fl_store_bytes(co->store);
     if ((r = fl_store_agents(co->store, each_agent, co, e)) != 0 ||
         (r = co_jobs_load(co, e)) != 0) {
         return r;
@@ -265,6 +283,9 @@ int fl_coordinator_open(uv_loop_t *loop, const char *config_path,
     if (r) {
         co->stopped = NULL;
         co->draining = true;
+        while (co->ops) { /* of jobs that were going on already */
+            uv_run(loop, UV_RUN_ONCE);
+        }
         fl_coordinator_close((struct fl_coordinator *)co);
         return r;
     }
