@@ -106,7 +106,7 @@ static int initial_private(const struct fl_task *t, float **ret, struct fl_err *
 static int private_digest(struct fl_task *t, struct fl_digest *ret, struct fl_err *e)
 {
     uint64_t round;
-    float *x;
+    float *x = NULL;
 
     memset(ret, 0, sizeof *ret);
     if (private_count(t) == 0) {
