@@ -98,9 +98,11 @@ struct co_job {
     uint64_t next_model_size;
 
     /* members waiting to be recorded */
-    uint64_t *enlist;
+    struct co_enlist {
+        uint64_t agent;
+        uint32_t exchange;
+    } * enlist;
     uint32_t enlist_count, enlist_room;
-    uint32_t enlist_exchange;
     bool enlist_busy;
 
     uint64_t done; /* 1, 2, ... in the order in which jobs were seen to be done; 0 = not yet */

@@ -15,6 +15,7 @@
 #include "common/base/crashpoint.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
+#include "common/io/file.h"
 #include "common/nn/tensors.h"
 
 #include <errno.h>
@@ -137,7 +138,7 @@ static void fold_run(struct co_op *op)
 
     int fd = open(f->path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) {
-        op->status = fl_fail_sys(e, FL_R_STORE_IO, errno, "open %s", f->path);
+        op->status = fl_fail_sys(e, fl_file_reason(errno), errno, "open %s", f->path);
         return;
     }
     struct fl_update u = {.agent = f->u.agent,
@@ -176,7 +177,10 @@ static void path_done(struct co_op *op)
     struct fold_op *f = (struct fold_op *)op;
     struct co_job *j = co_job_by_id(op->co, op->job_id);
 
-    if (op->status || !j || !j->sums) {
+    if (op->status == 0 && (!j || !j->sums)) {
+        op->status = fl_fail(&op->err, FL_R_CANCELLED, "the round has moved on");
+    }
+    if (op->status) {
         fold_done(op);
         return;
     }

@@ -395,6 +395,10 @@ static void submit_done(struct co_op *op)
         op->status = !j ? -FL_R_NOMEM : take_text(j, s->text, s->size, &op->err);
         op->status = op->status ? op->status : job_open_model(co, j, &s->job, &op->err);
         op->status = op->status ? op->status : job_round(co, j, j->plan, &op->err);
+        if (op->status && j) {
+            co_job_over(co, j, FL_JOB_FAILED,
+                        op->status); /* recorded, so it must not start by itself */
+        }
     } else if (-op->status >= 100 && -op->status < 200) {
         fl_log_err(FL_LOG_INFO, "job", &op->err,
                    "a description is refused"); /* its author's fault */

@@ -164,11 +164,14 @@ static void enlist_kick(struct co *co, struct co_job *j)
     struct enlist_op *n = co_op_new(co, sizeof *n, enlist_run, enlist_done);
     n->op.job_id = j->id;
     n->round = j->published + 1;
-    n->exchange = j->enlist_exchange;
-    n->agents = j->enlist;
-    n->count = j->enlist_count;
-    j->enlist = NULL;
-    j->enlist_count = j->enlist_room = 0;
+    n->exchange = j->enlist[0].exchange;
+    n->agents = fl_new(j->enlist_count, sizeof *n->agents);
+    while (n->count < j->enlist_count && j->enlist[n->count].exchange == n->exchange) {
+        n->agents[n->count] = j->enlist[n->count].agent;
+        n->count++;
+    }
+    j->enlist_count -= n->count;
+    memmove(j->enlist, j->enlist + n->count, j->enlist_count * sizeof *j->enlist);
     j->enlist_busy = true;
     co_submit(co, co->store_lane, &n->op);
 }
@@ -203,8 +206,7 @@ static void do_enlist(struct co *co, struct co_job *j, const struct fl_round_ite
         }
         j->enlist_room = room;
     }
-    j->enlist[j->enlist_count++] = item->agent;
-    j->enlist_exchange = item->exchange;
+    j->enlist[j->enlist_count++] = (struct co_enlist){item->agent, item->exchange};
 }
 
 /* ---- updates, committed in groups ---- */

@@ -18,6 +18,7 @@
 #include "common/base/crashpoint.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
+#include "common/io/file.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -131,7 +132,7 @@ static void seal_run(struct co_op *op)
     }
     int fd = open(s->path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) {
-        op->status = fl_fail_sys(&op->err, FL_R_STORE_IO, errno, "open %s", s->path);
+        op->status = fl_fail_sys(&op->err, fl_file_reason(errno), errno, "open %s", s->path);
         return;
     }
     struct fl_update u = {.agent = s->u.agent,

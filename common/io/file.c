@@ -14,7 +14,17 @@
 
 enum fl_reason fl_file_reason(int sys_errno)
 {
-    return sys_errno == ENOSPC || sys_errno == EDQUOT ? FL_R_DISK_FULL : FL_R_STORE_IO;
+    switch (sys_errno) {
+    case ENOSPC:
+    case EDQUOT:
+        return FL_R_DISK_FULL;
+    case EMFILE:
+    case ENFILE:
+    case ENOMEM:
+        return FL_R_LIMIT; /* nothing was written; it may go well later */
+    default:
+        return FL_R_STORE_IO;
+    }
 }
 
 static int fail_io(struct fl_err *e, const char *verb, const char *path)
