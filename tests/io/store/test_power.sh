@@ -15,8 +15,8 @@ if [ "$long" = 1 ]; then
     must_survive "all records of two rounds" 2 1 6
     must_survive "fifty rounds, the log is folded back" 50 23 2
 else
-    must_survive "two rounds" 2 5 1
-    must_survive "twenty rounds, the log is folded back" 20 101 1
+    must_survive "two rounds" 2 7 1
+    must_survive "twenty rounds, the log is folded back" 20 151 1
 fi
 
 must_notice "no folder is ever synced" dir

@@ -66,7 +66,7 @@ must_survive() {
 }
 
 # must_notice WHAT SKIP [VARIANT]: a program that forgets these syncs must not pass. $notice: rounds, and every how many records.
-notice="1 9"
+notice="1 13"
 must_notice() {
     part 2 || return 0
     # shellcheck disable=SC2086
@@ -127,7 +127,7 @@ one_life() {
 # chains CALLS: promises accumulate over a chain of lives.
 chains() {
     part 3 || return 0
-    chains=6 kills=0 failures=0 chain=0 mode=
+    chains=4 kills=0 failures=0 chain=0 mode=
     [ "$long" = 1 ] && chains=40
     echo "chains of kills from SEED=$seed"
     while [ $chain -lt $chains ] && [ $bad = 0 ]; do
