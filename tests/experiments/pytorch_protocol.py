@@ -24,6 +24,7 @@ request does not fit. Pixels / 255, minus 0.1307, divided by 0.3081. Batches of 
     hyperfl_scaled_128 heads of the generator scaled to the fan-in of what they generate, each site its
                        own embedding and head, lr 0.002
     hyperfl_scaled_3   the same with 3 hidden units and lr 0.02
+    ..._head           all sites start with the same head, as the paper's code has it
 
 Rows: method,seed,round,accuracy_after,accuracy_received,cpu_s,after_by_site,received_by_site.
 accuracy_after: mean over sites after local training, before averaging. accuracy_received: what a site
@@ -82,6 +83,9 @@ METHODS = {
     "hyperfl_published": {"hidden": 128, "scaled": False, "lr": 0.02},
     "hyperfl_scaled_128": {"hidden": 128, "scaled": True, "lr": 0.002},
     "hyperfl_scaled_3": {"hidden": 3, "scaled": True, "lr": 0.02},
+    "hyperfl_scaled_128_head": {"hidden": 128, "scaled": True, "lr": 0.002, "same_head": True},
+    "hyperfl_scaled_3_head": {"hidden": 3, "scaled": True, "lr": 0.02, "same_head": True},
+    "fedrep_head": {"same_head": True},
 }
 
 
@@ -376,12 +380,13 @@ class Federation:
         self.method, self.seed, self.round, self.conf = method, seed, 0, METHODS[method]
         job = fresh(seed, "job")
         self.shared, self.own = {}, []
-        if self.conf:
+        self.generated = "hidden" in self.conf
+        if self.generated:
             gen = start_generator(job, self.conf["hidden"], self.conf["scaled"])
             self.shared = {n: getattr(gen, n) for n in Generator.names}
         elif method == "fedavg":
             self.shared = {"body": start(job, BODY), "head": start(job, HEAD)}
-        elif method == "fedrep":
+        elif method.startswith("fedrep"):
             self.shared = {"body": start(job, BODY)}
         for i in range(SITES):
             g = fresh(seed, "site", i)
@@ -391,15 +396,15 @@ class Federation:
             if method == "local":
                 own["body"] = start(g, BODY)
             if method != "fedavg":
-                own["head"] = start(g, HEAD)
-            if self.conf:
+                own["head"] = start(fresh(seed, "head") if self.conf.get("same_head") else g, HEAD)
+            if self.generated:
                 own["v"] = torch.randn(EMBEDDING, generator=g)
             self.own.append(own)
 
     def held(self, i):
         """Body and head as site i has them."""
         have = {**self.shared, **self.own[i]}
-        if self.conf:
+        if self.generated:
             return Generator(*(have[n] for n in Generator.names)).generate(have["v"]), have["head"]
         return have["body"], have["head"]
 
@@ -409,7 +414,7 @@ class Federation:
         g = fresh(self.seed, "batches", self.round, i)
         if self.method in ("local", "fedavg"):
             body, head = train_all(body, head, site, g)
-        elif self.method == "fedrep":
+        elif not self.generated:
             head = train_head(body, head, site, g)
             body = train_body(body, head, site, g)
         else:
@@ -551,7 +556,7 @@ def main():
     p.add_argument("--data", help="folder of the four IDX files, gzipped")
     p.add_argument("--out", help="CSV to append to")
     p.add_argument("--state", help="folder for checkpoints; default: beside the CSV")
-    p.add_argument("--methods", default=",".join(METHODS))
+    p.add_argument("--methods", default=",".join(m for m in METHODS if not m.endswith("_head")))
     p.add_argument("--seeds", default="1,2,3")
     p.add_argument("--rounds", type=int, default=10)
     p.add_argument("--train", type=int, default=600, help="training images of a site")
