@@ -332,7 +332,7 @@ for power in $power_runs; do
     cohortctl agent enrol "$work"/pki/site-*.crt >/dev/null && submit || die "submit"
     prepare
     start_agents
-    wait_for 300 job_is_done || die "the run without kills does not end"
+    wait_for 3600 job_is_done || die "the run without kills does not end"
     cohortctl model export kills -o "$work/whole.safetensors" >/dev/null || die "export"
     [ "$(job_field model kills)" = "$model" ] || die "the final model is another one than without kills: $model"
     cmp "$work/killed.safetensors" "$work/whole.safetensors" || die "the exported models differ"
