@@ -1,3 +1,6 @@
+#include "common/base/log.h"
+#include "common/base/rng.h"
+#include "common/io/file.h"
 #include "tests/lib/store_fixture.h"
 
 #include <sys/wait.h>
@@ -32,7 +35,9 @@ static int get_job(void *arg, const struct fl_store_job *j)
 static int get_agent(void *arg, const struct fl_store_agent *a)
 {
     struct fl_store_agent *ret = arg;
-    ret[a->id - 1] = *a;
+    if (a->id >= 1 && a->id <= 3) {
+        ret[a->id - 1] = *a;
+    }
     return 0;
 }
 
@@ -273,6 +278,69 @@ START_TEST(test_damaged_bytes_fail_their_job_only)
 }
 END_TEST
 
+static int walk_round(void *arg, const struct fl_store_round_row *r)
+{
+    (void)arg;
+    (void)r;
+    return 0;
+}
+
+/* Everything that can be read, whatever it says. */
+static void read_all(void)
+{
+    struct fl_store_agent agents[64];
+    struct fl_store_job job;
+    struct fl_store_round round;
+    struct fl_digest d;
+
+    if (fl_store_agents(store, get_agent, agents, &err) == 0 &&
+        fl_store_jobs(store, get_job, &job, &err) == 0 &&
+        fl_store_rounds(store, 1, 9, walk_round, NULL, &err) == 0 &&
+        fl_store_update_find(store, 1, 1, 0, 1, &d, &err) >= 0 &&
+        fl_store_round_load(store, 1, &round, &err) == 1) {
+        fl_free(round.text);
+    }
+}
+
+START_TEST(test_random_damage_is_an_error_or_nothing)
+{
+    struct fl_rng rng;
+    struct fl_seed seed;
+    char path[200];
+    uint8_t *whole;
+    size_t size;
+    int found = 0;
+
+    start();
+    accept_update(1, 1, "aaaa");
+    fl_store_close(store);
+    store = NULL;
+    snprintf(path, sizeof path, "%s/cohortd.db", dir);
+    ck_ok(fl_file_read(path, 1 << 24, &whole, &size, &err));
+    for (uint64_t n = 0; n < 150; n++) {
+        fl_seed_from_u64(n, &seed);
+        fl_rng_init(&rng, &seed, 0);
+        ck_ok(fl_file_replace(path, whole, size, 0600, &err));
+        int fd = open(path, O_WRONLY);
+        for (uint64_t hits = 1 + fl_rng_below(&rng, 8); hits > 0; hits--) {
+            uint8_t byte = (uint8_t)fl_rng_u64(&rng);
+            ck_assert_int_eq(pwrite(fd, &byte, 1, (off_t)fl_rng_below(&rng, size)), 1);
+        }
+        close(fd);
+        int r = try_open(&quota);
+        found += r == -FL_R_STORE_CORRUPT || r == -FL_R_STORE_FOREIGN;
+        if (r == 0) {
+            read_all();
+            fl_store_close(store);
+            store = NULL;
+        }
+    }
+    ck_assert_int_gt(found, 15);
+    fl_free(whole);
+    gone();
+}
+END_TEST
+
 START_TEST(test_the_audit_is_kept)
 {
     char line[64];
@@ -294,4 +362,4 @@ TESTS_MAIN("store", test_a_new_folder_keeps_its_identity_and_is_private,
            test_a_folder_in_the_place_of_the_database_is_refused,
            test_a_read_only_folder_is_refused, test_agents_are_enrolled_once_and_revoked,
            test_a_job_is_recorded_with_its_first_checkpoint, test_damaged_bytes_fail_their_job_only,
-           test_the_audit_is_kept)
+           test_random_damage_is_an_error_or_nothing, test_the_audit_is_kept)
