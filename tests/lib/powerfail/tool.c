@@ -95,10 +95,10 @@ static void append(void *arg, const struct pf_record *r, const char *name, const
     out.magic = PF_MAGIC;
     out.name = name ? (uint32_t)strlen(name) : 0;
     fwrite(&out, sizeof out, 1, f);
-    if (out.name) {
+    if (name) {
         fwrite(name, out.name, 1, f);
     }
-    if (out.size) {
+    if (data) {
         fwrite(data, out.size, 1, f);
     }
 }
