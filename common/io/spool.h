@@ -15,7 +15,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { FL_SPOOL_MARK_EVERY = 4 * 1024 * 1024 };
+enum { FL_SPOOL_MARK_EVERY = 1024 * 1024 };
 
 struct fl_spool;
 
