@@ -263,11 +263,12 @@ void co_commit_kick(struct co *co)
         return;
     }
     struct commit_op *c = co_op_new(co, sizeof *c, commit_run, commit_done);
-    c->updates = co->commit;
-    c->count = co->commit_count;
+    c->count = co->commit_count < CO_COMMIT_MAX ? co->commit_count : CO_COMMIT_MAX;
+    c->updates = fl_new(c->count, sizeof *c->updates);
     c->status = fl_new(c->count, sizeof *c->status);
-    co->commit = NULL;
-    co->commit_count = co->commit_room = 0;
+    memcpy(c->updates, co->commit, c->count * sizeof *c->updates);
+    co->commit_count -= c->count;
+    memmove(co->commit, co->commit + c->count, co->commit_count * sizeof *co->commit);
     co->commit_busy = true;
     co_submit(co, co->store_lane, &c->op);
 }
