@@ -65,8 +65,9 @@ broken() {
     wait_for 60 says_or_dead "$2" || die "$3: nobody said reason $2"
     says "$2" || die "$3: died without reason $2"
     if runs "$coordinator"; then
-        cohortctl --timeout 10s status >/dev/null || die "$3: the control socket does not answer"
-        kill "$coordinator"
+        # It answers, or is just stopping.
+        cohortctl --timeout 10s status >/dev/null 2>&1 || wait_for 10 dead "$coordinator" || die "$3: the control socket does not answer"
+        kill "$coordinator" 2>/dev/null || true
     fi
     reap "$coordinator"
     case $status in
