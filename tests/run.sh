@@ -92,7 +92,7 @@ suite() {
     meson test -C "$folder" --no-rebuild --print-errorlogs $chosen >"$log" 2>&1 || true
     results=$log.results
     sed -nE 's#^ *[0-9]+/[0-9]+ (cohort:?[a-z]* / )?([^ ]+) +(OK|FAIL|SKIP|TIMEOUT|ERROR|INTERRUPT|EXPECTEDFAIL|UNEXPECTEDPASS) +([0-9.]+)s.*#\2 \3 \4#p' \
-        "$log" | sort >"$results"
+        "$log" | sort -u -k1,1 >"$results"
     for name in $chosen; do
         grep -q "^$name " "$results" || echo "$name MISSING 0" >>"$results"
     done
