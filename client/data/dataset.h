@@ -1,6 +1,7 @@
 /*
- * What an agent trains on: examples in memory, as floats, in three parts that never share an
- * example.
+ * What an agent trains on: examples as floats, in two parts that never share an example. They are
+ * in memory, or stay in a file and are read as they are needed (data larger than memory); whoever
+ * trains asks fl_examples_get and need not know.
  */
 #ifndef CLIENT_DATA_DATASET_H
 #define CLIENT_DATA_DATASET_H
@@ -11,17 +12,39 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
+struct fl_stored; /* examples that stay in a file */
+
+/* Either y or target is there: classes, or numbers to predict. Class numbers and targets are always
+ * in memory. */
 struct fl_examples {
     uint32_t count;
-    float *x;   /* count * features, raw values scaled to [0, 1] for images; the plan's mean and std
-                   are applied by the trainer's copy */
-    int32_t *y; /* class numbers */
+    float *x;              /* count * features, raw values scaled to [0, 1] for images; the plan's
+                              mean and std are applied by the trainer's copy. NULL when stored */
+    int32_t *y;            /* count class numbers; NULL when there are targets */
+    float *target;         /* count * target_width; NULL when there are classes */
+    uint32_t target_width; /* values of one target; 0 when there are classes */
+    struct fl_stored *stored;
+    /* How one of them is read: -FL_R_DATA_OPEN, -FL_R_DATA_TRUNCATED (the file changed). From any
+     * thread. */
+    int (*read)(const struct fl_stored *from, size_t i, float *to, struct fl_err *e);
 };
+
+/* The features of example i (below count) at `to`, wherever they are. */
+static inline int fl_examples_get(const struct fl_examples *from, size_t features, size_t i,
+                                  float *to, struct fl_err *e)
+{
+    if (from->stored) {
+        return from->read(from->stored, i, to, e);
+    }
+    memcpy(to, from->x + i * features, features * sizeof *to);
+    return 0;
+}
 
 struct fl_dataset {
     uint32_t shape[3]; /* of one example: channels, height, width */
-    uint32_t classes;
+    uint32_t classes;  /* 0: the target is a number */
     struct fl_examples train, test;
     struct fl_digest digest; /* of all of it: the data set's version in the ledger */
 };
