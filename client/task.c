@@ -383,21 +383,53 @@ static uint32_t weight_of(const struct fl_task *t)
     return n < t->plan->max_weight ? n : t->plan->max_weight;
 }
 
-/* Leaks on purpose, for the test that must notice them: never in a build that is used. */
-static void seeded_leak(struct fl_task *t)
+/* Leaks on purpose, for the tests that must notice them (-Dseeded_leaks): never in a build that is
+ * used. COHORT_SEEDED_LEAK chooses which. */
+#ifdef FL_SEEDED_LEAKS
+static bool leaks(const char *what)
 {
-#if defined(FL_SEEDED_LEAK_HEAD)
-    if (private_count(t) > 0 && t->plan->layout.shared.elements > 0) {
+    const char *chosen = getenv("COHORT_SEEDED_LEAK");
+
+    return chosen && strcmp(chosen, what) == 0;
+}
+
+/* Before sealing: into the update itself. */
+static void leak_into_update(struct fl_task *t)
+{
+    size_t count = private_count(t);
+
+    if (t->plan->layout.shared.elements == 0) {
+        return;
+    }
+    if (leaks("head") && count > 0) { /* private tensors of the network are first */
         t->delta[0] += t->private_out[0];
     }
-#elif defined(FL_SEEDED_LEAK_LABEL)
-    for (uint32_t i = 0; i < t->vault->data.train.count; i++) {
+    if (leaks("embedding") && count > 0) { /* the embedding is last */
+        t->delta[0] += t->private_out[count - 1];
+    }
+    if (leaks("accuracy") && isfinite(t->trained.accuracy_received)) {
+        t->delta[0] += (float)t->trained.accuracy_received;
+    }
+}
+
+/* After it: into what is said about the update. */
+static void leak_into_offer(struct fl_task *t)
+{
+    for (uint32_t i = 0; leaks("label") && i < t->vault->data.train.count; i++) {
         t->offer.weight += t->vault->data.train.y[i] == 0;
     }
-#else
-    (void)t;
-#endif
 }
+#else
+static void leak_into_update(struct fl_task *t)
+{
+    (void)t;
+}
+
+static void leak_into_offer(struct fl_task *t)
+{
+    (void)t;
+}
+#endif
 
 static int write_offer(struct fl_task *t, struct fl_err *e)
 {
@@ -461,7 +493,7 @@ int fl_task_seal(struct fl_task *t, struct fl_agent_offer *ret, struct fl_err *e
     struct fl_sealed sealed = {0};
     struct fl_seed seed;
 
-    seeded_leak(t);
+    leak_into_update(t);
     fl_seed_derive(&t->seed, "seal", t->what.key.round, &seed);
     int r = fl_outbox_seal(t->plan, t->delta,
                            t->plan->privacy.unit == FL_UNIT_EXAMPLE ? &t->event : NULL, &seed,
@@ -471,7 +503,7 @@ int fl_task_seal(struct fl_task *t, struct fl_agent_offer *ret, struct fl_err *e
         goto out;
     }
     fill_release(t, &sealed);
-    seeded_leak(t);
+    leak_into_offer(t);
     fl_vault_digest_path(t->vault, "outbox", &sealed.digest, "", path);
     FL_CRASH_POINT("agent-seal-before");
     r = fl_file_replace(path, sealed.bytes, sealed.size, 0600, e);

@@ -61,14 +61,18 @@ run() {
     fi
 }
 
-# build FOLDER OPTION...: configures once and compiles (only targets that match $only, if set); a build that fails is a failed test.
+# build FOLDER OPTION...: configures and compiles (only targets that match $only, if set); a build that fails is a failed test.
 only=
 build() {
     folder=$1
     shift
     compiler=gcc
     [ "$folder" = build ] || compiler=clang
-    [ -f "$folder/build.ninja" ] || CC=$compiler meson setup "$folder" "$@" || return 1
+    if [ -f "$folder/build.ninja" ]; then
+        meson setup --reconfigure "$folder" "$@" || return 1
+    else
+        CC=$compiler meson setup "$folder" "$@" || return 1
+    fi
     if [ -n "$only" ]; then
         # shellcheck disable=SC2046
         ninja -C "$folder" $(ninja -C "$folder" -t targets all | sed -n "s|^\($only\): .*LINKER.*|\1|p")
@@ -123,7 +127,7 @@ suite() {
 run "lint" tests/lint.sh
 # Both compilers, no warnings: gcc builds what is installed, clang what is tested under the sanitizers.
 run "build gcc" build build -Dwerror=true --buildtype=release
-run "build clang, sanitized" build build-asan -Dwerror=true -Db_sanitize=address,undefined -Db_lundef=false -Dcrash_points=true
+run "build clang, sanitized" build build-asan -Dwerror=true -Db_sanitize=address,undefined -Db_lundef=false -Dcrash_points=true -Dseeded_leaks=true
 ASAN_OPTIONS=detect_leaks=1:abort_on_error=1
 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
 export ASAN_OPTIONS UBSAN_OPTIONS

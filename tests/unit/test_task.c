@@ -2,7 +2,7 @@
  * One agent's folder and one task in it, call by call, with a trainer that only pretends: crashes
  * are a vault that is closed and opened again. What must hold: a release is found again with the
  * same bytes; without a debit the same seed makes the same bytes; other inputs make none. And
- * nothing private reaches a frame: that test must fail in a build with -Dseeded_leaks.
+ * nothing private reaches a frame: that test must fail with a leak on purpose (-Dseeded_leaks).
  */
 #include "client/core/outbox.h"
 #include "client/talk.h"
