@@ -26,8 +26,8 @@ expect_log cohortd 'site-04.*declines round 1 of damaged.*\[703 data-value\]'
 expect_log agents 'site-02.*cut-x.idx'
 finishes damaged
 
-# A learning rate that runs away: nothing that is not finite is released, and the next job finds the agent well.
-rounds=1 quorum=1 deadline=2s fill=1s train='train: {batch: 20, epochs: 200, lr: 100}' job diverging 1
+# Weights that grow 99 times in every step, whatever the data do: nothing that is not finite is released, and the next job finds the agent well.
+rounds=1 quorum=1 deadline=2s fill=1s train='train: {batch: 20, epochs: 200, lr: 100, weight_decay: 1}' job diverging 1
 submit diverging
 expect_log agents 'site-01.*\[506 not-finite\]'
 expect_log cohortd 'site-01.*\[506 not-finite\]'

@@ -1,0 +1,152 @@
+"""What a table came to: OUT/summary.md, and pictures where python3-matplotlib is installed. Used by table.py.
+
+Intervals are over sites: a site's differences are averaged over seeds first (its seeds share its place in the federation, not its
+images, so they are not independent sites), then Student's t over the sites. "Harmed": a site that is more than one point worse than the
+reference on its mean over seeds, with one-sided paired p below 0.05 over the seeds (needs two seeds at least).
+"""
+import math
+from collections import defaultdict
+
+
+def t_quantile(p, df):
+    """Of Student's t by Hill's expansion around the normal quantile; within 0.01 from three degrees of freedom on (tested)."""
+    z = normal_quantile(p)
+    g1 = (z**3 + z) / 4
+    g2 = (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    g3 = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    g4 = (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160
+    return z + g1 / df + g2 / df**2 + g3 / df**3 + g4 / df**4
+
+
+def normal_quantile(p):
+    from statistics import NormalDist
+    return NormalDist().inv_cdf(p)
+
+
+def average(x):
+    return sum(x) / len(x)
+
+
+def interval(x):
+    """Mean and half width of its 95 % interval; no width for fewer than four values."""
+    m = average(x)
+    if len(x) < 4:
+        return m, None
+    s = math.sqrt(sum((v - m) ** 2 for v in x) / (len(x) - 1))
+    return m, t_quantile(0.975, len(x) - 1) * s / math.sqrt(len(x))
+
+
+def harmed(differences):
+    """Of one site over seeds: more than a point worse, and one-sided p < 0.05."""
+    n, m = len(differences), average(differences)
+    if m >= -1 or n < 2:
+        return False
+    s = math.sqrt(sum((v - m) ** 2 for v in differences) / (n - 1))
+    critical = {1: 6.314, 2: 2.920}.get(n - 1) or t_quantile(0.95, n - 1)
+    return s == 0 or m / (s / math.sqrt(n)) < -critical
+
+
+def gather(table):
+    """{variant: {method: {(site, seed): row}}}, in the order of the table."""
+    rows = defaultdict(lambda: defaultdict(dict))
+    for r in table.rows.read():
+        rows[r["variant"]][r["method"]][(r["site"], r["seed"])] = r
+    return {v: {m: rows[v][m] for m in table.spec["methods"] if m in rows[v]} for v in table.variants if v in rows}
+
+
+def number(row, column):
+    return float(row[column]) if row.get(column) not in (None, "") else None
+
+
+def method_line(table, name, rows, reference):
+    column = table.score(name)
+    of_site = defaultdict(list)
+    for (site, _), r in rows.items():
+        of_site[site].append(number(r, column))
+    means = sorted(average(v) for v in of_site.values())
+    worst = average(means[:max(1, len(means) // 10)])
+    mean, half = interval(means)
+    gain, share = "", ""
+    if reference and reference is not rows:
+        pairs = defaultdict(list)
+        other = table.score(table.spec["reference"])
+        for key, r in rows.items():
+            if key in reference:
+                pairs[key[0]].append(number(r, column) - number(reference[key], other))
+        d, dh = interval([average(v) for v in pairs.values()])
+        gain = "%+.2f" % d + ("" if dh is None else " (%+.2f to %+.2f)" % (d - dh, d + dh))
+        share = "%d of %d" % (sum(harmed(v) for v in pairs.values()), len(pairs))
+    any_row = next(iter(rows.values()))
+    seeds = len({seed for _, seed in rows})
+    cpu = average([number(r, "cpu_s") / number(r, "rounds") for r in rows.values()])
+    epsilon = max((number(r, "epsilon") or 0) for r in rows.values())
+    return [name, any_row["setting"].strip("{}") or "-", column, str(seeds), "%.2f" % mean + ("" if half is None else " +- %.2f" % half), "%.2f" % worst,
+            gain, share, "%.0f" % (average([number(r, "bytes_up") for r in rows.values()]) / number(any_row, "rounds")), "%.3f" % cpu,
+            "%.2f" % epsilon if epsilon else "none"]
+
+
+HEAD = ["method", "chosen", "model", "seeds", "accuracy, mean over sites", "worst tenth", "against the reference", "harmed", "bytes up a round",
+        "CPU s a round", "epsilon"]
+
+
+def write(table):
+    data = gather(table)
+    reference = table.spec.get("reference")
+    out = ["# %s" % table.spec["title"], ""]
+    out += ["Accuracy in percent on test examples that no choice has seen; +- and intervals are 95 %% over sites. Reference: %s." % (reference or "none"), ""]
+    for variant, methods in data.items():
+        out += ["## %s" % variant, "", "| " + " | ".join(HEAD) + " |", "| " + " | ".join("---" for _ in HEAD) + " |"]
+        for name, rows in methods.items():
+            out.append("| " + " | ".join(method_line(table, name, rows, methods.get(reference))) + " |")
+        out.append("")
+    with open(table.out + "/summary.md", "w") as f:
+        f.write("\n".join(out))
+    print("\n".join(out))
+    try:
+        import matplotlib
+    except ImportError:
+        print("skipped: pictures (apt-get install python3-matplotlib)")
+        return
+    matplotlib.use("svg")
+    curves(table)
+    spread(table, data)
+
+
+def curves(table):
+    import matplotlib.pyplot as plt
+    of = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    for r in table.rounds.read():
+        value = number(r, table.score(r["method"])) if r["method"] in table.spec["methods"] else None
+        if value is not None:
+            of[r["variant"]][r["method"]][int(r["round"])].append(value)
+    variants = [v for v in table.variants if v in of]
+    if not variants:
+        return
+    figure, axes = plt.subplots(1, len(variants), figsize=(5 * len(variants), 4), squeeze=False, sharey=True)
+    for axis, variant in zip(axes[0], variants):
+        for method in table.spec["methods"]:
+            rounds = of[variant].get(method, {})
+            axis.plot(sorted(rounds), [average(rounds[r]) for r in sorted(rounds)], label=method)
+        axis.set(title=variant, xlabel="round")
+        axis.grid(alpha=0.3)
+    axes[0][0].set_ylabel("accuracy, mean over sites and seeds, %")
+    axes[0][-1].legend(fontsize="small")
+    figure.tight_layout()
+    figure.savefig(table.out + "/curves.svg")
+    plt.close(figure)
+
+
+def spread(table, data):
+    import matplotlib.pyplot as plt
+    if not data:
+        return
+    figure, axes = plt.subplots(1, len(data), figsize=(5 * len(data), 4), squeeze=False, sharey=True)
+    for axis, (variant, methods) in zip(axes[0], data.items()):
+        axis.boxplot([[number(r, table.score(m)) for r in rows.values()] for m, rows in methods.items()])
+        axis.set_xticks(range(1, len(methods) + 1), list(methods), rotation=45, ha="right", fontsize="small")
+        axis.set_title(variant)
+        axis.grid(alpha=0.3, axis="y")
+    axes[0][0].set_ylabel("accuracy of each site and seed, %")
+    figure.tight_layout()
+    figure.savefig(table.out + "/sites.svg")
+    plt.close(figure)

@@ -1,0 +1,343 @@
+#!/usr/bin/python3
+"""Runs one table of methods x data x seeds with the real daemons over loopback, and writes what came out.
+
+    tests/experiments/table.py TABLE.yaml --data DIR [--out DIR] [--build DIR] [--only METHOD,...] [--summary]
+
+A table is one YAML file (tables/*.yaml; README.md says what it may hold). Every run is one job of its own: a fresh coordinator, one
+process with all sites, fresh ledgers; the sites' own reports are read when the job is done, which an experimenter may do and a coordinator
+cannot. Runs that are in OUT/rows.csv already are not repeated, so a table that was stopped goes on when it is started again.
+
+Choices (`choose:`) are made on examples set apart from the training files, by runs of their own; the test files are opened afterwards only.
+Each method has the same number of settings to choose from, which the table prints.
+
+Writes OUT/rows.csv (a row a site), OUT/rounds.csv (means over sites, a row a round), OUT/chosen.csv, OUT/summary.md, and the pictures.
+"""
+import argparse
+import copy
+import csv
+import fcntl
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+import yaml
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+SCORES = {"received": "accuracy_received", "served": "accuracy_served", "trained": "accuracy_trained"}
+ROW = ["variant", "method", "setting", "seed", "site", "received", "served", "trained", "loss", "rounds", "bytes_up", "cpu_s", "epsilon"]
+ROUND = ["variant", "method", "setting", "seed", "round", "received", "served", "trained"]
+
+
+class Failed(Exception):
+    pass
+
+
+def merged(*trees):
+    """Later trees win, key by key; lists and values are replaced whole."""
+    out = {}
+    for tree in trees:
+        for key, value in (tree or {}).items():
+            out[key] = merged(out[key], value) if isinstance(value, dict) and isinstance(out.get(key), dict) else copy.deepcopy(value)
+    return out
+
+
+def with_dotted(tree, dotted):
+    """A copy of tree with {"train.lr": 0.1} set; "site.x" and "job.x" are the caller's business."""
+    out = copy.deepcopy(tree)
+    for key, value in dotted.items():
+        at = out
+        parts = key.split(".")
+        for part in parts[:-1]:
+            at = at.setdefault(part, {})
+        at[parts[-1]] = value
+    return out
+
+
+class Rows:
+    """A CSV file that only grows; a run's rows are written at once, when it is done."""
+
+    def __init__(self, path, columns):
+        self.path, self.columns = path, columns
+        if not os.path.exists(path):
+            with open(path, "w", newline="") as f:
+                csv.writer(f).writerow(columns)
+
+    def read(self):
+        with open(self.path, newline="") as f:
+            return [r for r in csv.DictReader(f) if None not in r.values()]
+
+    def add(self, rows):
+        text = "".join(",".join("" if r.get(c) is None else str(r[c]) for c in self.columns) + "\n" for r in rows)
+        with open(self.path, "a") as f:
+            f.write(text)
+            f.flush()
+            os.fsync(f.fileno())
+
+
+class Federation:
+    """One coordinator and one process of sites, in a folder that goes away with them."""
+
+    def __init__(self, build, pki, sites):
+        self.build, self.pki, self.sites = build, pki, sites
+        base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        self.work = tempfile.mkdtemp(prefix="cohort-table.", dir=base)
+        self.children = []
+        self.env = dict(os.environ, COHORT_SOCKET=self.path("cohortd.sock"))
+        self.env["PATH"] = os.pathsep.join([build + "/server", build + "/server/ctl", build + "/client", self.env["PATH"]])
+
+    def path(self, name):
+        return os.path.join(self.work, name)
+
+    def ctl(self, *arguments, timeout=60):
+        done = subprocess.run(["cohortctl", *arguments], env=self.env, capture_output=True, text=True, timeout=timeout)
+        if done.returncode != 0:
+            raise Failed("cohortctl %s: %s" % (" ".join(arguments), done.stderr.strip()))
+        return done.stdout
+
+    def begin(self, program, config):
+        with open(self.path(program + ".yaml"), "w") as f:
+            yaml.safe_dump(config, f, sort_keys=False)
+        with open(self.path(program + ".log"), "w") as log:
+            self.children.append(subprocess.Popen([program, "--config", self.path(program + ".yaml")], env=self.env, stderr=log))
+
+    def check_alive(self):
+        for child in self.children:
+            if child.poll() is not None:
+                logs = "".join(open(self.path(p + ".log")).read()[-2000:] for p in ("cohortd", "cohort-agent") if os.path.exists(self.path(p + ".log")))
+                raise Failed("a daemon ended with status %d\n%s" % (child.returncode, logs))
+
+    def wait(self, seconds, what, condition):
+        until = time.monotonic() + seconds
+        while True:
+            self.check_alive()
+            try:
+                found = condition()
+            except (Failed, subprocess.TimeoutExpired):
+                found = None
+            if found:
+                return found
+            if time.monotonic() > until:
+                raise Failed("not within %d s: %s" % (seconds, what))
+            time.sleep(0.1)
+
+    def status(self):
+        return json.loads(self.ctl("--json", "status"))
+
+    def start(self, site, rules):
+        self.begin("cohortd", {
+            "listen": {"address": "127.0.0.1", "port": 0}, "state": "state", "socket": {"path": "cohortd.sock"},
+            "tls": {"ca": self.pki + "/ca.crt", "certificate": self.pki + "/cohortd.crt", "key": self.pki + "/cohortd.key",
+                    "crl": self.pki + "/ca.crl"},
+            "log": {"level": "warn", "format": "text"}})
+        status = self.wait(30, "the coordinator answers", self.status)
+        port = json.dumps(status).split('"port": ')[1].split(",")[0].split("}")[0]
+        self.ctl("agent", "enrol", *["%s/site-%02d.crt" % (self.pki, i + 1) for i in range(self.sites)])
+        self.begin("cohort-agent", {
+            "state": "sites", "socket": {"path": "agent.sock"},
+            "coordinator": {"host": "localhost", "port": int(port), "ca": self.pki + "/ca.crt", "crl": self.pki + "/ca.crl"},
+            "log": {"level": "warn", "format": "text"}, "backoff": {"min": "100ms", "max": "2s"},
+            "defaults": {"data": site, "jobs": [rules]},
+            "agents": [{"count": self.sites, "name": "site-{nn}", "certificate": self.pki + "/site-{nn}.crt", "key": self.pki + "/site-{nn}.key",
+                        "data": {"client": "{n}"}}]})
+        self.wait(120, "all sites connect", lambda: self.status().get("agents_connected") == self.sites)
+
+    def run(self, job, seconds):
+        with open(self.path("job.yaml"), "w") as f:
+            yaml.safe_dump(job, f, sort_keys=False, default_flow_style=None)
+        self.ctl("job", "submit", self.path("job.yaml"))
+
+        def done():
+            state = json.loads(self.ctl("--json", "job", "show", job["name"]))
+            text = json.dumps(state)
+            if '"paused"' in text or '"cancelled"' in text or '"failed"' in text:
+                self.children and self.check_alive()
+                raise SystemExit("the job stopped: %s\n%s" % (text, self.ctl("round", "explain", job["name"])))
+            return '"done"' in text
+
+        self.wait(seconds, "the job is done", done)
+        self.wait(120, "every site judges the final model", lambda: len(self.finals()) >= self.sites)
+        return self.finals(), self.lines()
+
+    def lines(self):
+        out = []
+        for site in sorted(os.listdir(self.path("sites"))):
+            path = os.path.join(self.path("sites"), site, "report.jsonl")
+            if os.path.exists(path):
+                for line in open(path):
+                    if line.endswith("\n"):
+                        out.append(dict(json.loads(line), site=site))
+        return out
+
+    def finals(self):
+        return {l["site"]: l for l in self.lines() if l.get("final")}
+
+    def stop(self):
+        for child in reversed(self.children):
+            child.send_signal(signal.SIGKILL)
+        for child in self.children:
+            child.wait()
+        shutil.rmtree(self.work, ignore_errors=True)
+
+
+def make_pki(folder, build, sites):
+    """Certificates of the whole table, once."""
+    if os.path.exists(folder + "/complete"):
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    ctl = build + "/server/ctl/cohortctl"
+    for arguments in (["init", folder, "--name", "Experiments"], ["issue", folder, "coordinator", "cohortd", "--dns", "localhost"],
+                      ["issue", folder, "agent", "site-{nn}", "--count", str(sites)]):
+        subprocess.run([ctl, "pki", *arguments], check=True, stdout=subprocess.DEVNULL)
+    open(folder + "/complete", "w").close()
+
+
+def percent(value):
+    return None if value is None else round(100 * value, 4)
+
+
+def mean(values):
+    values = [v for v in values if v is not None]
+    return sum(values) / len(values) if values else None
+
+
+class Table:
+    def __init__(self, path, options):
+        with open(path) as f:
+            self.spec = yaml.safe_load(f)
+        self.name = os.path.splitext(os.path.basename(path))[0]
+        self.out = os.path.abspath(options.out or os.path.join(ROOT, "build", "experiments", self.name))
+        self.build = os.path.abspath(options.build)
+        os.makedirs(self.out, exist_ok=True)
+        self.lock = open(self.out + "/lock", "w")
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sys.exit("%s: this table is being run already" % self.out)
+        self.pki = self.out + "/pki"
+        self.folder = os.path.join(os.path.abspath(options.data), self.spec["data"])
+        if not os.path.isdir(self.folder):
+            print("skipped: no folder %s (--data DIR or COHORT_DATA)" % self.folder)
+            sys.exit(77)
+        self.rows, self.rounds = Rows(self.out + "/rows.csv", ROW), Rows(self.out + "/rounds.csv", ROUND)
+        self.chosen = Rows(self.out + "/chosen.csv", ["variant", "method", "setting", "score"])
+        self.variants = self.spec.get("variants") or {"all": {}}
+        self.methods = self.spec["methods"]
+        if options.only:
+            self.methods = {m: self.methods[m] for m in options.only.split(",")}
+
+    def settings(self, method):
+        """The grid of a method: a list of {"train.lr": 0.1}."""
+        grid = self.spec.get("choose", {}).get("keys", {})
+        grid = self.methods[method].get("choose", grid)
+        return [dict(zip(grid, values)) for values in itertools.product(*grid.values())] or [{}]
+
+    def site_data(self, variant, seed, choosing):
+        site = merged(self.spec["site"], self.variants[variant].get("site"))
+        if choosing:
+            site = merged(site, self.spec["choose"].get("site"))
+            site = {k: v for k, v in site.items() if v is not None}
+        site = merged({"of": self.spec["sites"], "seed": seed}, site)
+        return {k: v.replace("{folder}", self.folder) if isinstance(v, str) else v for k, v in site.items()}
+
+    def job(self, variant, method, seed, setting, choosing):
+        own = {k: v for k, v in self.methods[method].items() if k not in ("choose", "score")}
+        job = merged(self.spec["job"], self.variants[variant].get("job"), own)
+        job = with_dotted(job, setting)
+        sites = self.spec["sites"]
+        job = merged({"name": "run", "round": {"members": sites, "quorum": sites, "deadline": "30m", "fill": "60s"}}, job)
+        job["seed"] = seed
+        if choosing and "rounds" in self.spec["choose"]:
+            job["rounds"] = min(job["rounds"], self.spec["choose"]["rounds"])
+        return job
+
+    def run(self, variant, method, seed, setting, choosing):
+        job = self.job(variant, method, seed, setting, choosing)
+        privacy = job.get("privacy", {})
+        rules = {"name": "run", "unit": privacy.get("unit", "none")}
+        if rules["unit"] != "none":
+            rules.update(epsilon=privacy["epsilon"], delta=privacy["delta"])
+        federation = Federation(self.build, self.pki, self.spec["sites"])
+        try:
+            federation.start(self.site_data(variant, seed, choosing), rules)
+            finals, lines = federation.run(job, self.spec.get("patience", 3600))
+        finally:
+            federation.stop()
+        return job, finals, lines
+
+    def score(self, method):
+        return self.methods[method].get("score", self.spec.get("score", "received"))
+
+    def keep(self, variant, method, seed, setting, job, finals, lines):
+        setting = json.dumps(setting).replace(",", ";").replace('"', "")
+        same = {"variant": variant, "method": method, "setting": setting, "seed": seed}
+        rounds = [l for l in lines if l.get("event") == "round"]
+        last = {l["site"]: l for l in rounds if l["round"] == job["rounds"]}
+        curve = []
+        for r in sorted({l["round"] for l in rounds}):
+            at = [l for l in rounds if l["round"] == r]
+            curve.append(dict(same, round=r, **{k: percent(mean([l.get(SCORES[k]) for l in at])) for k in SCORES}))
+        rows = []
+        for site, final in sorted(finals.items()):
+            mine = [l for l in rounds if l["site"] == site]
+            rows.append(dict(same, site=site, received=percent(final["accuracy_received"]), served=percent(final["accuracy_served"]),
+                             trained=percent(last.get(site, {}).get("accuracy_trained")), loss=final["loss"], rounds=job["rounds"],
+                             bytes_up=sum(l.get("update_bytes", 0) for l in mine), cpu_s=round(sum(l.get("cpu_s") or 0 for l in mine), 3),
+                             epsilon=max([l.get("epsilon") or 0 for l in mine], default=0) or None))
+        self.rounds.add(curve)
+        self.rows.add(rows)
+        return mean([r[self.score(method)] for r in rows])
+
+    def choose(self, variant, method):
+        """The setting with the best mean on examples set apart from training, and whether there was a choice."""
+        settings = self.settings(method)
+        if len(settings) == 1:
+            return settings[0]
+        known = {r["setting"]: float(r["score"]) for r in self.chosen.read() if (r["variant"], r["method"]) == (variant, method)}
+        for setting in settings:
+            text = json.dumps(setting).replace(",", ";").replace('"', "")
+            if text not in known:
+                _, finals, _ = self.run(variant, method, self.spec["choose"].get("seed", 1000), setting, True)
+                known[text] = percent(mean([f.get(SCORES[self.score(method)]) for f in finals.values()]))
+                self.chosen.add([{"variant": variant, "method": method, "setting": text, "score": known[text]}])
+                print("%s  %-12s %-22s %s: %.2f set apart" % (time.strftime("%H:%M:%S"), variant, method, text, known[text]), flush=True)
+        return max(settings, key=lambda s: known[json.dumps(s).replace(",", ";").replace('"', "")])
+
+    def all(self):
+        make_pki(self.pki, self.build, self.spec["sites"])
+        done = {(r["variant"], r["method"], r["seed"]) for r in self.rows.read()}
+        for seed, variant, method in itertools.product(self.spec["seeds"], self.variants, self.methods):
+            if (variant, method, str(seed)) in done:
+                continue
+            started = time.monotonic()
+            setting = self.choose(variant, method)
+            score = self.keep(variant, method, seed, setting, *self.run(variant, method, seed, setting, False))
+            print("%s  %-12s %-22s seed %s: %s %.2f  (%.0f s)" % (time.strftime("%H:%M:%S"), variant, method, seed, self.score(method), score,
+                                                           time.monotonic() - started), flush=True)
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    p.add_argument("table")
+    p.add_argument("--data", default=os.environ.get("COHORT_DATA", os.path.join(ROOT, "..", "shared", "data")))
+    p.add_argument("--out", help="folder for what comes out (default: build/experiments/TABLE)")
+    p.add_argument("--build", default=os.path.join(ROOT, "build"))
+    p.add_argument("--only", help="methods, separated by commas")
+    p.add_argument("--summary", action="store_true", help="only write the summary and the pictures of what is there")
+    options = p.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the daemons end with it
+    path = options.table if os.path.exists(options.table) else os.path.join(ROOT, "tests/experiments/tables", options.table + ".yaml")
+    table = Table(path, options)
+    if not options.summary:
+        table.all()
+    import summary
+    summary.write(table)
+
+
+if __name__ == "__main__":
+    main()
