@@ -7,6 +7,7 @@
 #include "common/base/mem.h"
 #include "common/io/file.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -15,13 +16,26 @@
 /* ---- data ---------------------------------------------------------------------------------------
  */
 
-int fl_vault_load(struct fl_vault *v, struct fl_err *e)
+int fl_vault_load(struct fl_vault *v, const struct fl_schema *schema, struct fl_err *e)
 {
-    if (v->has_data) {
+    struct fl_data_source source = v->agent->data;
+    struct fl_digest wanted = {{0}};
+
+    if (schema && schema->count) {
+        fl_digest_of(schema, sizeof *schema, &wanted);
+    }
+    if (v->has_data && fl_digest_equal(&wanted, &v->schema)) {
         return 0;
     }
-    int r = fl_dataset_load(&v->agent->data, &v->data, e);
+    fl_vault_unload(v);
+    source.schema = schema;
+    int w = snprintf(source.scratch, sizeof source.scratch, "%s", v->dir);
+    if (w < 0 || (size_t)w >= sizeof source.scratch) {
+        return fl_fail(e, FL_R_CONF_RANGE, "%s: a longer path than there is room for", v->dir);
+    }
+    int r = fl_dataset_load(&source, &v->data, e);
     v->has_data = r == 0;
+    v->schema = wanted;
     return r;
 }
 
@@ -40,8 +54,15 @@ size_t fl_vault_data_bytes(const struct fl_vault *v)
     if (!v->has_data) {
         return 0;
     }
-    size_t features = (size_t)d->shape[0] * d->shape[1] * d->shape[2];
-    return ((size_t)d->train.count + d->test.count) * (features * sizeof(float) + sizeof(int32_t));
+    size_t features = (size_t)d->shape[0] * d->shape[1] * d->shape[2], all = 0;
+    const struct fl_examples *parts[] = {&d->train, &d->test};
+    for (size_t i = 0; i < FL_COUNT(parts); i++) {
+        const struct fl_examples *p = parts[i];
+        bool held = !p->stored && !p->x_mapped;
+        all += p->count * (sizeof(int32_t) + p->target_width * sizeof(float) +
+                           (held ? features * sizeof(float) : 0));
+    }
+    return all;
 }
 
 /* ---- cache --------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 #include "client/config.h"
 
+#include "client/config_in.h"
 #include "common/base/conf.h"
 #include "common/base/mem.h"
 #include "common/wire/tls.h"
@@ -11,58 +12,10 @@
 #include <string.h>
 #include <sys/un.h>
 
-/* An entry of agents: while it is being read. Decoding writes only what is given, so decoding
- * `defaults` and then the entry into the same struct is the merge. */
-struct entry {
-    struct fl_config_agent agent;
-    uint32_t count, first;
-    char client[16], window[16];
-    const struct fl_conf_node *jobs;
-    struct fl_budget privacy;
-};
-
-#define AT(type, member)   .offset = offsetof(type, member)
-#define TEXT(type, member) AT(type, member), .size = sizeof(((type *)0)->member)
-
-static const char *const formats[] = {"idx", "csv", NULL};
-static const char *const partitions[] = {"all",       "column",       "file",
-                                         "dirichlet", "pathological", NULL};
 static const char *const units[] = {"none", "example", "client", NULL};
 static const char *const levels[] = {"error", "warn", "info", "debug", NULL};
 static const char *const log_formats[] = {"auto", "text", "json", NULL};
 static const char *const orders[] = {"measure", "chacha20", "aes-ccm", NULL};
-
-static const struct fl_conf_field data_fields[] = {
-    {.name = "format", .type = FL_CONF_ENUM, AT(struct entry, agent.data.format), .words = formats},
-    {.name = "train_x", .type = FL_CONF_STRING, TEXT(struct entry, agent.data.train_x), .min = 1},
-    {.name = "train_y", .type = FL_CONF_STRING, TEXT(struct entry, agent.data.train_y)},
-    {.name = "test_x", .type = FL_CONF_STRING, TEXT(struct entry, agent.data.test_x)},
-    {.name = "test_y", .type = FL_CONF_STRING, TEXT(struct entry, agent.data.test_y)},
-    {.name = "clients", .type = FL_CONF_STRING, TEXT(struct entry, agent.data.clients)},
-    {.name = "target", .type = FL_CONF_STRING, TEXT(struct entry, agent.data.target)},
-    {.name = "column", .type = FL_CONF_STRING, TEXT(struct entry, agent.data.column)},
-    {.name = "partition",
-     .type = FL_CONF_ENUM,
-     AT(struct entry, agent.data.partition),
-     .words = partitions},
-    {.name = "client", .type = FL_CONF_STRING, TEXT(struct entry, client), .min = 1},
-    {.name = "of", .type = FL_CONF_UINT32, AT(struct entry, agent.data.of), .min = 1, .max = 1e6},
-    {.name = "alpha",
-     .type = FL_CONF_DOUBLE,
-     AT(struct entry, agent.data.alpha),
-     .flags = FL_CONF_ABOVE_MIN,
-     .min = 0,
-     .max = 1e6},
-    {.name = "seed", .type = FL_CONF_UINT64, AT(struct entry, agent.data.seed)},
-    {.name = "train", .type = FL_CONF_UINT32, AT(struct entry, agent.data.train)},
-    {.name = "test", .type = FL_CONF_UINT32, AT(struct entry, agent.data.test)},
-    {.name = "classes",
-     .type = FL_CONF_UINT32,
-     AT(struct entry, agent.data.classes),
-     .min = 2,
-     .max = 100000},
-    {.name = "disjoint", .type = FL_CONF_BOOL, AT(struct entry, agent.data.disjoint)},
-    {.name = NULL}};
 
 static const struct fl_conf_field privacy_fields[] = {
     {.name = "unit", .type = FL_CONF_ENUM, AT(struct entry, privacy.unit), .words = units},
@@ -94,7 +47,7 @@ static const struct fl_conf_field entry_fields[] = {
      .max = FL_CONFIG_AGENTS_MAX},
     {.name = "first", .type = FL_CONF_UINT32, AT(struct entry, first), .min = 0, .max = 1e6},
     /* Tables of nested maps write into the same struct: their offsets count from its start. */
-    {.name = "data", .type = FL_CONF_MAP, .offset = 0, .fields = data_fields},
+    {.name = "data", .type = FL_CONF_MAP, .offset = 0, .fields = fl_config_data_fields},
     {.name = "privacy", .type = FL_CONF_MAP, .offset = 0, .fields = privacy_fields},
     {.name = "jobs", .type = FL_CONF_NODE, AT(struct entry, jobs)},
     {.name = "window", .type = FL_CONF_STRING, TEXT(struct entry, window)},
@@ -444,7 +397,7 @@ static const struct text_of_agent texts[] = {
     {"data.clients", offsetof(struct entry, agent.data.clients), 512, true, false},
     {"data.target", offsetof(struct entry, agent.data.target), 64, false, false},
     {"data.column", offsetof(struct entry, agent.data.column), 64, false, false},
-    {"data.client", offsetof(struct entry, client), 16, false, false},
+    {"data.client", offsetof(struct entry, client), 64, false, false},
 };
 
 static int place_texts(const char *file, const struct top *top, const struct fl_conf_node *node,
@@ -474,7 +427,13 @@ static int read_client(const struct top *top, const struct fl_conf_node *node, s
     const struct fl_conf_node *at = where(top, node, "data.client");
     bool own = d->partition == FL_PARTITION_FILE || d->partition == FL_PARTITION_COLUMN;
 
+    if (d->partition == FL_PARTITION_COLUMN) {
+        memcpy(d->client_text, en->client, sizeof d->client_text);
+    }
     if (!number(en->client, &d->client)) {
+        if (d->partition == FL_PARTITION_COLUMN) {
+            return 0; /* a word: for tables with a schema; others say so when they are read */
+        }
         return fl_conf_fail(e, at, FL_R_CONF_TYPE, "a whole number, not '%s'", en->client);
     }
     if (own) {
@@ -485,35 +444,6 @@ static int read_client(const struct top *top, const struct fl_conf_node *node, s
                             d->of, d->of);
     }
     d->client--;
-    return 0;
-}
-
-static int check_data(const struct top *top, const struct fl_conf_node *node,
-                      const struct entry *en, struct fl_err *e)
-{
-    const struct fl_data_source *d = &en->agent.data;
-    const struct fl_conf_node *at = where(top, node, "data");
-
-    if (d->format == FL_DATA_IDX && !d->train_y[0]) {
-        return fl_conf_fail(e, at, FL_R_CONF_MISSING, "train_y (the labels) is missing");
-    }
-    if (d->format == FL_DATA_IDX && d->test_x[0] && !d->test_y[0]) {
-        return fl_conf_fail(e, at, FL_R_CONF_MISSING, "test_y (the labels) is missing");
-    }
-    if (d->format == FL_DATA_CSV && !d->target[0]) {
-        return fl_conf_fail(e, at, FL_R_CONF_MISSING, "target (the class column) is missing");
-    }
-    if (d->partition == FL_PARTITION_COLUMN && (d->format != FL_DATA_CSV || !d->column[0])) {
-        return fl_conf_fail(e, at, FL_R_CONF_CONFLICT,
-                            "partition column needs csv and the name of the column");
-    }
-    if (d->partition == FL_PARTITION_FILE && (d->format != FL_DATA_IDX || !d->clients[0])) {
-        return fl_conf_fail(e, at, FL_R_CONF_CONFLICT,
-                            "partition file needs idx and a file of client numbers (clients)");
-    }
-    if (!d->classes) {
-        return fl_conf_fail(e, at, FL_R_CONF_MISSING, "classes is missing");
-    }
     return 0;
 }
 
@@ -528,7 +458,7 @@ static int add_agent(const char *file, struct top *top, const struct fl_conf_nod
         r = read_client(top, node, &en, e);
     }
     if (r == 0) {
-        r = check_data(top, node, &en, e);
+        r = fl_config_data_check(where(top, node, "data"), &en.agent.data, e);
     }
     if (r) {
         return r;
@@ -573,12 +503,16 @@ static int read_entry(const char *file, struct top *top, const struct fl_conf_no
     en.agent.data.alpha = 0.5;
     en.agent.data.seed = 1;
     en.agent.data.disjoint = true;
+    en.agent.data.memory = 1u << 30;
     if (top->defaults) {
         r = fl_conf_decode(top->defaults, entry_fields, &en, e);
     }
     const struct fl_conf_node *jobs = en.jobs;
     if (r == 0) {
         r = fl_conf_decode(node, entry_fields, &en, e);
+    }
+    if (r == 0 && en.columns) {
+        r = fl_config_data_columns(en.columns, &en.agent.data, e);
     }
     if (r) {
         return r;

@@ -200,10 +200,15 @@ static int load_data(struct fl_task *t, struct fl_err *e)
 {
     const struct fl_spec *spec = &t->plan->layout.spec;
     const struct fl_dataset *d = &t->vault->data;
-    int r = fl_vault_load(t->vault, e);
+    const struct fl_schema *schema = &t->plan->data.schema;
+    int r = fl_vault_load(t->vault, schema, e);
 
     if (r) {
         return r;
+    }
+    /* A table's shape was compared when the plan was read: the model may fold it as it likes. */
+    if (schema->count) {
+        memcpy(t->vault->data.shape, spec->input, sizeof d->shape);
     }
     if (memcmp(d->shape, spec->input, sizeof d->shape) != 0 || d->classes > spec->classes) {
         return fl_fail(e, FL_R_DATA_SHAPE,
@@ -211,7 +216,9 @@ static int load_data(struct fl_task *t, struct fl_err *e)
                        d->shape[0], d->shape[1], d->shape[2], d->classes, spec->input[0],
                        spec->input[1], spec->input[2], spec->classes);
     }
-    return 0;
+    /* Under the unit example batches are drawn with a rate, and any size may come. */
+    return t->plan->privacy.unit == FL_UNIT_EXAMPLE ? 0
+                                                    : fl_dataset_batch(d, t->plan->train.batch, e);
 }
 
 static const struct fl_budget *budget_of(const struct fl_task *t)

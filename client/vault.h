@@ -21,6 +21,7 @@
 #include "client/data/dataset.h"
 #include "common/base/err.h"
 #include "common/io/spool.h"
+#include "common/plan/schema.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -44,6 +45,7 @@ struct fl_vault {
     struct fl_ledger *ledger;
     struct fl_seed seed;
     bool has_data;
+    struct fl_digest schema; /* of the table's schema the data were read with; zero: none */
     struct fl_dataset data;
     uint32_t pending_count;
     struct fl_vault_pending *pending;
@@ -69,8 +71,9 @@ int fl_vault_each(const struct fl_vault *v, const char *folder,
                   struct fl_err *e);
 uint64_t fl_vault_wall_ms(void);
 
-/* The data set, loaded when it is first needed and again after fl_vault_unload. */
-int fl_vault_load(struct fl_vault *v, struct fl_err *e);
+/* The data set as this job reads it (`schema`: of its tables), loaded when it is first needed,
+ * again after fl_vault_unload, and again for a job with another schema. */
+int fl_vault_load(struct fl_vault *v, const struct fl_schema *schema, struct fl_err *e);
 void fl_vault_unload(struct fl_vault *v);
 size_t fl_vault_data_bytes(const struct fl_vault *v);
 

@@ -224,6 +224,11 @@ uint64_t fl_bytes_offset(const struct fl_bytes *b)
     return b->offset;
 }
 
+bool fl_bytes_packed(const struct fl_bytes *b)
+{
+    return b->packed;
+}
+
 const char *fl_bytes_path(const struct fl_bytes *b)
 {
     return b->path;

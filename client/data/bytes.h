@@ -8,6 +8,7 @@
 
 #include "common/base/err.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -28,6 +29,7 @@ int fl_bytes_end(struct fl_bytes *b, struct fl_err *e);
 
 /* Bytes delivered so far (of the unpacked data). */
 uint64_t fl_bytes_offset(const struct fl_bytes *b);
+bool fl_bytes_packed(const struct fl_bytes *b); /* gzip */
 const char *fl_bytes_path(const struct fl_bytes *b);
 
 #endif

@@ -1,28 +1,26 @@
 /*
  * CSV (RFC 4180): comma, quotes doubled inside quotes, LF or CRLF, a first row of names. Strict
- * where a silent guess would train on nonsense: an empty field, a word in a numeric column or a row
- * of another length is an error that names file, line and column.
+ * where a silent guess would train on nonsense: a row of another length, a quote in the middle of a
+ * field or text that is not UTF-8 is an error that names file, line and column.
  */
+#include "client/data/csv.h"
+
 #include "client/data/bytes.h"
-#include "client/data/table.h"
 #include "common/base/mem.h"
 
 #include <math.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { BLOCK = 64 * 1024, RECORD_MAX = 1 << 20, FIELDS_MAX = 1 << 16, ROWS_MAX = 1 << 28 };
+enum { BLOCK = 64 * 1024, RECORD_MAX = 1 << 20, FIELDS_MAX = 1 << 16 };
 
-struct csv {
+struct fl_csv {
     struct fl_bytes *bytes;
     const char *path;
     uint64_t line;        /* of the record's first character, from 1 */
     uint64_t next_line;   /* of the next character */
     uint32_t field_count; /* of the record */
     uint32_t columns;     /* of the file */
-    uint32_t target, client;
-    bool has_client;
     size_t used, room, starts_room;
     size_t at, have;
     char *record; /* fields, each terminated */
@@ -32,7 +30,7 @@ struct csv {
     char block[BLOCK];
 };
 
-static void csv_close(struct csv *c)
+void fl_csv_close(struct fl_csv *c)
 {
     if (c) {
         fl_bytes_close(c->bytes);
@@ -45,7 +43,7 @@ static void csv_close(struct csv *c)
 }
 
 /* The next byte, or -1 at the end of the file. */
-static int next_byte(struct csv *c, int *ret, struct fl_err *e)
+static int next_byte(struct fl_csv *c, int *ret, struct fl_err *e)
 {
     if (c->at == c->have) {
         c->at = 0;
@@ -63,7 +61,7 @@ static int next_byte(struct csv *c, int *ret, struct fl_err *e)
     return 0;
 }
 
-static int put(struct csv *c, char byte, struct fl_err *e)
+static int put(struct fl_csv *c, char byte, struct fl_err *e)
 {
     if (c->used == RECORD_MAX) {
         return fl_fail(e, FL_R_DATA_FORMAT, "%s:%llu: a row longer than 1 MiB", c->path,
@@ -80,7 +78,7 @@ static int put(struct csv *c, char byte, struct fl_err *e)
     return 0;
 }
 
-static int begin_field(struct csv *c, struct fl_err *e)
+static int begin_field(struct fl_csv *c, struct fl_err *e)
 {
     if (c->field_count == FIELDS_MAX) {
         return fl_fail(e, FL_R_DATA_FORMAT, "%s:%llu: more than %d columns", c->path,
@@ -97,13 +95,13 @@ static int begin_field(struct csv *c, struct fl_err *e)
     return 0;
 }
 
-static int fail_here(const struct csv *c, const char *what, struct fl_err *e)
+static int fail_here(const struct fl_csv *c, const char *what, struct fl_err *e)
 {
     return fl_fail(e, FL_R_DATA_FORMAT, "%s:%llu: %s", c->path, (unsigned long long)c->line, what);
 }
 
 /* Reads one field and what ends it: ',', '\n' or -1. */
-static int read_field(struct csv *c, int *ret_end, struct fl_err *e)
+static int read_field(struct fl_csv *c, int *ret_end, struct fl_err *e)
 {
     bool quoted = false, closed = false, empty = true;
     int byte = 0;
@@ -146,7 +144,7 @@ static int read_field(struct csv *c, int *ret_end, struct fl_err *e)
 }
 
 /* The next record; *ret_end when there is none. An empty last line is not a record. */
-static int next_record(struct csv *c, bool *ret_end, struct fl_err *e)
+static int next_record(struct fl_csv *c, bool *ret_end, struct fl_err *e)
 {
     int end = ',';
 
@@ -167,12 +165,32 @@ static int next_record(struct csv *c, bool *ret_end, struct fl_err *e)
     return 0;
 }
 
-static const char *field(const struct csv *c, uint32_t i)
+const char *fl_csv_field(const struct fl_csv *c, uint32_t i)
 {
     return c->record + c->starts[i];
 }
 
-static int find_column(const struct csv *c, const char *name, uint32_t *ret, struct fl_err *e)
+const char *fl_csv_name(const struct fl_csv *c, uint32_t i)
+{
+    return c->names[i];
+}
+
+const char *fl_csv_path(const struct fl_csv *c)
+{
+    return c->path;
+}
+
+uint64_t fl_csv_line(const struct fl_csv *c)
+{
+    return c->line;
+}
+
+uint32_t fl_csv_columns(const struct fl_csv *c)
+{
+    return c->columns;
+}
+
+int fl_csv_find(const struct fl_csv *c, const char *name, uint32_t *ret, struct fl_err *e)
 {
     uint32_t hits = 0;
 
@@ -183,18 +201,67 @@ static int find_column(const struct csv *c, const char *name, uint32_t *ret, str
         }
     }
     if (hits != 1) {
-        return fl_fail(e, FL_R_DATA_FORMAT, "%s:1: %s column is named %.64s", c->path,
+        return fl_fail(e, FL_R_DATA_COLUMN, "%s:1: %s column is named %.64s", c->path,
                        hits ? "more than one" : "no", name);
     }
     return 0;
 }
 
-/* The first row: keeps the names and finds the special columns. */
-static int read_names(struct csv *c, const char *target, const char *column, struct fl_err *e)
+/* Bytes of the UTF-8 character at s, 0 when it is none: overlong forms, surrogates and what lies
+ * beyond U+10FFFF are none. */
+static size_t utf8_length(const unsigned char *s)
+{
+    static const struct {
+        unsigned char low, high, second_low, second_high, length;
+    } forms[] = {
+        {0x00, 0x7f, 0, 0, 1},       {0xc2, 0xdf, 0x80, 0xbf, 2}, {0xe0, 0xe0, 0xa0, 0xbf, 3},
+        {0xe1, 0xec, 0x80, 0xbf, 3}, {0xed, 0xed, 0x80, 0x9f, 3}, {0xee, 0xef, 0x80, 0xbf, 3},
+        {0xf0, 0xf0, 0x90, 0xbf, 4}, {0xf1, 0xf3, 0x80, 0xbf, 4}, {0xf4, 0xf4, 0x80, 0x8f, 4},
+    };
+
+    for (size_t i = 0; i < FL_COUNT(forms); i++) {
+        if (s[0] < forms[i].low || s[0] > forms[i].high) {
+            continue;
+        }
+        if (forms[i].length > 1 && (s[1] < forms[i].second_low || s[1] > forms[i].second_high)) {
+            return 0;
+        }
+        for (size_t k = 2; k < forms[i].length; k++) {
+            if ((s[k] & 0xc0) != 0x80) {
+                return 0; /* the terminating zero too, so this never reads past a field */
+            }
+        }
+        return forms[i].length;
+    }
+    return 0;
+}
+
+static int check_text(const struct fl_csv *c, struct fl_err *e)
+{
+    for (uint32_t i = 0; i < c->field_count; i++) {
+        const unsigned char *s = (const unsigned char *)fl_csv_field(c, i);
+        for (size_t n; *s; s += n) {
+            if ((n = utf8_length(s)) == 0) {
+                return fl_fail(e, FL_R_DATA_ENCODING,
+                               "%s:%llu: column %.64s: byte 0x%02x is not UTF-8; convert the file "
+                               "with iconv -t UTF-8",
+                               c->path, (unsigned long long)c->line,
+                               c->names && i < c->columns ? c->names[i] : "(name)", *s);
+            }
+        }
+    }
+    return 0;
+}
+
+/* The first row: keeps the names. */
+static int read_names(struct fl_csv *c, struct fl_err *e)
 {
     bool end = false;
 
     int r = next_record(c, &end, e);
+    if (r == 0 && !end) {
+        r = check_text(c, e);
+    }
     if (r) {
         return r;
     }
@@ -212,25 +279,12 @@ static int read_names(struct csv *c, const char *target, const char *column, str
     for (uint32_t i = 0; i < c->columns; i++) {
         c->names[i] = c->header + c->starts[i];
     }
-    c->has_client = column[0] != 0;
-    r = find_column(c, target, &c->target, e);
-    if (r == 0 && c->has_client) {
-        r = find_column(c, column, &c->client, e);
-    }
-    if (r == 0 && c->has_client && c->client == c->target) {
-        r = fl_fail(e, FL_R_DATA_FORMAT, "%s:1: %.64s is both target and client column", c->path,
-                    target);
-    }
-    if (r == 0 && c->columns <= 1u + c->has_client) {
-        r = fl_fail(e, FL_R_DATA_FORMAT, "%s:1: no column of features", c->path);
-    }
-    return r;
+    return 0;
 }
 
-static int csv_open(const char *path, const char *target, const char *column, struct csv **ret,
-                    struct fl_err *e)
+int fl_csv_open(const char *path, struct fl_csv **ret, struct fl_err *e)
 {
-    struct csv *c = fl_try(1, sizeof *c);
+    struct fl_csv *c = fl_try(1, sizeof *c);
 
     if (!c) {
         return fl_fail(e, FL_R_NOMEM, "%s: out of memory", path);
@@ -245,159 +299,68 @@ static int csv_open(const char *path, const char *target, const char *column, st
         c->at = 3; /* a byte order mark */
     }
     if (r == 0) {
-        r = read_names(c, target, column, e);
+        r = read_names(c, e);
     }
     if (r) {
-        csv_close(c);
+        fl_csv_close(c);
         return r;
     }
     *ret = c;
     return 0;
 }
 
-/* The next row of data, of the right length. */
-static int next_row(struct csv *c, bool *ret_end, struct fl_err *e)
+int fl_csv_next(struct fl_csv *c, bool *ret_end, struct fl_err *e)
 {
     int r = next_record(c, ret_end, e);
 
     if (r == 0 && !*ret_end && c->field_count != c->columns) {
-        return fl_fail(e, FL_R_DATA_FORMAT, "%s:%llu: %u fields where the first row has %u",
+        return fl_fail(e, FL_R_DATA_RAGGED, "%s:%llu: %u fields where the first row has %u",
                        c->path, (unsigned long long)c->line, c->field_count, c->columns);
     }
-    return r;
+    return r || *ret_end ? r : check_text(c, e);
 }
 
-static int fail_value(const struct csv *c, uint32_t i, const char *wanted, struct fl_err *e)
+int fl_csv_fail(const struct fl_csv *c, uint32_t i, enum fl_reason reason, const char *wanted,
+                struct fl_err *e)
 {
-    return fl_fail(e, FL_R_DATA_VALUE, "%s:%llu: column %.64s: \"%.40s\" is not %s", c->path,
-                   (unsigned long long)c->line, c->names[i], field(c, i), wanted);
+    return fl_fail(e, reason, "%s:%llu: column %.64s: \"%.40s\" is not %s", c->path,
+                   (unsigned long long)c->line, c->names[i], fl_csv_field(c, i), wanted);
 }
 
-static int get_number(const struct csv *c, uint32_t i, uint32_t most, const char *wanted,
-                      uint32_t *ret, struct fl_err *e)
+int fl_csv_whole(const struct fl_csv *c, uint32_t i, uint32_t most, const char *wanted,
+                 uint32_t *ret, struct fl_err *e)
 {
-    const char *s = field(c, i);
+    const char *s = fl_csv_field(c, i);
     uint64_t x = 0;
     size_t digits = strspn(s, "0123456789");
 
     if (digits == 0 || digits > 10 || s[digits]) {
-        return fail_value(c, i, wanted, e);
+        return fl_csv_fail(c, i, FL_R_DATA_VALUE, wanted, e);
     }
     for (; *s; s++) {
         x = 10 * x + (uint64_t)(*s - '0');
     }
     if (x > most) {
-        return fail_value(c, i, wanted, e);
+        return fl_csv_fail(c, i, FL_R_DATA_VALUE, wanted, e);
     }
     *ret = (uint32_t)x;
     return 0;
 }
 
-static int get_real(const struct csv *c, uint32_t i, float *ret, struct fl_err *e)
+int fl_csv_real(const struct fl_csv *c, uint32_t i, double *ret, struct fl_err *e)
 {
-    const char *s = field(c, i);
+    const char *s = fl_csv_field(c, i);
     char *end = NULL;
 
     s += strspn(s, " ");
     size_t length = strspn(s, "+-.0123456789eE");
     if (length == 0 || s[length + strspn(s + length, " ")]) {
-        return fail_value(c, i, "a finite number", e);
+        return fl_csv_fail(c, i, FL_R_DATA_VALUE, "a finite number", e);
     }
-    float x = strtof(s, &end);
-    if (end != s + length || !isfinite(x)) {
-        return fail_value(c, i, "a finite number", e);
+    double x = strtod(s, &end);
+    if (end != s + length || !isfinite((float)x)) {
+        return fl_csv_fail(c, i, FL_R_DATA_VALUE, "a finite number", e);
     }
     *ret = x;
     return 0;
-}
-
-/* Makes room for one more row in y and client. */
-static bool grow_table(struct fl_table *t, bool has_client, size_t *room)
-{
-    if (t->count < *room) {
-        return true;
-    }
-    size_t more = *room ? 2 * *room : 256;
-    if (!fl_try_grow((void **)&t->y, more, sizeof *t->y) ||
-        (has_client && !fl_try_grow((void **)&t->client, more, sizeof *t->client))) {
-        return false;
-    }
-    *room = more;
-    return true;
-}
-
-int fl_csv_scan(const char *path, const char *target, const char *column, struct fl_table *ret,
-                struct fl_err *e)
-{
-    struct fl_table t = {0};
-    struct csv *c = NULL;
-    size_t room = 0;
-    bool end = false;
-
-    int r = csv_open(path, target, column, &c, e);
-    if (r) {
-        return r;
-    }
-    while ((r = next_row(c, &end, e)) == 0 && !end) {
-        uint32_t y = 0;
-        if (t.count == ROWS_MAX) {
-            r = fail_here(c, "too many rows", e);
-        } else if (!grow_table(&t, c->has_client, &room)) {
-            r = fl_fail(e, FL_R_NOMEM, "%s: out of memory", path);
-        } else {
-            r = get_number(c, c->target, FL_TABLE_CLASSES_MAX - 1, "a class number", &y, e);
-        }
-        if (r == 0 && c->has_client) {
-            r = get_number(c, c->client, UINT32_MAX, "a client number", &t.client[t.count], e);
-        }
-        if (r) {
-            break;
-        }
-        t.y[t.count++] = (int32_t)y;
-    }
-    if (r == 0 && t.count == 0) {
-        r = fl_fail(e, FL_R_DATA_TRUNCATED, "%s: no rows after the names", path);
-    }
-    t.shape[0] = c->columns - 1 - c->has_client;
-    t.shape[1] = t.shape[2] = 1;
-    csv_close(c);
-    if (r) {
-        fl_table_fini(&t);
-        return r;
-    }
-    *ret = t;
-    return 0;
-}
-
-int fl_csv_read(const char *path, const char *target, const char *column, const struct fl_table *t,
-                const struct fl_pick *picks, size_t count, struct fl_err *e)
-{
-    size_t features = fl_table_features(t);
-    struct csv *c = NULL;
-    uint32_t row = 0;
-    bool end = false;
-
-    int r = csv_open(path, target, column, &c, e);
-    if (r) {
-        return r;
-    }
-    if (c->columns != features + 1 + c->has_client) {
-        r = fl_fail(e, FL_R_DATA_FORMAT, "%s: changed while it was read", path);
-    }
-    for (; r == 0 && count; row++) {
-        r = next_row(c, &end, e);
-        if (r == 0 && end) {
-            r = fl_fail(e, FL_R_DATA_TRUNCATED, "%s: changed while it was read", path);
-        }
-        for (; r == 0 && count && picks->row == row; picks++, count--) {
-            float *to = picks->to;
-            for (uint32_t i = 0; r == 0 && i < c->columns; i++) {
-                if (i != c->target && !(c->has_client && i == c->client)) {
-                    r = get_real(c, i, to++, e);
-                }
-            }
-        }
-    }
-    csv_close(c);
-    return r;
 }

@@ -1,28 +1,45 @@
 #include "client/data/dataset.h"
 
 #include "client/data/partition.h"
+#include "client/data/records.h"
 #include "client/data/table.h"
+#include "client/data/windows.h"
 #include "common/base/mem.h"
+#include "common/plan/schema.h"
 
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- the two formats ---- */
+/* ---- the formats ---- */
+
+static bool has_schema(const struct fl_data_source *s)
+{
+    return s->schema && s->schema->count > 0;
+}
 
 static int scan(const struct fl_data_source *s, bool test, struct fl_table *ret, struct fl_err *e)
 {
     const char *x = test ? s->test_x : s->train_x, *y = test ? s->test_y : s->train_y;
+    const char *clients = s->partition == FL_PARTITION_FILE && !test ? s->clients : "";
 
-    if (s->format == FL_DATA_CSV) {
-        return fl_csv_scan(x, s->target, s->partition == FL_PARTITION_COLUMN ? s->column : "", ret,
-                           e);
+    switch (s->format) {
+    case FL_DATA_CSV:
+        return has_schema(s)
+                   ? fl_frame_scan(s, x, ret, e)
+                   : fl_csv_scan(x, s->target, s->partition == FL_PARTITION_COLUMN ? s->column : "",
+                                 ret, e);
+    case FL_DATA_IDX:
+        return fl_idx_scan(x, y, clients, ret, e);
+    case FL_DATA_CIFAR10:
+    case FL_DATA_CIFAR100:
+        return fl_cifar_scan(x, s->format == FL_DATA_CIFAR100, test, clients, ret, e);
+    case FL_DATA_NPY:
+        return fl_npy_scan(x, y, clients, ret, e);
     }
-    if (s->partition == FL_PARTITION_COLUMN) {
-        return fl_fail(e, FL_R_CONF_CONFLICT, "partition by column needs a csv file");
-    }
-    return fl_idx_scan(x, y, s->partition == FL_PARTITION_FILE && !test ? s->clients : "", ret, e);
+    return fl_fail(e, FL_R_CONF_RANGE, "a format that is not known");
 }
 
 static int read_rows(const struct fl_data_source *s, bool test, const struct fl_table *t,
@@ -30,20 +47,32 @@ static int read_rows(const struct fl_data_source *s, bool test, const struct fl_
 {
     const char *x = test ? s->test_x : s->train_x;
 
-    if (s->format == FL_DATA_CSV) {
-        return fl_csv_read(x, s->target, s->partition == FL_PARTITION_COLUMN ? s->column : "", t,
-                           picks, count, e);
+    if (t->records) {
+        return fl_records_read(t->records, fl_table_features(t), picks, count, e);
     }
-    return fl_idx_read(x, t, picks, count, e);
+    return has_schema(s)
+               ? fl_frame_read(s, x, picks, count, e)
+               : fl_csv_read(x, s->target, s->partition == FL_PARTITION_COLUMN ? s->column : "", t,
+                             picks, count, e);
 }
 
 /* ---- checks ---- */
 
 static int check_source(const struct fl_data_source *s, struct fl_err *e)
 {
-    if (s->partition == FL_PARTITION_FILE && (s->format != FL_DATA_IDX || !s->clients[0])) {
+    if (s->partition == FL_PARTITION_FILE && (s->format == FL_DATA_CSV || !s->clients[0])) {
         return fl_fail(e, FL_R_CONF_CONFLICT,
-                       "partition by file needs idx files and a file of client numbers");
+                       "partition by file needs a file of client numbers, and no csv");
+    }
+    if (s->partition == FL_PARTITION_COLUMN && s->format != FL_DATA_CSV) {
+        return fl_fail(e, FL_R_CONF_CONFLICT, "partition by column needs a csv file");
+    }
+    if (has_schema(s) && s->format != FL_DATA_CSV) {
+        return fl_fail(e, FL_R_CONF_CONFLICT, "the job reads tables: csv files are wanted");
+    }
+    if (s->format == FL_DATA_CSV && !has_schema(s) && !s->target[0]) {
+        return fl_fail(e, FL_R_CONF_MISSING,
+                       "a csv file without a schema in the job: which column is the target?");
     }
     if (s->partition == FL_PARTITION_COLUMN && !s->column[0]) {
         return fl_fail(e, FL_R_CONF_MISSING, "partition by column: which column?");
@@ -54,12 +83,42 @@ static int check_source(const struct fl_data_source *s, struct fl_err *e)
     return 0;
 }
 
+static int check_targets(const struct fl_data_source *s, const struct fl_table t[2],
+                         struct fl_err *e)
+{
+    if (s->partition == FL_PARTITION_DIRICHLET || s->partition == FL_PARTITION_PATHOLOGICAL) {
+        return fl_fail(e, FL_R_CONF_CONFLICT,
+                       "%s: a partition by classes, but the targets are numbers", s->train_x);
+    }
+    if (s->classes) {
+        return fl_fail(e, FL_R_DATA_VALUE, "%s: targets are numbers where %u classes are stated",
+                       s->train_x, s->classes);
+    }
+    if (t[1].count && t[0].target_width != t[1].target_width) {
+        return fl_fail(e, FL_R_DATA_SHAPE, "%s and %s: targets of %u and %u numbers", s->train_x,
+                       s->test_x, t[0].target_width, t[1].target_width);
+    }
+    return 0;
+}
+
 /* The number of classes, given or the largest label + 1; labels beyond are refused. */
 static int check_labels(const struct fl_data_source *s, const struct fl_table t[2],
                         uint32_t *ret_classes, struct fl_err *e)
 {
     uint32_t classes = s->classes;
 
+    if (t[0].target || t[1].target) {
+        if (t[0].y || t[1].y) {
+            return fl_fail(e, FL_R_DATA_SHAPE, "%s and %s: classes here, numbers there", s->train_x,
+                           s->test_x);
+        }
+        *ret_classes = 0;
+        return check_targets(s, t, e);
+    }
+    if (has_schema(s)) {
+        *ret_classes = s->schema->target.values;
+        return 0;
+    }
     for (int k = 0; k < 2; k++) {
         const char *x = k ? s->test_x : s->train_x, *y = k ? s->test_y : s->train_y;
         for (uint32_t i = 0; i < t[k].count; i++) {
@@ -83,16 +142,51 @@ static int compare_picks(const void *a, const void *b)
     return x->row < y->row ? -1 : x->row > y->row;
 }
 
-static int make_part(struct fl_examples *part, uint32_t count, size_t features, struct fl_err *e)
+/* Rows of one file, counted from `first`, that stay there. */
+static int store_part(const struct fl_records *in, size_t features, const uint32_t *rows,
+                      uint32_t count, uint32_t first, struct fl_examples *part, struct fl_err *e)
 {
-    size_t values;
+    uint32_t *own = fl_try(count, sizeof *own);
 
-    if (!fl_mul(count, features, &values) || !(part->x = fl_try_aligned(values, sizeof *part->x)) ||
-        !(part->y = fl_try(count, sizeof *part->y))) {
+    if (!own) {
+        return fl_fail(e, FL_R_NOMEM, "out of memory for %u examples", count);
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        own[i] = rows[i] - first;
+    }
+    int r = fl_records_store(in, features, own, count, part, e);
+    fl_free(own);
+    return r;
+}
+
+/* Labels or targets; and room for the features, unless these stay in their files. */
+static int make_part(const struct fl_data_source *s, const struct fl_table t[2],
+                     const uint32_t *rows, uint32_t count, struct fl_examples *part,
+                     struct fl_err *e)
+{
+    const struct fl_records *in = t[0].records;
+    size_t values, features = fl_table_features(&t[0]);
+    uint32_t width = t[0].target_width;
+    bool one_file = true;
+
+    if (!fl_mul(count, features, &values) ||
+        (width ? !(part->target = fl_try((size_t)count * width, sizeof *part->target))
+               : !(part->y = fl_try(count, sizeof *part->y)))) {
         return fl_fail(e, FL_R_NOMEM, "out of memory for %u examples", count);
     }
     part->count = count;
-    return 0;
+    part->target_width = width;
+    for (uint32_t i = 0; i < count; i++) {
+        one_file = one_file && (rows[i] < t[0].count) == (rows[0] < t[0].count);
+    }
+    if (in && s->memory && values * sizeof(float) > s->memory && one_file) {
+        bool test = rows[0] >= t[0].count;
+        in = t[test].records;
+        if (fl_records_direct(in)) {
+            return store_part(in, features, rows, count, test ? t[0].count : 0, part, e);
+        }
+    }
+    return fl_floats_new(s, values, &part->x, &part->x_mapped, e);
 }
 
 /* Adds the rows of one part that are in file k to the picks of that file, and their labels. */
@@ -103,8 +197,17 @@ static void collect(const struct fl_table t[2], int k, const uint32_t *rows, uin
     for (uint32_t i = 0; i < count; i++) {
         int file = rows[i] >= t[0].count;
         uint32_t row = rows[i] - (file ? t[0].count : 0);
-        if (file == k) {
+        if (file != k) {
+            continue;
+        }
+        if (part->y) {
             part->y[i] = t[k].y[row];
+        } else {
+            memcpy(part->target + (size_t)i * part->target_width,
+                   t[k].target + (size_t)row * part->target_width,
+                   part->target_width * sizeof *part->target);
+        }
+        if (part->x) {
             picks[(*pick_count)++] = (struct fl_pick){row, part->x + i * features};
         }
     }
@@ -119,10 +222,10 @@ static int load_examples(const struct fl_data_source *s, const struct fl_table t
 
     int r = picks ? 0 : fl_fail(e, FL_R_NOMEM, "out of memory for %zu examples", all);
     if (r == 0) {
-        r = make_part(&d->train, split->train_count, features, e);
+        r = make_part(s, t, split->train, split->train_count, &d->train, e);
     }
     if (r == 0) {
-        r = make_part(&d->test, split->test_count, features, e);
+        r = make_part(s, t, split->test, split->test_count, &d->test, e);
     }
     for (int k = 0; r == 0 && k < 2; k++) {
         size_t count = 0;
@@ -138,14 +241,49 @@ static int load_examples(const struct fl_data_source *s, const struct fl_table t
     return r;
 }
 
-static void digest_part(struct fl_hash *h, const struct fl_examples *part, size_t features)
+/* The same whether examples are in memory or in files. */
+static int digest_part(struct fl_hash *h, const struct fl_examples *part, size_t features,
+                       struct fl_err *e)
 {
     fl_hash_add(h, &part->count, sizeof part->count);
-    fl_hash_add(h, part->x, part->count * features * sizeof *part->x);
-    fl_hash_add(h, part->y, part->count * sizeof *part->y);
+    if (part->stored) {
+        float *x = fl_try(features, sizeof *x);
+        int r = x ? 0 : fl_fail(e, FL_R_NOMEM, "out of memory for an example");
+        for (uint32_t i = 0; r == 0 && i < part->count; i++) {
+            r = fl_examples_get(part, features, i, x, e);
+            if (r == 0) {
+                fl_hash_add(h, x, features * sizeof *x);
+            }
+        }
+        fl_free(x);
+        if (r) {
+            return r;
+        }
+    } else {
+        fl_hash_add(h, part->x, part->count * features * sizeof *part->x);
+    }
+    if (part->y) {
+        fl_hash_add(h, part->y, part->count * sizeof *part->y);
+    } else {
+        fl_hash_add(h, part->target,
+                    (size_t)part->count * part->target_width * sizeof *part->target);
+    }
+    return 0;
 }
 
-static void digest(struct fl_dataset *d)
+/* Of tables: the rows as they are in the files, so that it does not depend on a job's schema. */
+static void digest_tables(const struct fl_table t[2], struct fl_digest *ret)
+{
+    struct fl_hash h;
+
+    fl_hash_init(&h);
+    for (int k = 0; k < 2; k++) {
+        fl_hash_add(&h, t[k].raw.bytes, sizeof t[k].raw.bytes);
+    }
+    fl_hash_end(&h, ret);
+}
+
+static int digest(struct fl_dataset *d, struct fl_err *e)
 {
     size_t features = (size_t)d->shape[0] * d->shape[1] * d->shape[2];
     struct fl_hash h;
@@ -153,15 +291,38 @@ static void digest(struct fl_dataset *d)
     fl_hash_init(&h);
     fl_hash_add(&h, d->shape, sizeof d->shape);
     fl_hash_add(&h, &d->classes, sizeof d->classes);
-    digest_part(&h, &d->train, features);
-    digest_part(&h, &d->test, features);
+    int r = digest_part(&h, &d->train, features, e);
+    if (r == 0) {
+        r = digest_part(&h, &d->test, features, e);
+    }
     fl_hash_end(&h, &d->digest);
+    return r;
+}
+
+/* Rows of tables are examples; or windows over them are. */
+static int load_parts(const struct fl_data_source *source, const struct fl_table t[2],
+                      struct fl_dataset *d, struct fl_err *e)
+{
+    struct fl_split split = {0};
+
+    memcpy(d->shape, t[0].shape, sizeof d->shape);
+    if (has_schema(source) && source->schema->window.steps) {
+        d->shape[1] = source->schema->window.steps;
+        d->shape[0] = 1;
+        d->shape[2] = source->schema->features;
+        return fl_windows_load(source, &t[0], d, e);
+    }
+    int r = fl_partition(source, d->classes, &t[0], &t[1], &split, e);
+    if (r == 0) {
+        r = load_examples(source, t, &split, d, e);
+    }
+    fl_split_fini(&split);
+    return r;
 }
 
 int fl_dataset_load(const struct fl_data_source *source, struct fl_dataset *ret, struct fl_err *e)
 {
     struct fl_table t[2] = {{0}, {0}};
-    struct fl_split split = {0};
     struct fl_dataset d = {0};
 
     int r = check_source(source, e);
@@ -182,33 +343,47 @@ int fl_dataset_load(const struct fl_data_source *source, struct fl_dataset *ret,
         r = check_labels(source, t, &d.classes, e);
     }
     if (r == 0) {
-        r = fl_partition(source, d.classes, &t[0], &t[1], &split, e);
+        r = load_parts(source, t, &d, e);
     }
-    if (r == 0) {
-        memcpy(d.shape, t[0].shape, sizeof d.shape);
-        r = load_examples(source, t, &split, &d, e);
+    if (r == 0 && has_schema(source)) {
+        digest_tables(t, &d.digest);
+    } else if (r == 0) {
+        r = digest(&d, e);
     }
     fl_table_fini(&t[0]);
     fl_table_fini(&t[1]);
-    fl_split_fini(&split);
     if (r) {
         fl_dataset_fini(&d);
         return r;
     }
-    digest(&d);
     *ret = d;
     return 0;
+}
+
+static void part_fini(struct fl_examples *part)
+{
+    fl_floats_free(part->x, part->x_mapped);
+    fl_free(part->y);
+    fl_free(part->target);
+    fl_stored_free(part->stored);
 }
 
 void fl_dataset_fini(struct fl_dataset *d)
 {
     if (d) {
-        fl_free(d->train.x);
-        fl_free(d->train.y);
-        fl_free(d->test.x);
-        fl_free(d->test.y);
+        part_fini(&d->train);
+        part_fini(&d->test);
+        fl_floats_free(d->rows, d->rows_mapped);
         memset(d, 0, sizeof *d);
     }
+}
+
+int fl_dataset_batch(const struct fl_dataset *d, uint32_t batch, struct fl_err *e)
+{
+    return batch <= d->train.count
+               ? 0
+               : fl_fail(e, FL_R_DATA_BATCH, "a batch of %u of %u training examples", batch,
+                         d->train.count);
 }
 
 /* ---- for people ---- */
@@ -229,10 +404,28 @@ __attribute__((format(printf, 2, 3))) static void say(struct text *t, const char
     t->at = t->at < t->size ? t->at : t->size - 1;
 }
 
+/* Of each number that is predicted: mean, least and greatest. */
+static void say_targets(struct text *t, const struct fl_examples *part)
+{
+    for (uint32_t k = 0; part->count && k < part->target_width && t->at + 1 < t->size; k++) {
+        double sum = 0, least = (double)INFINITY, most = -(double)INFINITY;
+        for (uint32_t i = 0; i < part->count; i++) {
+            double x = (double)part->target[(size_t)i * part->target_width + k];
+            sum += x;
+            least = x < least ? x : least;
+            most = x > most ? x : most;
+        }
+        say(t, " mean %.4g in [%.4g, %.4g]", sum / part->count, least, most);
+    }
+}
+
 static void say_part(struct text *t, const char *name, const struct fl_examples *part,
                      uint32_t classes)
 {
     say(t, "; %s %u:", name, part->count);
+    if (part->target) {
+        say_targets(t, part);
+    }
     for (uint32_t c = 0; c < classes && t->at + 1 < t->size; c++) {
         uint32_t n = 0;
         for (uint32_t i = 0; i < part->count; i++) {
@@ -251,8 +444,14 @@ void fl_dataset_describe(const struct fl_dataset *d, char *ret, size_t size)
         return;
     }
     fl_digest_hex(&d->digest, hex);
-    say(&t, "%ux%ux%u, %u classes, digest %.16s", d->shape[0], d->shape[1], d->shape[2], d->classes,
-        hex);
+    say(&t, "%ux%ux%u, ", d->shape[0], d->shape[1], d->shape[2]);
+    if (d->classes) {
+        say(&t, "%u classes, ", d->classes);
+    } else {
+        say(&t, "%u number%s to predict, ", d->train.target_width,
+            d->train.target_width == 1 ? "" : "s");
+    }
+    say(&t, "digest %.16s", hex);
     say_part(&t, "train", &d->train, d->classes);
     say_part(&t, "test", &d->test, d->classes);
 }

@@ -25,6 +25,7 @@ struct fl_examples {
     int32_t *y;            /* count class numbers; NULL when there are targets */
     float *target;         /* count * target_width; NULL when there are classes */
     uint32_t target_width; /* values of one target; 0 when there are classes */
+    size_t x_mapped;       /* bytes of x that are a mapped file, 0 = memory */
     struct fl_stored *stored;
     /* How one of them is read: -FL_R_DATA_OPEN, -FL_R_DATA_TRUNCATED (the file changed). From any
      * thread. */
@@ -46,23 +47,35 @@ struct fl_dataset {
     uint32_t shape[3]; /* of one example: channels, height, width */
     uint32_t classes;  /* 0: the target is a number */
     struct fl_examples train, test;
+    float *rows; /* what windows overlap in; NULL without them */
+    size_t rows_mapped;
     struct fl_digest digest; /* of all of it: the data set's version in the ledger */
 };
 
-enum fl_data_format { FL_DATA_IDX, FL_DATA_CSV };
+enum fl_data_format {
+    FL_DATA_IDX,
+    FL_DATA_CSV, /* with the job's schema where it has one */
+    FL_DATA_CIFAR10,
+    FL_DATA_CIFAR100, /* fine labels */
+    FL_DATA_NPY,
+};
+enum { FL_DATA_RENAMES_MAX = 32 };
 enum fl_partition {
     FL_PARTITION_ALL,
     FL_PARTITION_COLUMN,       /* csv: a column of client numbers */
-    FL_PARTITION_FILE,         /* idx: one byte per training example */
+    FL_PARTITION_FILE,         /* not csv: one byte per training example */
     FL_PARTITION_DIRICHLET,    /* per class shares drawn from Dirichlet(alpha), seed in the
                                   configuration */
     FL_PARTITION_PATHOLOGICAL, /* 20 % over all classes, 80 % over the group's dominant ones
                                   (HyperFL) */
 };
 
+struct fl_schema;
+
 struct fl_data_source {
     enum fl_data_format format;
-    char train_x[512], train_y[512]; /* idx: images and labels; csv: train_x is the file */
+    char train_x[512], train_y[512]; /* idx, npy: examples and labels; csv: train_x is the file;
+                                        cifar: file or folder of the archive */
     char test_x[512], test_y[512];   /* empty: `test` examples are taken from the training files,
                                         apart from `train` */
     char clients[512];               /* FL_PARTITION_FILE */
@@ -72,14 +85,26 @@ struct fl_data_source {
     double alpha;
     uint64_t seed;
     uint32_t train, test; /* examples of each part; 0 = all there are */
-    uint32_t classes;
-    bool disjoint; /* pathological: no example at two clients (default); false = the published
-                      wrap-around */
+    uint32_t classes;     /* 0: as many as there are, or the target is a number */
+    char client_text[64]; /* csv with a schema, partition column: what the column says in this
+                             agent's rows (client is then any number) */
+    uint32_t rename_count;
+    struct {
+        char job[64], site[64]; /* a column of the job's schema, and its name in the file */
+    } rename[FL_DATA_RENAMES_MAX];
+    const struct fl_schema *schema; /* of the job; NULL or count 0: none */
+    uint64_t memory; /* bytes: a larger part stays in its file, or in one in `scratch`; 0 = never */
+    char scratch[512]; /* folder */
+    bool disjoint;     /* pathological: no example at two clients (default); false = the published
+                          wrap-around */
 };
 
 /* Errors name file, and row or byte: FL_R_DATA_*. */
 int fl_dataset_load(const struct fl_data_source *source, struct fl_dataset *ret, struct fl_err *e);
 void fl_dataset_fini(struct fl_dataset *d);
+
+/* A batch of this size can be filled: -FL_R_DATA_BATCH. */
+int fl_dataset_batch(const struct fl_dataset *d, uint32_t batch, struct fl_err *e);
 
 /* "1x28x28, 10 classes, digest 3f2a...; train 80: 2 2 18 ...; test 240: ..." in one line of at most
  * `size` bytes: counts of each class. Stays at the site. */

@@ -4,9 +4,11 @@
  * grows with what the file really holds, never with what its header says.
  */
 #include "client/data/bytes.h"
+#include "client/data/records.h"
 #include "client/data/table.h"
 #include "common/base/mem.h"
 
+#include <stdio.h>
 #include <string.h>
 
 enum { RANK_MAX = 4, TYPE_U8 = 8, CHUNK = 1 << 16 };
@@ -143,8 +145,8 @@ static int open_images(const char *path, struct fl_bytes **ret, struct header *h
     return 0;
 }
 
-static int read_numbers(const char *path, uint32_t count, const char *images, uint32_t **ret,
-                        struct fl_err *e)
+int fl_idx_numbers(const char *path, uint32_t count, const char *images, uint32_t **ret,
+                   struct fl_err *e)
 {
     unsigned char *bytes = NULL;
     uint32_t n = 0;
@@ -169,24 +171,41 @@ static int read_numbers(const char *path, uint32_t count, const char *images, ui
     return r;
 }
 
+static void describe(const char *images, const struct header *h, bool packed, struct fl_table *t)
+{
+    struct fl_records *r = t->records;
+
+    r->files = 1;
+    snprintf(r->file[0].path, sizeof r->file[0].path, "%s", images);
+    r->file[0].base = h->bytes - h->elements;
+    r->file[0].rows = h->dim[0];
+    r->file[0].packed = packed;
+    r->record = (size_t)(h->elements / h->dim[0]);
+    r->value = FL_VALUE_U8;
+    r->divide = 255;
+}
+
 int fl_idx_scan(const char *images, const char *labels, const char *clients, struct fl_table *ret,
                 struct fl_err *e)
 {
-    struct fl_table t = {0};
+    struct fl_table t = {.records = fl_try(1, sizeof *t.records)};
     struct fl_bytes *b = NULL;
-    struct header h;
+    struct header h = {0};
     uint32_t *y = NULL;
 
-    int r = open_images(images, &b, &h, t.shape, e);
+    int r = t.records ? open_images(images, &b, &h, t.shape, e)
+                      : fl_fail(e, FL_R_NOMEM, "%s: out of memory", images);
     if (r) {
+        fl_table_fini(&t);
         return r;
     }
+    describe(images, &h, fl_bytes_packed(b), &t);
     fl_bytes_close(b);
     t.count = h.dim[0];
-    r = read_numbers(labels, t.count, images, &y, e);
+    r = fl_idx_numbers(labels, t.count, images, &y, e);
     t.y = (int32_t *)y; /* a byte is the same bits signed or not */
     if (r == 0 && clients[0]) {
-        r = read_numbers(clients, t.count, images, &t.client, e);
+        r = fl_idx_numbers(clients, t.count, images, &t.client, e);
     }
     if (r) {
         fl_table_fini(&t);
@@ -194,38 +213,4 @@ int fl_idx_scan(const char *images, const char *labels, const char *clients, str
     }
     *ret = t;
     return 0;
-}
-
-int fl_idx_read(const char *images, const struct fl_table *t, const struct fl_pick *picks,
-                size_t count, struct fl_err *e)
-{
-    size_t features = fl_table_features(t);
-    struct fl_bytes *b = NULL;
-    struct header h;
-    uint32_t shape[3];
-
-    int r = open_images(images, &b, &h, shape, e);
-    if (r) {
-        return r;
-    }
-    unsigned char *row = fl_try(features, 1);
-    if (!row) {
-        r = fl_fail(e, FL_R_NOMEM, "%s: out of memory", images);
-    } else if (h.dim[0] != t->count || memcmp(shape, t->shape, sizeof shape) != 0) {
-        r = fl_fail(e, FL_R_DATA_FORMAT, "%s: changed while it was read", images);
-    }
-    for (uint32_t i = 0; r == 0 && i < h.dim[0]; i++) {
-        r = fl_bytes_need(b, row, features, h.bytes, e);
-        for (; r == 0 && count && picks->row == i; picks++, count--) {
-            for (size_t j = 0; j < features; j++) {
-                picks->to[j] = (float)row[j] / 255.0f;
-            }
-        }
-    }
-    if (r == 0) {
-        r = fl_bytes_end(b, e);
-    }
-    fl_free(row);
-    fl_bytes_close(b);
-    return r;
 }

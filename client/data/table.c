@@ -13,7 +13,12 @@ void fl_table_fini(struct fl_table *t)
 {
     if (t) {
         fl_free(t->y);
+        fl_free(t->target);
         fl_free(t->client);
+        fl_free(t->series);
+        fl_free(t->line);
+        fl_free(t->time);
+        fl_free(t->records);
         memset(t, 0, sizeof *t);
     }
 }

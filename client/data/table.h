@@ -7,7 +7,9 @@
 #define CLIENT_DATA_TABLE_H
 
 #include "common/base/err.h"
+#include "common/base/hash.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -16,11 +18,19 @@ enum {
     FL_TABLE_FEATURES_MAX = 1 << 26, /* of one example */
 };
 
+struct fl_records;
+
 struct fl_table {
     uint32_t count;
     uint32_t shape[3];
-    int32_t *y;       /* class of each row */
-    uint32_t *client; /* NULL, or client number of each row */
+    int32_t *y;              /* class of each row; NULL when there are targets */
+    float *target;           /* NULL, or target_width numbers a row */
+    uint32_t target_width;   /* 0 when there are classes */
+    uint32_t *client;        /* NULL, or client number of each row */
+    struct fl_digest raw;    /* csv with a schema: of this site's rows as they stand in the file */
+    uint64_t *series, *line; /* windows: digest of each row's series, its line in the file */
+    double *time;
+    struct fl_records *records; /* where the rows are; NULL: csv */
 };
 
 /* The features of row `row` of a file are wanted at `to`. */
@@ -34,12 +44,23 @@ size_t fl_table_features(const struct fl_table *t);
 void fl_table_fini(struct fl_table *t);
 
 /* IDX (unsigned bytes): images of rank 2 [n, features], 3 [n, h, w] or 4 [n, c, h, w], labels of
- * rank 1; gzip too. `clients` ("" = none) has one byte a row. Values become x / 255. Reading checks
- * the whole file, picked or not. */
+ * rank 1; gzip too. `clients` ("" = none) has one byte a row. Values become x / 255. Rows are read
+ * by fl_records_read. */
 int fl_idx_scan(const char *images, const char *labels, const char *clients, struct fl_table *ret,
                 struct fl_err *e);
-int fl_idx_read(const char *images, const struct fl_table *t, const struct fl_pick *picks,
-                size_t count, struct fl_err *e);
+/* An IDX file of one byte a row, as numbers; `count` rows as the file `of` has. Freed by fl_free.
+ */
+int fl_idx_numbers(const char *path, uint32_t count, const char *of, uint32_t **ret,
+                   struct fl_err *e);
+
+/* CIFAR-10 or, with `fine`, CIFAR-100 by its fine labels: a file, or the folder of the archive, of
+ * which `test` chooses the files. */
+int fl_cifar_scan(const char *path, bool fine, bool test, const char *clients, struct fl_table *ret,
+                  struct fl_err *e);
+
+/* NumPy: float y are targets, others classes. */
+int fl_npy_scan(const char *x, const char *y, const char *clients, struct fl_table *ret,
+                struct fl_err *e);
 
 /* CSV (RFC 4180, UTF-8, first row names the columns): `target` holds class numbers, `column` ("" =
  * none) client numbers, all others are features in their order. */
@@ -47,6 +68,14 @@ int fl_csv_scan(const char *path, const char *target, const char *column, struct
                 struct fl_err *e);
 int fl_csv_read(const char *path, const char *target, const char *column, const struct fl_table *t,
                 const struct fl_pick *picks, size_t count, struct fl_err *e);
+
+/* CSV with the schema of the job (frame.c); windows want series, line and time, which are filled
+ * when the schema has windows. */
+struct fl_data_source;
+int fl_frame_scan(const struct fl_data_source *s, const char *path, struct fl_table *ret,
+                  struct fl_err *e);
+int fl_frame_read(const struct fl_data_source *s, const char *path, const struct fl_pick *picks,
+                  size_t count, struct fl_err *e);
 
 /* Picks must be sorted by row; the same row may be wanted several times. */
 

@@ -86,6 +86,9 @@ static int train(struct fl_session *s, const struct fl_train_task *task, float *
     if (stages && (r = fl_train_head(s, &task->seed, "head", t->head_epochs, &t->head, p, e)) < 0) {
         return r;
     }
+    if (s->plan->data.crop || s->plan->data.flip) {
+        s->augment = &task->seed;
+    }
     r = fl_moves_init(&moves, s, true, !stages, !dp, shared, private_,
                       t->steps ? t->steps : t->epochs * batches, e);
     if (r == 0) {
@@ -96,6 +99,7 @@ static int train(struct fl_session *s, const struct fl_train_task *task, float *
         fl_moves_end(&moves);
     }
     fl_moves_fini(&moves);
+    s->augment = NULL;
     return r;
 }
 

@@ -1,5 +1,6 @@
 #include "client/trainer/session.h"
 
+#include "client/trainer/augment.h"
 #include "common/base/mem.h"
 
 #include <math.h>
@@ -30,6 +31,9 @@ static int check_data(const struct fl_spec *spec, const struct fl_dataset *data,
         return fl_fail(e, FL_R_DATA_SHAPE, "examples are %ux%ux%u, the model takes %ux%ux%u",
                        data->shape[0], data->shape[1], data->shape[2], spec->input[0],
                        spec->input[1], spec->input[2]);
+    }
+    if (!data->train.y && data->train.count) {
+        return fl_fail(e, FL_R_DATA_SHAPE, "the targets are numbers, the model predicts classes");
     }
     (void)((r = check_labels(&data->train, "training", spec->classes, e)) < 0 ||
            (r = check_labels(&data->test, "test", spec->classes, e)) < 0);
@@ -77,7 +81,8 @@ int fl_session_init(struct fl_session *s, const struct fl_plan *plan, const stru
     s->grad = fl_try_aligned(s->layout->theta.elements, sizeof *s->grad);
     s->x = fl_try_aligned(s->batch * s->features, sizeof *s->x);
     s->y = fl_try(s->batch, sizeof *s->y);
-    if (!s->theta || !s->grad || !s->x || !s->y) {
+    s->room = fl_try((size_t)spec->input[1] * spec->input[2], sizeof *s->room);
+    if (!s->theta || !s->grad || !s->x || !s->y || !s->room) {
         return fl_fail(e, FL_R_NOMEM, "a batch of %zu examples of %zu values", s->batch,
                        s->features);
     }
@@ -92,12 +97,16 @@ void fl_session_fini(struct fl_session *s)
     fl_free(s->grad);
     fl_free(s->x);
     fl_free(s->y);
+    fl_free(s->room);
 }
 
 int fl_session_cancelled(const struct fl_session *s, struct fl_err *e)
 {
     if (s->cancel && atomic_load_explicit(s->cancel, memory_order_relaxed)) {
         return fl_fail(e, FL_R_CANCELLED, "training was stopped");
+    }
+    if (s->failed.code) {
+        return fl_fail(e, (enum fl_reason) - s->failed.code, "%s", s->failed.msg);
     }
     return 0;
 }
@@ -108,7 +117,9 @@ static void normalise(const struct fl_plan *plan, const float *from, float *to, 
     size_t pixels = d->channels ? features / d->channels : features;
 
     if (d->channels == 0) {
-        memcpy(to, from, features * sizeof *to);
+        if (to != from) {
+            memcpy(to, from, features * sizeof *to);
+        }
         return;
     }
     for (size_t c = 0; c < d->channels; c++) {
@@ -119,14 +130,34 @@ static void normalise(const struct fl_plan *plan, const float *from, float *to, 
     }
 }
 
+/* One that is not simply in memory, or not to be taken as it is. */
+static void read_changed(struct fl_session *s, const struct fl_examples *from, size_t i, float *x)
+{
+    if (fl_examples_get(from, s->features, i, x, &s->failed)) {
+        memset(x, 0, s->features * sizeof *x);
+        return;
+    }
+    if (s->augment) {
+        fl_augment(&s->plan->data, s->layout->spec.input, s->augment, s->turn, (uint32_t)i, s->room,
+                   x);
+    }
+    normalise(s->plan, x, x, s->features);
+}
+
 void fl_session_load(struct fl_session *s, const struct fl_examples *from, const uint32_t *order,
                      size_t first, size_t count)
 {
     for (size_t n = 0; n < count; n++) {
         size_t i = order ? order[first + n] : first + n;
-        normalise(s->plan, from->x + i * s->features, s->x + n * s->features, s->features);
+        float *x = s->x + n * s->features;
+        if (from->stored || s->augment) {
+            read_changed(s, from, i, x);
+        } else {
+            normalise(s->plan, from->x + i * s->features, x, s->features);
+        }
         s->y[n] = from->y[i];
     }
+    s->turn += s->augment != NULL;
 }
 
 int fl_session_evaluate(struct fl_session *s, double *ret_accuracy, double *ret_loss,
@@ -146,6 +177,9 @@ int fl_session_evaluate(struct fl_session *s, double *ret_accuracy, double *ret_
         fl_model_score(s->model, s->x, s->y, n, &score);
         sum.loss += score.loss;
         sum.correct += score.correct;
+    }
+    if ((r = fl_session_cancelled(s, e)) < 0) {
+        return r;
     }
     *ret_accuracy = test->count ? (double)sum.correct / test->count : (double)NAN;
     if (ret_loss) {

@@ -20,6 +20,10 @@ struct fl_session {
     float *x;   /* one batch, normalised */
     int32_t *y; /* its labels */
     size_t batch;
+    const struct fl_seed *augment; /* NULL = examples as they are; else `turn` counts batches */
+    uint64_t turn;
+    float *room;          /* for that: one channel */
+    struct fl_err failed; /* an example could not be read; told by fl_session_cancelled */
 };
 
 /* batch: examples that fit into x and y. Data are checked against the model: -FL_R_DATA_SHAPE,
@@ -28,9 +32,12 @@ int fl_session_init(struct fl_session *s, const struct fl_plan *plan, const stru
                     const atomic_bool *cancel, struct fl_err *e);
 void fl_session_fini(struct fl_session *s);
 
-/* -FL_R_CANCELLED when the task is to stop. */
+/* -FL_R_CANCELLED when the task is to stop; or why an example could not be read since. */
 int fl_session_cancelled(const struct fl_session *s, struct fl_err *e);
-/* x = the examples numbered by `order` (NULL: first, first + 1, ...), normalised; y likewise. */
+/* x = the examples numbered by `order` (NULL: first, first + 1, ...), normalised, and augmented
+ * when the session says so; y likewise. One that cannot be read is 0 and ends the training at the
+ * next fl_session_cancelled: every loop asks before each batch, and fl_session_evaluate at its end.
+ */
 void fl_session_load(struct fl_session *s, const struct fl_examples *from, const uint32_t *order,
                      size_t first, size_t count);
 /* Test accuracy and mean loss at s->theta; NAN without test examples. */

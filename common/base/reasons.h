@@ -104,6 +104,21 @@
     X(705, DATA_SHAPE, "data-shape", "the data do not have the shape the model takes")             \
     X(706, TENSORS, "tensors", "a safetensors file that cannot be read")                           \
     X(707, TRAIN, "training-failed", "local training failed")                                      \
+    X(708, DATA_CATEGORY, "data-category", "a category that the agreed dictionary does not have")  \
+    X(709, DATA_ENCODING, "data-encoding", "text that is not UTF-8")                               \
+    X(710, DATA_TARGET, "data-target", "a row without a target")                                   \
+    X(711, DATA_RAGGED, "data-ragged", "a row with more or fewer fields than the first")           \
+    X(712, DATA_COLUMN, "data-column", "a column the job names is not in the file")                \
+    X(713, DATA_BATCH, "data-batch", "a batch is larger than the data")                            \
+    X(720, EXEC_NONE, "exec-none", "the site's configuration names no trainer program")            \
+    X(721, EXEC_START, "exec-start", "the trainer program cannot be started")                      \
+    X(722, EXEC_TIME, "exec-time", "the trainer program ran longer than the site allows")          \
+    X(723, EXEC_OUTPUT, "exec-output", "the trainer program wrote more than the site allows")      \
+    X(724, EXEC_SIGNAL, "exec-signal", "the trainer program was ended by a signal")                \
+    X(725, EXEC_EXIT, "exec-exit", "the trainer program ended with an error")                      \
+    X(726, EXEC_ANSWER, "exec-answer", "the trainer program's answer is not understood")           \
+    X(727, EXEC_TENSORS, "exec-tensors",                                                           \
+      "the trainer program's tensors are not those of the model")                                  \
     X(800, CTL_CONNECT, "control-connect", "nothing listens on the control socket")                \
     X(801, CTL_PEER, "control-peer", "this user may not use the control socket")                   \
     X(802, CTL_REQUEST, "control-request", "a request that is not understood")                     \

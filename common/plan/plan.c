@@ -33,7 +33,7 @@ struct model_raw {
 struct raw {
     struct fl_plan plan;
     struct model_raw model;
-    const struct fl_conf_node *strategy, *generator;
+    const struct fl_conf_node *strategy, *generator, *table;
     uint32_t std_count;
 };
 
@@ -135,6 +135,9 @@ static const struct fl_conf_field data_keys[] = {
      .items_max = FL_PLAN_CHANNELS_MAX, .count_offset = offsetof(struct raw, plan.data.channels)},
     {TYPED("std", FLOATS, plan.data.std), .max = 1e6, .flags = FL_CONF_ABOVE_MIN,
      .items_max = FL_PLAN_CHANNELS_MAX, .count_offset = offsetof(struct raw, std_count)},
+    {TYPED("crop", UINT32, plan.data.crop), .max = 64, .fallback = "0"},
+    {TYPED("flip", BOOL, plan.data.flip), .fallback = "false"},
+    {TYPED("table", NODE, table)},
     {.name = NULL},
 };
 static const struct fl_conf_field model_keys[] = {
@@ -398,6 +401,10 @@ static int parse(struct raw *raw, const char *file, struct fl_conf *c, struct fl
         return fl_conf_fail(e, fl_plan_at(root, "data"), FL_R_CONF_CONFLICT,
                             "mean has %u numbers and std %u", raw->plan.data.channels,
                             raw->std_count);
+    }
+    r = raw->table ? fl_schema_parse(raw->table, &raw->plan.data.schema, e) : 0;
+    if (r) {
+        return r;
     }
     fill_in(raw, root);
     return fl_plan_check(&raw->plan, root, e);

@@ -14,6 +14,7 @@
 
 #include "common/base/hash.h"
 #include "common/nn/spec.h"
+#include "common/plan/schema.h"
 
 enum {
     FL_PLAN_TEXT_MAX = 64 * 1024,
@@ -86,6 +87,9 @@ struct fl_server_opt_conf {
 struct fl_data_conf {
     uint32_t channels; /* length of mean and std: 0 = none, 1, or the input's channels */
     float mean[FL_PLAN_CHANNELS_MAX], std[FL_PLAN_CHANNELS_MAX];
+    uint32_t crop;           /* training images: moved by up to so many pixels, edges 0; 0 = off */
+    bool flip;               /* half of them mirrored left to right */
+    struct fl_schema schema; /* of tables; count 0 = none */
 };
 
 struct fl_plan {

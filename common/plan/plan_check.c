@@ -60,6 +60,26 @@ static int check_round(const struct fl_plan *p, const struct fl_conf_node *root,
     return 0;
 }
 
+/* The table gives what the model takes. */
+static int check_table(const struct fl_plan *p, const struct fl_conf_node *root, struct fl_err *e)
+{
+    const uint32_t *in = p->layout.spec.input;
+    const struct fl_schema *s = &p->data.schema;
+    size_t takes = (size_t)in[0] * in[1] * in[2], gives = fl_schema_example(s);
+
+    if (takes != gives) {
+        return fl_conf_fail(e, fl_plan_at(root, "model.input"), FL_R_CONF_CONFLICT,
+                            "the model takes %zu numbers, the table has %u columns' %zu", takes,
+                            s->count, gives);
+    }
+    if (s->target.kind == FL_COLUMN_CATEGORY && s->target.values != p->layout.spec.classes) {
+        return fl_conf_fail(e, fl_plan_at(root, "model.classes"), FL_R_CONF_CONFLICT,
+                            "%u, but the table's target has %u values", p->layout.spec.classes,
+                            s->target.values);
+    }
+    return 0;
+}
+
 static int check_data(const struct fl_plan *p, const struct fl_conf_node *root, struct fl_err *e)
 {
     uint32_t n = p->data.channels, channels = p->layout.spec.input[0];
@@ -68,7 +88,11 @@ static int check_data(const struct fl_plan *p, const struct fl_conf_node *root, 
         return fl_conf_fail(e, fl_plan_at(root, "data.mean"), FL_R_CONF_CONFLICT,
                             "%u numbers for an input of %u channels", n, channels);
     }
-    return 0;
+    if ((p->data.crop || p->data.flip) && p->layout.spec.input[2] == 1) {
+        return fl_conf_fail(e, fl_plan_at(root, p->data.crop ? "data.crop" : "data.flip"),
+                            FL_R_CONF_CONFLICT, "the inputs are no images");
+    }
+    return p->data.schema.count ? check_table(p, root, e) : 0;
 }
 
 static int check_train(const struct fl_plan *p, const struct fl_conf_node *root, struct fl_err *e)

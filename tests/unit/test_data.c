@@ -281,10 +281,10 @@ START_TEST(test_csv_errors_name_line_and_column)
     } cases[] = {
         {"", FL_R_DATA_TRUNCATED, "t.csv: empty; a row of column names is wanted"},
         {"a,y\n", FL_R_DATA_TRUNCATED, "t.csv: no rows after the names"},
-        {"a,b\n1,2\n", FL_R_DATA_FORMAT, "t.csv:1: no column is named y"},
-        {"y,a,y\n1,2,1\n", FL_R_DATA_FORMAT, "t.csv:1: more than one column is named y"},
+        {"a,b\n1,2\n", FL_R_DATA_COLUMN, "t.csv:1: no column is named y"},
+        {"y,a,y\n1,2,1\n", FL_R_DATA_COLUMN, "t.csv:1: more than one column is named y"},
         {"y\n1\n", FL_R_DATA_FORMAT, "t.csv:1: no column of features"},
-        {"a,y\n1,0\n2\n", FL_R_DATA_FORMAT, "t.csv:3: 1 fields where the first row has 2"},
+        {"a,y\n1,0\n2\n", FL_R_DATA_RAGGED, "t.csv:3: 1 fields where the first row has 2"},
         {"a,y\n\n1,0\n", FL_R_DATA_FORMAT, "t.csv:2: an empty line"},
         {"a,y\n1,0\n\"2,1\n", FL_R_DATA_FORMAT, "t.csv:3: a quote is not closed"},
         {"a,y\n\"1\"x,0\n", FL_R_DATA_FORMAT, "t.csv:2: something follows a closing quote"},
@@ -295,7 +295,7 @@ START_TEST(test_csv_errors_name_line_and_column)
         {"a,y\n1,0\n1-2,1\n", FL_R_DATA_VALUE, "t.csv:3: column a: \"1-2\" is not a finite"},
         {"a,y\n1,-1\n", FL_R_DATA_VALUE, "t.csv:2: column y: \"-1\" is not a class number"},
         {"a,y\n1,99999999999999\n", FL_R_DATA_VALUE, "t.csv:2: column y: \"9999"},
-        {"a,y\n\"1\n2\",0\n3,1,4\n", FL_R_DATA_FORMAT, "t.csv:4: 3 fields"},
+        {"a,y\n\"1\n2\",0\n3,1,4\n", FL_R_DATA_RAGGED, "t.csv:4: 3 fields"},
     };
 
     for (size_t i = 0; i < FL_COUNT(cases); i++) {

@@ -550,7 +550,24 @@ START_TEST(test_documented_example_parses)
 }
 END_TEST
 
-TESTS_MAIN("plan", test_a_plan_and_its_defaults, test_one_word_changes_the_strategy,
+/* The table fits the model, and both ends read the same. */
+START_TEST(test_tables)
+{
+    bad(6, "  classes: 10",
+        "data:\n  table:\n    columns: [{category: {name: a, values: [x, y], buckets: 3, onehot: "
+        "true}}]\n    target: {category: {name: b, values: [p, q]}}\n",
+        FL_R_CONF_CONFLICT, "job.yaml:5:10: model.input: the model takes 784 numbers");
+    bad(5, "  input: [5, 1, 1]", "data:\n  table:\n    columns: [{numeric: {name: a, max: 2}}]\n",
+        FL_R_PLAN_MODEL, "");
+    bad(5, "  input: [1, 28, 28]",
+        "data:\n  table:\n    columns: [{numeric: {name: a, min: 3, max: 2}}]\n    target: {}\n",
+        FL_R_CONF_CONFLICT, "job.yaml:29:15: data.table.columns[0]: min must be below max");
+    good(0, "", "data: {crop: 4, flip: true}\n");
+    ck_assert(plan.data.crop == 4 && plan.data.flip && plan.data.schema.count == 0);
+}
+END_TEST
+
+TESTS_MAIN("plan", test_tables, test_a_plan_and_its_defaults, test_one_word_changes_the_strategy,
            test_hypernetworks, test_lines_of_errors, test_impossible_shapes_name_the_layer_and_line,
            test_sums_that_could_overflow, test_privacy_claims_that_cannot_be_made,
            test_unit_example_needs_all_it_counts, test_resolving_epsilon,

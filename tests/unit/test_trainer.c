@@ -1,3 +1,4 @@
+#include "client/trainer/augment.h"
 #include "client/trainer/trainer.h"
 #include "tests/lib/small_site.h"
 
@@ -319,6 +320,10 @@ START_TEST(test_what_cannot_be_trained_is_refused)
     s.data.train.y[3] = -1;
     refused(&s, FL_R_DATA_VALUE, "class -1");
     s.data.train.y[3] = 0;
+    int32_t *y = s.data.train.y;
+    s.data.train.y = NULL;
+    refused(&s, FL_R_DATA_SHAPE, "the targets are numbers");
+    s.data.train.y = y;
     s.data.shape[1] = 9;
     refused(&s, FL_R_DATA_SHAPE, "1x9x8");
     s.data.shape[1] = 8;
@@ -380,9 +385,134 @@ START_TEST(test_no_memory_is_an_error_at_every_allocation)
 }
 END_TEST
 
-TESTS_MAIN("trainer", test_every_strategy_learns_and_repeats_itself,
-           test_the_report_is_what_evaluation_says, test_two_stages_move_what_they_should,
-           test_noised_steps_without_noise_are_plain_steps,
+/* ---- examples that stay in files; augmentation ---- */
+
+static const float *kept; /* what the "file" has */
+static size_t unreadable;
+
+static int read_kept(const struct fl_stored *from, size_t i, float *to, struct fl_err *e)
+{
+    (void)from;
+    if (i == unreadable) {
+        return fl_fail(e, FL_R_DATA_TRUNCATED, "file: became shorter");
+    }
+    memcpy(to, kept + i * 64, 64 * sizeof *to);
+    return 0;
+}
+
+START_TEST(test_stored_examples_train_to_the_same_bits)
+{
+    struct small_site s;
+    struct run a, b;
+    struct fl_err e = {0};
+
+    site_of(&s, &ways[3]);
+    struct fl_train_task t = task_of(&s, 7);
+    run_init(&a, &s);
+    run_init(&b, &s);
+    ck_assert_int_eq(fl_train(&t, &a.result, &e), 0);
+    float *x = s.data.train.x;
+    kept = x;
+    unreadable = SIZE_MAX;
+    s.data.train.x = NULL;
+    s.data.train.stored = (struct fl_stored *)&s;
+    s.data.train.read = read_kept;
+    ck_assert_msg(fl_train(&t, &b.result, &e) == 0, "%s", e.msg);
+    ck_assert_mem_eq(a.delta, b.delta, a.shared * sizeof *a.delta);
+    ck_assert_mem_eq(a.private_out, b.private_out, a.private_ * sizeof *a.delta);
+    /* One that cannot be read, in the last batch too, is an error and no zero example. */
+    for (unreadable = 0; unreadable < 43; unreadable += 21) {
+        ck_assert_int_eq(fl_train(&t, &b.result, &e), -FL_R_DATA_TRUNCATED);
+        ck_assert_str_eq(e.msg, "file: became shorter");
+    }
+    s.data.train.x = x;
+    run_fini(&a);
+    run_fini(&b);
+    small_site_fini(&s);
+}
+END_TEST
+
+/* As it is described: padded with zeros, cut at a place, mirrored. */
+static void naive_augment(const float *from, uint32_t h, uint32_t w, uint32_t pad, uint32_t top,
+                          uint32_t left, bool mirror, float *to)
+{
+    float padded[32][32] = {{0}};
+
+    for (uint32_t i = 0; i < h; i++) {
+        for (uint32_t j = 0; j < w; j++) {
+            padded[i + pad][j + pad] = from[i * w + j];
+        }
+    }
+    for (uint32_t i = 0; i < h; i++) {
+        for (uint32_t j = 0; j < w; j++) {
+            to[i * w + (mirror ? w - 1 - j : j)] = padded[i + top][j + left];
+        }
+    }
+}
+
+START_TEST(test_augmentation_is_a_cut_of_the_padded_image)
+{
+    const uint32_t shape[3] = {2, 5, 7};
+    struct fl_data_conf conf = {.crop = 2, .flip = true};
+    bool seen[5][5][2] = {{{false}}};
+    float from[70], x[70], want[70], again[70], room[35];
+    struct fl_seed seed;
+    int kinds = 0;
+
+    fl_seed_from_u64(5, &seed);
+    for (int i = 0; i < 70; i++) {
+        from[i] = 1 + (float)i;
+    }
+    for (uint32_t n = 0; n < 2000; n++) {
+        bool found = false;
+        memcpy(x, from, sizeof x);
+        memcpy(again, from, sizeof x);
+        fl_augment(&conf, shape, &seed, n / 50, n, room, x);
+        fl_augment(&conf, shape, &seed, n / 50, n, room, again);
+        ck_assert_mem_eq(x, again, sizeof x);
+        for (uint32_t k = 0; k < 50 && !found; k++) {
+            uint32_t top = k / 10, left = k / 2 % 5, mirror = k % 2;
+            naive_augment(from, 5, 7, 2, top, left, mirror, want);
+            naive_augment(from + 35, 5, 7, 2, top, left, mirror, want + 35);
+            found = memcmp(x, want, sizeof x) == 0;
+            kinds += found && !seen[top][left][mirror];
+            seen[top][left][mirror] |= found;
+        }
+        ck_assert(found);
+    }
+    ck_assert_int_eq(kinds, 50);
+}
+END_TEST
+
+START_TEST(test_augmented_training_repeats_itself_and_is_another)
+{
+    struct small_site s;
+    struct run r[3];
+    struct fl_err e = {0};
+
+    site_of(&s, &ways[0]);
+    struct fl_train_task t = task_of(&s, 7);
+    for (int k = 0; k < 3; k++) {
+        s.plan->data.crop = k ? 1 : 0;
+        run_init(&r[k], &s);
+        ck_assert_int_eq(fl_train(&t, &r[k].result, &e), 0);
+    }
+    ck_assert_mem_eq(r[1].delta, r[2].delta, r[0].shared * sizeof(float));
+    ck_assert_mem_ne(r[1].delta, r[0].delta, r[0].shared * sizeof(float));
+    /* What is tested is never augmented. */
+    ck_assert_double_eq(r[0].result.report.accuracy_received, r[1].result.report.accuracy_received);
+    for (int k = 0; k < 3; k++) {
+        run_fini(&r[k]);
+    }
+    small_site_fini(&s);
+}
+END_TEST
+
+TESTS_MAIN("trainer", test_stored_examples_train_to_the_same_bits,
+           test_augmentation_is_a_cut_of_the_padded_image,
+           test_augmented_training_repeats_itself_and_is_another,
+           test_every_strategy_learns_and_repeats_itself, test_the_report_is_what_evaluation_says,
+           test_two_stages_move_what_they_should, test_noised_steps_without_noise_are_plain_steps,
            test_empty_batches_send_noise_of_the_stated_size,
            test_serving_and_testing_never_touch_a_release,
            test_private_models_train_without_noise_for_they_release_nothing,

@@ -1,0 +1,88 @@
+/* `data:` of an agent: its keys, and what they must have in common. */
+#include "client/config_in.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const char *const formats[] = {"idx", "csv", "cifar10", "cifar100", "npy", NULL};
+static const char *const partitions[] = {"all",       "column",       "file",
+                                         "dirichlet", "pathological", NULL};
+const struct fl_conf_field fl_config_data_fields[] = {
+    {.name = "format", .type = FL_CONF_ENUM, AT(struct entry, agent.data.format), .words = formats},
+    {.name = "train_x", .type = FL_CONF_STRING, TEXT(struct entry, agent.data.train_x), .min = 1},
+    {.name = "train_y", .type = FL_CONF_STRING, TEXT(struct entry, agent.data.train_y)},
+    {.name = "test_x", .type = FL_CONF_STRING, TEXT(struct entry, agent.data.test_x)},
+    {.name = "test_y", .type = FL_CONF_STRING, TEXT(struct entry, agent.data.test_y)},
+    {.name = "clients", .type = FL_CONF_STRING, TEXT(struct entry, agent.data.clients)},
+    {.name = "target", .type = FL_CONF_STRING, TEXT(struct entry, agent.data.target)},
+    {.name = "column", .type = FL_CONF_STRING, TEXT(struct entry, agent.data.column)},
+    {.name = "columns", .type = FL_CONF_NODE, AT(struct entry, columns)},
+    {.name = "memory", .type = FL_CONF_SIZE, AT(struct entry, agent.data.memory)},
+    {.name = "partition",
+     .type = FL_CONF_ENUM,
+     AT(struct entry, agent.data.partition),
+     .words = partitions},
+    {.name = "client", .type = FL_CONF_STRING, TEXT(struct entry, client), .min = 1},
+    {.name = "of", .type = FL_CONF_UINT32, AT(struct entry, agent.data.of), .min = 1, .max = 1e6},
+    {.name = "alpha",
+     .type = FL_CONF_DOUBLE,
+     AT(struct entry, agent.data.alpha),
+     .flags = FL_CONF_ABOVE_MIN,
+     .min = 0,
+     .max = 1e6},
+    {.name = "seed", .type = FL_CONF_UINT64, AT(struct entry, agent.data.seed)},
+    {.name = "train", .type = FL_CONF_UINT32, AT(struct entry, agent.data.train)},
+    {.name = "test", .type = FL_CONF_UINT32, AT(struct entry, agent.data.test)},
+    {.name = "classes",
+     .type = FL_CONF_UINT32,
+     AT(struct entry, agent.data.classes),
+     .min = 2,
+     .max = 100000},
+    {.name = "disjoint", .type = FL_CONF_BOOL, AT(struct entry, agent.data.disjoint)},
+    {.name = NULL}};
+
+/* `columns: {the job's name: the site's}`. */
+int fl_config_data_columns(const struct fl_conf_node *map, struct fl_data_source *d,
+                           struct fl_err *e)
+{
+    if (!fl_conf_is_map(map) || map->count > FL_DATA_RENAMES_MAX) {
+        return fl_conf_fail(e, map, FL_R_CONF_TYPE,
+                            "a map of at most %d columns: the job's name, then the file's",
+                            FL_DATA_RENAMES_MAX);
+    }
+    d->rename_count = 0;
+    for (const struct fl_conf_node *n = map->first; n; n = n->next) {
+        const size_t size = sizeof d->rename[0].site;
+        if (n->kind != FL_CONF_KIND_SCALAR || strlen(n->text) >= size || strlen(n->key) >= size) {
+            return fl_conf_fail(e, n, FL_R_CONF_TYPE, "a name of at most %zu bytes", size - 1);
+        }
+        snprintf(d->rename[d->rename_count].job, size, "%s", n->key);
+        snprintf(d->rename[d->rename_count++].site, size, "%s", n->text);
+    }
+    return 0;
+}
+
+int fl_config_data_check(const struct fl_conf_node *at, const struct fl_data_source *d,
+                         struct fl_err *e)
+{
+    bool labels = d->format == FL_DATA_IDX || d->format == FL_DATA_NPY;
+
+    if (labels && !d->train_y[0]) {
+        return fl_conf_fail(e, at, FL_R_CONF_MISSING, "train_y (the labels) is missing");
+    }
+    if (labels && d->test_x[0] && !d->test_y[0]) {
+        return fl_conf_fail(e, at, FL_R_CONF_MISSING, "test_y (the labels) is missing");
+    }
+    if (d->partition == FL_PARTITION_COLUMN && (d->format != FL_DATA_CSV || !d->column[0])) {
+        return fl_conf_fail(e, at, FL_R_CONF_CONFLICT,
+                            "partition column needs csv and the name of the column");
+    }
+    if (d->partition == FL_PARTITION_FILE && (d->format == FL_DATA_CSV || !d->clients[0])) {
+        return fl_conf_fail(e, at, FL_R_CONF_CONFLICT,
+                            "partition file needs a file of client numbers (clients), and no csv");
+    }
+    if (d->format == FL_DATA_IDX && !d->classes) {
+        return fl_conf_fail(e, at, FL_R_CONF_MISSING, "classes is missing");
+    }
+    return 0;
+}
