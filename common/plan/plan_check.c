@@ -221,6 +221,14 @@ static int check_privacy(const struct fl_plan *p, const struct fl_conf_node *roo
                             "must be equal");
     }
     int r = v->unit == FL_UNIT_CLIENT ? check_client(p, root, e) : check_example(p, root, e);
+    if (r == 0) { /* with the fewest units that the job itself names */
+        uint32_t units = v->unit == FL_UNIT_CLIENT ? p->round.members : v->examples;
+        if (fl_delta_check(v->delta, units, e) < 0) {
+            struct fl_err why = *e;
+            r = fl_conf_fail(e, fl_plan_at(root, "privacy.delta"), FL_R_PLAN_PRIVACY, "%s",
+                             why.msg);
+        }
+    }
     if (r == 0 && v->epsilon > 0 && v->noise_multiplier > 0) {
         r = check_epsilon(p, root, e);
     }

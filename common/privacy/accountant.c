@@ -412,6 +412,66 @@ int fl_rounds_for(double epsilon, double delta, const struct fl_event *event, ui
     return 0;
 }
 
+/* From what Renyi allows upwards: by an eighth until it is too many, then by halves. */
+int fl_rounds_for_frozen(double epsilon, double delta, const struct fl_event *event,
+                         uint64_t *ret_count, enum fl_bound *ret_bound, struct fl_err *e)
+{
+    const uint64_t most = (uint64_t)1 << 40;
+    struct fl_event v = *event;
+    uint64_t low = 0, high = 0;
+    double got = NAN;
+    enum fl_bound bound = FL_BOUND_RDP, ignored;
+    int r = fl_rounds_for(epsilon, delta, event, &low, e);
+
+    if (r < 0) {
+        return r;
+    }
+    if (low < most && !fl_event_is_void(&(struct fl_event){.q = v.q, .count = 1})) {
+        v.count = low ? low : 1;
+        r = fl_epsilon(&v, 1, delta, &got, &bound, e);
+    }
+    if (r < 0 || low == most || bound == FL_BOUND_EXACT_GAUSSIAN || !fl_pld_has(event)) {
+        *ret_count = low;
+        *ret_bound = bound;
+        return r;
+    }
+    bound = FL_BOUND_RDP;
+    while (high == 0 || high - low > 1) {
+        v.count = high ? low + (high - low) / 2 : low + low / 8 + 1;
+        if (v.count >= most) {
+            break;
+        }
+        r = fl_epsilon_frozen(&v, 1, delta, &got, NULL, &ignored, e);
+        if (r < 0) {
+            return r;
+        }
+        if (got <= epsilon) {
+            low = v.count;
+            bound = ignored;
+        } else {
+            high = v.count;
+        }
+    }
+    *ret_count = low;
+    *ret_bound = bound;
+    return 0;
+}
+
+int fl_delta_check(double delta, double units, struct fl_err *e)
+{
+    if (!(delta > 0 && delta < 1)) {
+        return fl_fail(e, FL_R_ACCOUNTING, "delta %g; must be above 0 and below 1", delta);
+    }
+    if (!(units >= 1) || delta * units >= 1) {
+        return fl_fail(
+            e, FL_R_ACCOUNTING,
+            "delta %g does not protect %.0f units: it must be below 1/%.0f, or publishing "
+            "one of them at random would pass",
+            delta, units, units);
+    }
+    return 0;
+}
+
 int fl_filter_allows(const struct fl_event *spent, uint32_t spent_count,
                      const struct fl_event *more, uint32_t more_count, double epsilon, double delta,
                      bool *ret_allows, struct fl_err *e)

@@ -74,6 +74,12 @@ int fl_sigma_for_frozen(double epsilon, double delta, double q, uint64_t count, 
  */
 int fl_rounds_for(double epsilon, double delta, const struct fl_event *event, uint64_t *ret_count,
                   struct fl_err *e);
+/* The same for a list fixed before: by fl_epsilon_frozen; never fewer. Some seconds. */
+int fl_rounds_for_frozen(double epsilon, double delta, const struct fl_event *event,
+                         uint64_t *ret_count, enum fl_bound *ret_bound, struct fl_err *e);
+/* Is this delta fit to protect `units` of them? -FL_R_ACCOUNTING unless 0 < delta < 1 / units: at
+ * 1 / units, publishing one unit at random would pass. */
+int fl_delta_check(double delta, double units, struct fl_err *e);
 
 /* A fully adaptive filter (Feldman, Zrnic 2021): would these further events, after what was spent,
  * leave at least one tracked order within the budget that (epsilon, delta) gives it? While all

@@ -48,8 +48,12 @@ _cohortctl() {
         'pki revoke') files=1 ;;
         'pki refresh') files=1 ;;
         'pki list') files=1 ;;
-        'privacy epsilon') options='--sigma --q --steps --delta ' ;;
-        'privacy sigma') options='--q --steps --delta --epsilon ' ;;
+        'privacy epsilon') options='--sigma --q --steps --delta --population ' ;;
+        'privacy sigma') options='--q --steps --delta --epsilon --population ' ;;
+        'privacy rounds') options='--sigma --q --delta --epsilon --population ' ;;
+        'privacy compose') options='--event --relation --delta --population ' ;;
+        'privacy table') files=1 ;;
+        'privacy plan') options='--set --examples --dimensions '; files=1 ;;
     esac
 
     if [[ $word == -* ]]; then
@@ -63,7 +67,7 @@ _cohortctl() {
         agent) mapfile -t COMPREPLY < <(compgen -W 'list show enrol revoke' -- "$word") ;;
         model) mapfile -t COMPREPLY < <(compgen -W 'export show' -- "$word") ;;
         pki) mapfile -t COMPREPLY < <(compgen -W 'init issue revoke refresh list' -- "$word") ;;
-        privacy) mapfile -t COMPREPLY < <(compgen -W 'epsilon sigma' -- "$word") ;;
+        privacy) mapfile -t COMPREPLY < <(compgen -W 'epsilon sigma rounds compose table plan' -- "$word") ;;
         esac
     elif [[ -n $jobs ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$(cohortctl job list 2>/dev/null | awk 'NR > 1 { print $1 }')" -- "$word")

@@ -113,5 +113,9 @@ int fl_cli_pki_refresh(struct fl_cli *c);
 int fl_cli_pki_list(struct fl_cli *c);
 int fl_cli_privacy_epsilon(struct fl_cli *c);
 int fl_cli_privacy_sigma(struct fl_cli *c);
+int fl_cli_privacy_rounds(struct fl_cli *c);
+int fl_cli_privacy_compose(struct fl_cli *c);
+int fl_cli_privacy_table(struct fl_cli *c);
+int fl_cli_privacy_plan(struct fl_cli *c);
 
 #endif

@@ -38,6 +38,11 @@ static const struct {
     {"steps", "N", "releases"},
     {"delta", "X", "as 1e-5"},
     {"epsilon", "X", "as 2.5"},
+    {"population", "N", "how many units delta is to protect: it must be below 1/N"},
+    {"event", "TEXT", "as 'Poisson(q=0.01;Gauss(sigma=1.1))x1000'; may be repeated"},
+    {"relation", "WORD", "neighbours: add-remove (default), replace, zero"},
+    {"examples", "N", "at a site (default: the job's privacy.examples)"},
+    {"dimensions", "N", "noised coordinates that matter (default: all)"},
 };
 
 struct command {
@@ -86,10 +91,18 @@ static const struct command commands[] = {
     {"pki revoke", "DIR NAME", "revoke a name's certificates", " ", 2, 2, fl_cli_pki_revoke},
     {"pki refresh", "DIR", "a revocation list for another 30 days", " ", 1, 1, fl_cli_pki_refresh},
     {"pki list", "DIR", "everything that was issued", " ", 1, 1, fl_cli_pki_list},
-    {"privacy epsilon", "", "what so many releases with this noise cost", " sigma q steps delta ",
-     0, 0, fl_cli_privacy_epsilon},
+    {"privacy epsilon", "", "what so many releases with this noise cost",
+     " sigma q steps delta population ", 0, 0, fl_cli_privacy_epsilon},
     {"privacy sigma", "", "the noise that keeps so many releases within epsilon",
-     " epsilon q steps delta ", 0, 0, fl_cli_privacy_sigma},
+     " epsilon q steps delta population ", 0, 0, fl_cli_privacy_sigma},
+    {"privacy rounds", "", "how many releases with this noise keep within epsilon",
+     " epsilon sigma q delta population ", 0, 0, fl_cli_privacy_rounds},
+    {"privacy compose", "", "what several kinds of releases cost together",
+     " event relation delta population ", 0, 0, fl_cli_privacy_compose},
+    {"privacy table", "FILE", "answers for every line of a CSV table of questions", " ", 1, 1,
+     fl_cli_privacy_table},
+    {"privacy plan", "FILE", "a job's cost and noise against signal, before it is submitted",
+     " set examples dimensions ", 1, 1, fl_cli_privacy_plan},
 };
 
 /* ---- help ---- */
@@ -256,7 +269,8 @@ static int check(struct fl_cli *c, const struct command *k)
     for (uint32_t i = 0; i < c->option_count; i++) {
         char padded[40];
         const char *name = c->options[i].name;
-        bool repeats = strcmp(name, "dns") == 0 || strcmp(name, "set") == 0;
+        bool repeats =
+            strcmp(name, "dns") == 0 || strcmp(name, "set") == 0 || strcmp(name, "event") == 0;
         snprintf(padded, sizeof padded, " %s ", name);
         if (!strstr(" socket json timeout help ", padded) && !strstr(k->options, padded)) {
             return fl_fail(&c->err, FL_R_ARG, "%s does not take --%s", k->words, name);

@@ -116,6 +116,22 @@ START_TEST(test_exit_codes)
         {"agent enrol /nonexistent.crt", 1, "No such file"},
         {"model export demo", 2, "-o FILE is needed"},
         {"privacy epsilon --sigma 1", 2, "--delta is needed"},
+        {"privacy epsilon --sigma 0 --delta 1e-5", 2, "--sigma: a number above 0"},
+        {"privacy epsilon --sigma nan --delta 1e-5", 2, "--sigma: a number above 0"},
+        {"privacy epsilon --sigma 1 --delta 0", 2, "--delta: a number above 0"},
+        {"privacy epsilon --sigma 1 --delta -1e-5", 2, "--delta: a number above 0"},
+        {"privacy epsilon --sigma 1 --delta nan", 2, "--delta: a number above 0"},
+        {"privacy epsilon --sigma 1 --delta 1e-5 --population 100000", 1, "below 1/100000"},
+        {"privacy epsilon --sigma 1 --delta 1e-5 --q 1.5", 2, "--q: a number above 0"},
+        {"privacy sigma --epsilon 0 --delta 1e-5", 2, "--epsilon: a number above 0"},
+        {"privacy sigma --epsilon -1 --delta 1e-5", 2, "--epsilon: a number above 0"},
+        {"privacy rounds --epsilon 0.001 --sigma 1 --delta 1e-5", 1, "not even one release"},
+        {"privacy compose --delta 1e-5", 2, "--event is needed"},
+        {"privacy compose --delta 1e-5 --event Gauss(", 2, "a number is expected"},
+        {"privacy compose --delta 1e-5 --event Gauss(0)", 1, "no finite epsilon"},
+        {"privacy compose --delta 1e-5 --event Gauss(1) --relation some", 2, "add-remove, replace"},
+        {"privacy table /nonexistent.csv", 1, "No such file"},
+        {"privacy plan /nonexistent.yaml", 78, "No such file"},
         {"pki list /nonexistent", 1, "`pki init` makes one"},
     };
     struct co co = {0};
@@ -166,6 +182,77 @@ START_TEST(test_every_command_has_help_and_completion)
         }
     }
     json_decref(list);
+    co_stop(&co);
+}
+END_TEST
+
+static double number_in(const char *field)
+{
+    json_t *o = json_loads(out, 0, NULL);
+    double x = json_number_value(json_object_get(o, field));
+
+    json_decref(o);
+    return x;
+}
+
+/* Figures of the accountants' own tests, through the program. */
+START_TEST(test_privacy_at_hand)
+{
+    struct co co = {0};
+    char line[200], file[128];
+
+    start(&co);
+    ck_assert_int_eq(ctl(&co, "privacy epsilon --sigma 1 --delta 1e-5 --json"), 0);
+    ck_assert_double_eq_tol(number_in("epsilon"), 4.3772, 5e-5);
+    SAYS(out, "\"bound\": \"exact-gaussian\"");
+    ck_assert_int_eq(ctl(&co, "privacy sigma --epsilon 8 --delta 1e-5 --steps 100 --json"), 0);
+    ck_assert_double_eq_tol(number_in("sigma"), 6.0023, 5e-5);
+    ck_assert_int_eq(ctl(&co, "privacy rounds --epsilon 8 --delta 1e-5 --sigma 6.01 --json"), 0);
+    ck_assert_double_eq(number_in("rounds"), 100);
+    /* Heterogeneous: 1000 sampled rounds and one of everybody. */
+    ck_assert_int_eq(ctl(&co, "privacy compose --event Poisson(q=0.01;Gauss(sigma=1))x1000 --event "
+                              "Gauss(sigma=20) --delta 1e-5 --json"),
+                     0);
+    ck_assert_double_eq_tol(number_in("epsilon"), 1.8387, 1e-3);
+    ck_assert_double_eq_tol(number_in("epsilon_adaptive"), 2.1111, 1e-3);
+    ck_assert_int_eq(ctl(&co, "privacy compose --event Gauss(2) --relation replace --delta 1e-5"),
+                     0);
+    SAYS(out, "4.37718");
+    SAYS(out, "one unit replaced");
+
+    snprintf(file, sizeof file, "%s/questions.csv", dir);
+    FILE *f = fopen(file, "w");
+    ck_assert_ptr_nonnull(f);
+    fputs("id,kind,sigma,delta\na,analytic_eps,1,1e-5\nb,analytic_eps,0,1e-5\n", f);
+    fclose(f);
+    snprintf(line, sizeof line, "privacy table %s", file);
+    ck_assert_int_eq(ctl(&co, line), 0);
+    SAYS(out, "id,kind,value,lower,upper,bound\na,analytic_eps,4.3771");
+    SAYS(out, "b,analytic_eps,,,,\"sigma 0;");
+    SAYS(err, "1 questions have no answer");
+    snprintf(line, sizeof line, "privacy table %s --json", file);
+    ck_assert_int_eq(ctl(&co, line), 0);
+    json_t *list = json_loads(out, 0, NULL);
+    ck_assert_uint_eq(json_array_size(list), 2);
+    json_decref(list);
+    SAYS(out, "\"refused\": \"sigma 0;");
+
+    snprintf(line, sizeof line, "privacy plan %s/deploy/examples/job.yaml --json",
+             TEST_SOURCE_ROOT);
+    ck_assert_int_eq(ctl(&co, line), 0);
+    ck_assert_double_eq(number_in("releases"), 50);
+    ck_assert_double_le(number_in("epsilon_adaptive"), 8);
+    SAYS(out, "\"alone_wins\": true");
+    SAYS(err, "staying alone is predicted to win");
+    snprintf(line, sizeof line, "privacy plan %s/deploy/examples/job.yaml --dimensions 500",
+             TEST_SOURCE_ROOT);
+    ck_assert_int_eq(ctl(&co, line), 0);
+    SAYS(out, "joining is predicted to win");
+    ck_assert_str_eq(err, "");
+    snprintf(line, sizeof line, "privacy plan %s/deploy/examples/job.yaml --examples 100000",
+             TEST_SOURCE_ROOT);
+    ck_assert_int_eq(ctl(&co, line), 1);
+    SAYS(err, "below 1/100000");
     co_stop(&co);
 }
 END_TEST
@@ -367,6 +454,7 @@ int main(int argc, char **argv)
 {
     const TTest *const tests[] = {test_exit_codes,
                                   test_every_command_has_help_and_completion,
+                                  test_privacy_at_hand,
                                   test_tables_and_documents,
                                   test_rounds_for_people,
                                   test_waiting,

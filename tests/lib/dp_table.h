@@ -103,7 +103,7 @@ static bool is_kind(uint32_t row, const char *kind)
     return strcmp(cell(row, "kind"), kind) == 0;
 }
 
-static uint32_t events_of(uint32_t row, struct fl_event *ret)
+__attribute__((unused)) static uint32_t events_of(uint32_t row, struct fl_event *ret)
 {
     const char *relation = cell(row, "relation");
     struct fl_err e = {0};

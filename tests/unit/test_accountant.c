@@ -467,9 +467,54 @@ START_TEST(test_events_as_text)
 }
 END_TEST
 
+START_TEST(test_rounds_of_a_fixed_list)
+{
+    const struct fl_event cases[] = {
+        {.q = 0.01, .sigma = 1.1},
+        {.q = 1, .sigma = 10},
+        {.q = 1, .sigma = 10, .mechanism = FL_MECHANISM_LAPLACE},
+        {.q = 1, .sigma = 100, .a = 1, .b = 1, .mechanism = FL_MECHANISM_SKELLAM}};
+    enum fl_bound bound, ignored;
+    uint64_t fixed, chosen;
+    double got;
+
+    for (size_t i = 0; i < FL_COUNT(cases); i++) {
+        struct fl_event v = cases[i];
+        ck_assert_int_eq(fl_rounds_for_frozen(2, 1e-6, &v, &fixed, &bound, NULL), 0);
+        ck_assert_int_eq(fl_rounds_for(2, 1e-6, &v, &chosen, NULL), 0);
+        ck_assert_uint_ge(fixed, chosen);
+        ck_assert_uint_gt(fixed, 0);
+        /* What it says is kept, and one more is not. */
+        v.count = fixed;
+        ck_assert_int_eq(fl_epsilon_frozen(&v, 1, 1e-6, &got, NULL, &ignored, NULL), 0);
+        ck_assert_double_le(got, 2);
+        v.count = fixed + 1;
+        ck_assert_int_eq(fl_epsilon_frozen(&v, 1, 1e-6, &got, NULL, &ignored, NULL), 0);
+        ck_assert_double_gt(got, 2);
+    }
+    ck_assert_int_eq(fl_rounds_for_frozen(NAN, 1e-6, &cases[0], &fixed, &bound, NULL),
+                     -FL_R_ACCOUNTING);
+}
+END_TEST
+
+START_TEST(test_delta_must_fit_the_number_of_units)
+{
+    ck_assert_int_eq(fl_delta_check(1e-5, 99999, NULL), 0);
+    ck_assert_int_eq(fl_delta_check(1e-5, 1e5 + 1, NULL), -FL_R_ACCOUNTING);
+    ck_assert_int_eq(fl_delta_check(0.5, 2, NULL), -FL_R_ACCOUNTING);
+    ck_assert_int_eq(fl_delta_check(0, 10, NULL), -FL_R_ACCOUNTING);
+    ck_assert_int_eq(fl_delta_check(-1e-9, 10, NULL), -FL_R_ACCOUNTING);
+    ck_assert_int_eq(fl_delta_check(NAN, 10, NULL), -FL_R_ACCOUNTING);
+    ck_assert_int_eq(fl_delta_check(1, 1, NULL), -FL_R_ACCOUNTING);
+    ck_assert_int_eq(fl_delta_check(1e-5, NAN, NULL), -FL_R_ACCOUNTING);
+    ck_assert_int_eq(fl_delta_check(1e-5, 0, NULL), -FL_R_ACCOUNTING);
+}
+END_TEST
+
 TESTS_MAIN("accountant", test_golden_rdp_orders, test_golden_epsilons, test_golden_mixed_events,
            test_golden_exact_gaussian, test_golden_inverse_sigma,
            test_the_quadrature_agrees_with_the_signed_series,
            test_rdp_is_continuous_in_the_order_and_bounded_for_tiny_sigma, test_edge_rules,
            test_laws_of_composition, test_published_values,
-           test_the_filter_stops_before_the_budget_is_passed, test_events_as_text)
+           test_the_filter_stops_before_the_budget_is_passed, test_events_as_text,
+           test_rounds_of_a_fixed_list, test_delta_must_fit_the_number_of_units)

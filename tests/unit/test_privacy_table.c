@@ -1,6 +1,8 @@
 #include "common/base/mem.h"
 #include "common/privacy/table.h"
+#include "common/privacy/worth.h"
 #include "tests/lib/check_main.h"
+#include "tests/lib/dp_table.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -148,6 +150,140 @@ START_TEST(test_any_text_is_taken_apart_safely)
 }
 END_TEST
 
+/* ---- the reference table, every row of it ---- */
+
+/* Its own rules for what an answer must be. The row of randomized response has it composed once
+ * instead of 20 times, and that of the discrete Gaussian has sensitivity and sigma exchanged: both
+ * are held to what is sound on the other side alone. */
+static void judge_row(uint32_t r, double got, double lower, const char *bound)
+{
+    const char *id = cell(r, "id"), *event = cell(r, "event");
+    double pld = value(r, "eps_pld"), coarse = value(r, "eps_pld_coarse");
+    double rdp = value(r, "eps_rdp"), prv = value(r, "eps_prv_lower");
+    double exact = value(r, "eps_exact"), wanted;
+
+    if (is_kind(r, "rdp_order")) {
+        double alpha = value(r, "alpha");
+        ck_relative(id, got, value(r, "rdp_value"), alpha == floor(alpha) ? 1e-12 : 1e-7);
+    } else if (is_kind(r, "analytic_delta")) {
+        ck_relative(id, got, value(r, "delta_result"), 1e-9);
+    } else if (is_kind(r, "analytic_sigma")) {
+        ck_relative(id, got, value(r, "sigma_result"), 1e-9);
+    } else if (is_kind(r, "inverse_sigma")) {
+        /* Where the table's interval is too wide for the loss of a step, less noise is enough. */
+        wanted = value(r, "sigma_pld");
+        ck_assert_msg(got <= wanted * (1 + 1e-3), "%s: %.12g above %.12g", id, got, wanted);
+        ck_assert_msg(got >= wanted * (1 - 1e-2), "%s: %.12g below %.12g", id, got, wanted);
+        ck_assert_double_le(lower, wanted);
+    } else if (!isnan(exact)) {
+        ck_assert_msg(fabs(got - exact) <= 1e-9 * exact, "%s: %.17g, want %.17g", id, got, exact);
+        ck_assert_str_eq(bound, "exact-gaussian");
+    } else {
+        bool once = strstr(event, "RandomizedResponse") != NULL;
+        ck_assert_msg(got <= rdp * (1 + 1e-9), "%s: %.12g above %.12g", id, got, rdp);
+        ck_assert_msg(isnan(prv) || got >= prv, "%s: %.12g below %.12g", id, got, prv);
+        ck_assert_msg(isnan(pld) || once || got <= pld * (1 + 1e-3), "%s: %.12g above %.12g", id,
+                      got, pld);
+        ck_assert_msg(isnan(pld) || isnan(coarse) || got >= pld * (1 - 1e-3) - fabs(coarse - pld),
+                      "%s: %.12g below %.12g", id, got, pld);
+        ck_assert_msg(isnan(pld) || once || lower <= pld, "%s: %.12g above %.12g", id, lower, pld);
+    }
+}
+
+static char *all_answers[ROWS + 1];
+
+static void keep_all(void *arg, const char *text)
+{
+    uint32_t *n = arg;
+
+    ck_assert_uint_le(*n, ROWS);
+    all_answers[(*n)++] = strdup(text);
+}
+
+START_TEST(test_every_row_of_the_reference)
+{
+    static char text[1 << 20];
+    FILE *f = open_table();
+    size_t size = fread(text, 1, sizeof text, f);
+    struct fl_err e = {0};
+    uint32_t n = 0;
+
+    fclose(f);
+    load();
+    ck_assert_msg(fl_privacy_table("reference", text, size, keep_all, &n, &refused, &e) == 0, "%s",
+                  e.msg);
+    ck_assert_uint_eq(refused, 0);
+    ck_assert_uint_eq(n, table_rows + 1);
+    for (uint32_t r = 0; r < table_rows; r++) {
+        char id[64], kind[64], bound[64];
+        double got, lower, upper;
+        ck_assert_msg(sscanf(all_answers[r + 1], "%63[^,],%63[^,],%lf,%lf,%lf,%63s", id, kind, &got,
+                             &lower, &upper, bound) == 6,
+                      "%s", all_answers[r + 1]);
+        ck_assert_str_eq(id, cell(r, "id"));
+        ck_assert_str_eq(kind, cell(r, "kind"));
+        ck_assert(lower <= got && got == upper);
+        judge_row(r, got, lower, bound);
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        free(all_answers[i]);
+    }
+}
+END_TEST
+
+/* ---- is it worth joining? ---- */
+
+/* A naive twin: the errors as they stand in the header, and the crossing by trying. */
+static double naive_ratio(const struct fl_worth_question *q)
+{
+    double alone = 1 / q->units, noise, m = q->members, drawn = q->q * q->units;
+
+    noise = q->dimensions * q->sigma * q->sigma / (drawn * drawn * (double)q->releases);
+    return (1 / (m * q->units) + noise / (q->central ? m * m : m)) / alone;
+}
+
+START_TEST(test_worth_follows_its_model)
+{
+    struct fl_worth_question q = {.dimensions = 117066,
+                                  .units = 1000,
+                                  .q = 0.2,
+                                  .sigma = 1.22566,
+                                  .releases = 50,
+                                  .in_an_upload = 5,
+                                  .members = 3};
+    struct fl_worth w = {0};
+    struct fl_err e = {0};
+
+    for (int central = 0; central < 2; central++) {
+        q.central = central != 0;
+        ck_assert_int_eq(fl_worth(&q, &w, &e), 0);
+        ck_assert_double_eq_tol(w.ratio, naive_ratio(&q), 1e-9 * w.ratio);
+        struct fl_worth_question at = q;
+        at.dimensions = w.break_even;
+        ck_assert_double_eq_tol(naive_ratio(&at), 1, 1e-9);
+    }
+    q.central = false;
+    ck_assert_int_eq(fl_worth(&q, &w, &e), 0);
+    /* sqrt(117066) sigma / 200 for a step; five steps an upload; three members; ten rounds. */
+    ck_assert_double_eq_tol(w.upload, 1.22566 * 342.14909 / 200 / sqrt(5), 1e-6);
+    ck_assert_double_eq_tol(w.mean, w.upload / sqrt(3), 1e-12);
+    ck_assert_double_eq_tol(w.job, w.mean / sqrt(10), 1e-12);
+    q.sigma = 0;
+    ck_assert_int_eq(fl_worth(&q, &w, &e), 0);
+    ck_assert_double_eq_tol(w.ratio, 1.0 / 3, 1e-12);
+    ck_assert(isinf(w.break_even));
+    q.sigma = NAN;
+    ck_assert_int_eq(fl_worth(&q, &w, &e), -FL_R_ACCOUNTING);
+    q.sigma = 1;
+    q.q = 0;
+    ck_assert_int_eq(fl_worth(&q, &w, &e), -FL_R_ACCOUNTING);
+    q.q = 1;
+    q.members = 0;
+    ck_assert_int_eq(fl_worth(&q, &w, &e), -FL_R_ACCOUNTING);
+}
+END_TEST
+
 TESTS_MAIN("privacy_table", test_each_kind_of_question,
            test_what_cannot_be_answered_says_why_and_the_rest_goes_on,
-           test_any_text_is_taken_apart_safely)
+           test_any_text_is_taken_apart_safely, test_every_row_of_the_reference,
+           test_worth_follows_its_model)
