@@ -1,6 +1,7 @@
 #include "client/commands.h"
 
 #include "client/core/ledger.h"
+#include "client/fit.h"
 #include "client/report.h"
 #include "client/show.h"
 #include "client/vault.h"
@@ -289,34 +290,60 @@ static int prepare(const struct fl_config *config, const struct fl_config_agent 
     return r;
 }
 
+/* The job's text, as the coordinator would send it. */
+static int read_job(const char *path, struct fl_plan **ret, struct fl_err *e)
+{
+    struct fl_plan *plan = fl_try(1, sizeof *plan);
+    uint8_t *text = NULL;
+    size_t size = 0;
+
+    int r = plan ? fl_file_read(path, FL_PLAN_TEXT_MAX, &text, &size, e)
+                 : fl_fail(e, FL_R_NOMEM, "out of memory");
+    if (r == 0) {
+        r = fl_plan_parse(plan, path, (const char *)text, size, e);
+    }
+    fl_free(text);
+    if (r) {
+        fl_free(plan);
+        return r;
+    }
+    *ret = plan;
+    return 0;
+}
+
 static int check_data(const struct fl_config *config, const struct fl_config_agent *agent,
                       const struct fl_command *c, struct fl_err *e)
 {
+    struct fl_data_source source = agent->data;
     struct fl_dataset d = {0};
-    char line[1024], digest[FL_DIGEST_HEX];
-    int r = fl_dataset_load(&agent->data, &d, e);
+    struct fl_plan *plan = NULL;
+    json_t *o = json_object();
+    int r = c->job ? read_job(c->job, &plan, e) : 0;
 
     (void)config;
-    if (r) {
-        return fl_wrap(e, r, "agent %s", agent->name);
+    source.schema = plan ? &plan->data.schema : NULL;
+    if (r == 0) {
+        r = fl_dataset_load(&source, &d, e);
     }
-    fl_dataset_describe(&d, line, sizeof line);
-    if (c->json) {
-        json_t *o = json_object();
-        fl_digest_hex(&d.digest, digest);
+    if (r == 0 && plan) {
+        r = fl_fit(plan, &d, e);
+    }
+    if (r == 0) {
         fl_report_text(o, "agent", agent->name);
-        fl_report_text(o, "data", digest);
-        fl_report_count(o, "train", d.train.count);
-        fl_report_count(o, "test", d.test.count);
-        fl_report_count(o, "classes", d.classes);
-        fl_report_text(o, "description", line);
-        print_json(o);
-        json_decref(o);
-    } else {
-        printf("%s: %s\n", agent->name, line);
+        r = fl_fit_describe(&source, &d, o, e);
     }
+    if (r == 0 && c->json) {
+        print_json(o);
+    } else if (r == 0) {
+        char *first = json_dumps(json_object_get(o, "first"), JSON_REAL_PRECISION(6));
+        printf("%s: %s\n  partition: %s\n  kept: %s\n  first: %s\n", agent->name,
+               text(o, "description"), text(o, "partition"), text(o, "kept"), first ? first : "");
+        free(first);
+    }
+    json_decref(o);
     fl_dataset_fini(&d);
-    return 0;
+    fl_free(plan);
+    return r ? fl_wrap(e, r, "agent %s", agent->name) : 0;
 }
 
 static int report(const struct fl_config *config, const struct fl_config_agent *agent,

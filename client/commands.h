@@ -18,7 +18,7 @@ enum {
 
 struct fl_command {
     const char *verb;
-    const char *agent, *job; /* NULL = all, none given */
+    const char *agent, *job; /* NULL = all, none given; of check-data: a file */
     bool json, undo;
     uint32_t limit;
     /* prepare */

@@ -27,7 +27,7 @@ static const char usage[] =
     "       cohort-agent ledger --config FILE [--agent NAME] [--limit N] [--json]\n"
     "       cohort-agent withdraw --config FILE --job NAME|'*' [--agent NAME] [--undo] [--json]\n"
     "       cohort-agent report --config FILE [--agent NAME] [--job NAME] [--json]\n"
-    "       cohort-agent check-data --config FILE [--agent NAME] [--json]\n"
+    "       cohort-agent check-data --config FILE [--job JOB.yaml] [--agent NAME] [--json]\n"
     "       cohort-agent reload --config FILE\n"
     "       cohort-agent prepare --config FILE --incarnation HEX --rounds N --seed N   (tests)\n"
     "exit codes: 0 done, 1 failed, 2 usage, 3 not running, 78 configuration\n";

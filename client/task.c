@@ -1,6 +1,7 @@
 #include "client/task.h"
 
 #include "client/core/outbox.h"
+#include "client/fit.h"
 #include "client/report.h"
 #include "common/base/crashpoint.h"
 #include "common/base/mem.h"
@@ -198,27 +199,9 @@ static int read_plan(struct fl_task *t, struct fl_err *e)
 
 static int load_data(struct fl_task *t, struct fl_err *e)
 {
-    const struct fl_spec *spec = &t->plan->layout.spec;
-    const struct fl_dataset *d = &t->vault->data;
-    const struct fl_schema *schema = &t->plan->data.schema;
-    int r = fl_vault_load(t->vault, schema, e);
+    int r = fl_vault_load(t->vault, &t->plan->data.schema, e);
 
-    if (r) {
-        return r;
-    }
-    /* A table's shape was compared when the plan was read: the model may fold it as it likes. */
-    if (schema->count) {
-        memcpy(t->vault->data.shape, spec->input, sizeof d->shape);
-    }
-    if (memcmp(d->shape, spec->input, sizeof d->shape) != 0 || d->classes > spec->classes) {
-        return fl_fail(e, FL_R_DATA_SHAPE,
-                       "the data are %ux%ux%u with %u classes, the model takes %ux%ux%u with %u",
-                       d->shape[0], d->shape[1], d->shape[2], d->classes, spec->input[0],
-                       spec->input[1], spec->input[2], spec->classes);
-    }
-    /* Under the unit example batches are drawn with a rate, and any size may come. */
-    return t->plan->privacy.unit == FL_UNIT_EXAMPLE ? 0
-                                                    : fl_dataset_batch(d, t->plan->train.batch, e);
+    return r ? r : fl_fit(t->plan, &t->vault->data, e);
 }
 
 static const struct fl_budget *budget_of(const struct fl_task *t)
