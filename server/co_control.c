@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -574,6 +575,51 @@ static void op_model(void *arg, uint64_t ticket, const char *job, bool newest, u
     }
 }
 
+/* Into a file without a name: an export may be larger than what should stand in memory. */
+static void transcript_run(struct co_op *op)
+{
+    struct query_op *q = (struct query_op *)op;
+    char path[FL_STORE_PATH_MAX];
+
+    if (snprintf(path, sizeof path, "%s/export.XXXXXX", fl_store_dir(op->co->store)) >=
+        (int)sizeof path) {
+        op->status = fl_fail(&op->err, FL_R_LIMIT, "the state folder's path is too long");
+        return;
+    }
+    q->fd = mkostemp(path, O_CLOEXEC);
+    if (q->fd < 0 || unlink(path) != 0) {
+        op->status = fl_fail_sys(&op->err, FL_R_SYS, errno, "%s", path);
+        return;
+    }
+    op->status = fl_store_transcript(op->co->store, op->job_id, q->fd, &q->size, &q->round,
+                                     &q->digest, &op->err);
+}
+
+static void transcript_done(struct co_op *op)
+{
+    struct query_op *q = (struct query_op *)op;
+
+    if (op->status) {
+        if (q->fd >= 0) {
+            close(q->fd);
+        }
+        fl_control_done(op->co->control, q->ticket, op->status, &op->err, NULL);
+        return;
+    }
+    fl_control_transcript(op->co->control, q->ticket, q->fd, q->size, q->round, &q->digest);
+}
+
+static void op_transcript(void *arg, uint64_t ticket, const char *job)
+{
+    struct co *co = arg;
+    struct query_op *q = query_new(co, ticket, job, transcript_run, transcript_done);
+
+    if (q) {
+        q->fd = -1;
+        co_submit(co, co->store_lane, &q->op);
+    }
+}
+
 const struct fl_control_ops co_control_ops = {.status = op_status,
                                               .jobs = op_jobs,
                                               .agents = op_agents,
@@ -586,4 +632,5 @@ const struct fl_control_ops co_control_ops = {.status = op_status,
                                               .reload = op_reload,
                                               .round_list = op_round_list,
                                               .round_show = op_round_show,
-                                              .model = op_model};
+                                              .model = op_model,
+                                              .transcript = op_transcript};

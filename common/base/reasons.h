@@ -96,6 +96,7 @@
     X(606, QUOTA, "quota", "a retention quota would be exceeded")                                  \
     X(607, STORE_MISMATCH, "store-mismatch", "stored bytes do not match their digest")             \
     X(608, FILE_MODE, "file-mode", "a file that must be private is not")                           \
+    X(609, AUDIT, "audit", "a chain of records is not what it says it is")                         \
     X(700, DATA_OPEN, "data-open", "a data file cannot be read")                                   \
     X(701, DATA_FORMAT, "data-format", "a data file is not of the stated format")                  \
     X(702, DATA_TRUNCATED, "data-truncated", "a data file ends early")                             \

@@ -41,6 +41,8 @@ _cohortctl() {
         'agent revoke') agents=1 ;;
         'model export') options='--round --output '; jobs=1 ;;
         'model show') options='--set '; files=1 ;;
+        'audit export') options='--output '; jobs=1 ;;
+        'audit verify') options='--update --head --plan '; files=1 ;;
         'reload') ;;
         'verbs') ;;
         'pki init') options='--name '; files=1 ;;
@@ -59,13 +61,14 @@ _cohortctl() {
     if [[ $word == -* ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$everywhere$options" -- "$word")
     elif ((${#words[@]} == 0)); then
-        mapfile -t COMPREPLY < <(compgen -W 'status watch job round agent model reload verbs pki privacy' -- "$word")
+        mapfile -t COMPREPLY < <(compgen -W 'status watch job round agent model audit reload verbs pki privacy' -- "$word")
     elif ((${#words[@]} == 1)) && [[ -z $jobs ]]; then
         case ${words[0]} in
         job) mapfile -t COMPREPLY < <(compgen -W 'submit list show wait pause resume drain cancel set' -- "$word") ;;
         round) mapfile -t COMPREPLY < <(compgen -W 'list show explain' -- "$word") ;;
         agent) mapfile -t COMPREPLY < <(compgen -W 'list show enrol revoke' -- "$word") ;;
         model) mapfile -t COMPREPLY < <(compgen -W 'export show' -- "$word") ;;
+        audit) mapfile -t COMPREPLY < <(compgen -W 'export verify' -- "$word") ;;
         pki) mapfile -t COMPREPLY < <(compgen -W 'init issue revoke refresh list' -- "$word") ;;
         privacy) mapfile -t COMPREPLY < <(compgen -W 'epsilon sigma rounds compose table plan' -- "$word") ;;
         esac

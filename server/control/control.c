@@ -107,8 +107,9 @@ void fl_control_member(struct fl_control *c, uint64_t ticket, const struct fl_co
     }
 }
 
-void fl_control_model(struct fl_control *c, uint64_t ticket, int fd, uint64_t size, uint64_t round,
-                      const struct fl_digest *model)
+/* A document about it, then the bytes. Takes the descriptor. */
+static void send_file(struct fl_control *c, uint64_t ticket, int fd, uint64_t size, uint64_t round,
+                      const char *digest_name, const struct fl_digest *digest)
 {
     struct fl_control_call *k = find(c, ticket);
     char hex[FL_DIGEST_HEX];
@@ -117,15 +118,27 @@ void fl_control_model(struct fl_control *c, uint64_t ticket, int fd, uint64_t si
         close(fd);
         return;
     }
-    fl_digest_hex(model, hex);
+    fl_digest_hex(digest, hex);
     if (!fl_control_send(c, k,
                          json_pack("{ss sI sI ss}", "job", k->job, "round", (json_int_t)round,
-                                   "bytes", (json_int_t)size, "model", hex))) {
+                                   "bytes", (json_int_t)size, digest_name, hex))) {
         close(fd);
         return;
     }
     fl_ctl_file(c->ctl, ticket, fd, 0, size);
     fl_control_forget(k);
+}
+
+void fl_control_model(struct fl_control *c, uint64_t ticket, int fd, uint64_t size, uint64_t round,
+                      const struct fl_digest *model)
+{
+    send_file(c, ticket, fd, size, round, "model", model);
+}
+
+void fl_control_transcript(struct fl_control *c, uint64_t ticket, int fd, uint64_t size,
+                           uint64_t round, const struct fl_digest *head)
+{
+    send_file(c, ticket, fd, size, round, "head", head);
 }
 
 static uint64_t wall_ms(void)

@@ -146,6 +146,8 @@ struct fl_control_ops {
     /* newest: the last published; else that of `round` (0 = initial). -FL_R_NO_OBJECT when it is
      * not kept any more. */
     void (*model)(void *co, uint64_t ticket, const char *job, bool newest, uint64_t round);
+    /* All records that are kept (fl_store_transcript); answered by fl_control_transcript. */
+    void (*transcript)(void *co, uint64_t ticket, const char *job);
 };
 
 /* ---- answers to changes and queries ---- */
@@ -155,6 +157,9 @@ void fl_control_member(struct fl_control *c, uint64_t ticket, const struct fl_co
 /* Takes the descriptor: the model is [0, size) of the checkpoint. No fl_control_done after it. */
 void fl_control_model(struct fl_control *c, uint64_t ticket, int fd, uint64_t size, uint64_t round,
                       const struct fl_digest *model);
+/* Likewise: `size` bytes of records up to `round`, head of the chain. */
+void fl_control_transcript(struct fl_control *c, uint64_t ticket, int fd, uint64_t size,
+                           uint64_t round, const struct fl_digest *head);
 /* status 0, or negative with the text in `e` (may be NULL). For job_submit, `name` is the new job's
  * name; NULL otherwise. */
 void fl_control_done(struct fl_control *c, uint64_t ticket, int status, const struct fl_err *e,

@@ -282,6 +282,12 @@ static int run_model_export(struct ask *a)
     return 0;
 }
 
+static int run_audit_export(struct ask *a)
+{
+    ops(a)->transcript(a->c->conf.co, a->by->ticket, get(a, "job"));
+    return 0;
+}
+
 /* ---- the table ---- */
 
 static int run_verbs(struct ask *a);
@@ -379,6 +385,10 @@ static const struct fl_control_verb verbs[] = {
      "the model of a round as safetensors, the newest by default",
      {{"job", KIND_JOB, true}, {"round", KIND_COUNT, false}},
      .run = run_model_export},
+    {"audit export",
+     "what each published round was made of, as a chain of records",
+     {{"job", KIND_JOB, true}},
+     .run = run_audit_export},
     {"reload",
      "certificates, CRL and the live part of the configuration",
      {{0}},

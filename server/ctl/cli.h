@@ -7,6 +7,7 @@
 #define SERVER_CTL_CLI_H
 
 #include "common/base/err.h"
+#include "common/base/hash.h"
 #include "common/io/ctl_client.h"
 
 #include <jansson.h>
@@ -69,6 +70,19 @@ int fl_cli_ask(struct fl_cli *c, const struct fl_ctl_request *q, bool waits, jso
 int fl_cli_ask_or_print(struct fl_cli *c, const struct fl_ctl_request *q, bool waits, bool list,
                         json_t **ret);
 
+/* What came with a file. */
+struct fl_download {
+    json_t *about; /* the document before the bytes; the caller releases it, on failure too */
+    uint64_t bytes;
+    struct fl_digest digest; /* of them */
+    bool to_file;            /* not to standard output */
+};
+/* Asks for a file and writes it to --output: beside, then checked by `check`, synced, renamed. A
+ * failure leaves nothing. */
+int fl_cli_download(struct fl_cli *c, const struct fl_ctl_request *q,
+                    int (*check)(struct fl_cli *c, const struct fl_download *x),
+                    struct fl_download *ret);
+
 /* The job description named by the first word, with every --set applied; freed by fl_free. */
 int fl_cli_job_text(struct fl_cli *c, char **ret, size_t *ret_size);
 
@@ -104,6 +118,8 @@ int fl_cli_agent_revoke(struct fl_cli *c);
 int fl_cli_reload(struct fl_cli *c);
 int fl_cli_verbs(struct fl_cli *c);
 int fl_cli_watch(struct fl_cli *c);
+int fl_cli_audit_export(struct fl_cli *c);
+int fl_cli_audit_verify(struct fl_cli *c);
 int fl_cli_model_export(struct fl_cli *c);
 int fl_cli_model_show(struct fl_cli *c);
 int fl_cli_pki_init(struct fl_cli *c);

@@ -43,6 +43,9 @@ static const struct {
     {"relation", "WORD", "neighbours: add-remove (default), replace, zero"},
     {"examples", "N", "at a site (default: the job's privacy.examples)"},
     {"dimensions", "N", "noised coordinates that matter (default: all)"},
+    {"update", "DIGEST", "of an update (a site's `cohort-agent ledger` has them): is it in there?"},
+    {"head", "DIGEST", "the head of an earlier export: is it still in there?"},
+    {"plan", "DIGEST", "of a job's text: which rounds ran it?"},
 };
 
 struct command {
@@ -81,6 +84,10 @@ static const struct command commands[] = {
      fl_cli_model_export},
     {"model show", "FILE", "layers, tensors, groups and sizes of a job description", " set ", 1, 1,
      fl_cli_model_show},
+    {"audit export", "JOB", "what each published round was made of, as a chain of records",
+     " output ", 1, 1, fl_cli_audit_export},
+    {"audit verify", "FILE", "check such a chain; needs no coordinator", " update head plan ", 1, 1,
+     fl_cli_audit_verify},
     {"reload", "", "certificates, CRL and the live part of the configuration", " ", 0, 0,
      fl_cli_reload},
     {"verbs", "", "what the daemon understands", " ", 0, 0, fl_cli_verbs},

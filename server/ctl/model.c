@@ -1,20 +1,14 @@
 /* `model show`: what a job description means, without any daemon. `model export`: a round's model.
  */
-#include "common/base/hash.h"
 #include "common/base/mem.h"
-#include "common/io/file.h"
 #include "common/plan/plan.h"
 #include "server/ctl/cli.h"
 #include "server/ctl/table.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
-#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 /* ---- show ---- */
 
@@ -237,95 +231,30 @@ int fl_cli_model_show(struct fl_cli *c)
 
 /* ---- export ---- */
 
-struct export
+/* The model's bytes are the model's? */
+static int check_export(struct fl_cli *c, const struct fl_download *x)
 {
-    int fd;
-    struct fl_hash hash;
-    uint64_t bytes;
-    json_t *about;
-    int sys_errno;
-};
-
-static int on_part(void *arg, const struct fl_ctl_answer *part)
-{
-    struct export *x = arg;
-
-    if (part->kind == FL_CTL_JSON) {
-        json_decref(x->about);
-        x->about = json_loads(part->text, 0, NULL);
-        return 0;
-    }
-    fl_hash_add(&x->hash, part->data, part->size);
-    x->bytes += part->size;
-    for (size_t at = 0; at < part->size;) {
-        ssize_t n = write(x->fd, part->data + at, part->size - at);
-        if (n < 0 && errno != EINTR) {
-            x->sys_errno = errno;
-            return -FL_R_CANCELLED;
-        }
-        at += n > 0 ? (size_t)n : 0;
-    }
-    return 0;
-}
-
-/* All bytes, and the right ones? */
-static int check_export(struct fl_cli *c, struct export *x)
-{
-    struct fl_digest digest;
     char hex[FL_DIGEST_HEX];
 
-    fl_hash_end(&x->hash, &digest);
-    fl_digest_hex(&digest, hex);
-    if ((int64_t)x->bytes != fl_cli_int(x->about, "bytes") ||
-        strcmp(hex, fl_cli_text(x->about, "model")) != 0) {
+    fl_digest_hex(&x->digest, hex);
+    if (strcmp(hex, fl_cli_text(x->about, "model")) != 0) {
         return fl_fail(&c->err, FL_R_STORE_MISMATCH,
                        "the model's bytes do not match its digest; nothing was kept");
     }
     return 0;
 }
 
-static int receive(struct fl_cli *c, struct export *x)
+int fl_cli_model_export(struct fl_cli *c)
 {
     struct fl_ctl_request q = {.verb = "model export"};
+    struct fl_download x;
 
     fl_cli_argument(&q, "job", c->words[0]);
     fl_cli_argument(&q, "round", fl_cli_option(c, "round", 0));
-    fl_hash_init(&x->hash);
-    int status = fl_ctl_ask(c->socket, &q, c->timeout_ms, on_part, x, &c->err);
-    if (status == -FL_R_CANCELLED) {
-        return fl_fail_sys(&c->err, fl_file_reason(x->sys_errno), x->sys_errno, "write the model");
-    }
-    return status ? status : check_export(c, x);
-}
-
-int fl_cli_model_export(struct fl_cli *c)
-{
-    const char *path = fl_cli_option(c, "output", 0);
-    char beside[PATH_MAX];
-    struct export x = {0};
-    int status;
-
-    if (!path) {
-        return fl_fail(&c->err, FL_R_ARG, "-o FILE is needed; - is standard output");
-    }
-    bool to_file = strcmp(path, "-") != 0;
-    if ((size_t)snprintf(beside, sizeof beside, "%s.part", path) >= sizeof beside) {
-        return fl_fail(&c->err, FL_R_ARG, "the path is too long");
-    }
-    x.fd = to_file ? open(beside, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644) : STDOUT_FILENO;
-    status = x.fd < 0 ? fl_fail_sys(&c->err, FL_R_SYS, errno, "%s", beside) : receive(c, &x);
-    if (to_file && x.fd >= 0) {
-        if (status == 0 && (fsync(x.fd) != 0 || rename(beside, path) != 0)) {
-            status = fl_fail_sys(&c->err, fl_file_reason(errno), errno, "%s", path);
-        }
-        close(x.fd);
-        if (status) {
-            unlink(beside);
-        }
-    }
-    if (status == 0 && to_file && c->json) {
+    int status = fl_cli_download(c, &q, check_export, &x);
+    if (status == 0 && x.to_file && c->json) {
         fl_cli_print_json(x.about);
-    } else if (status == 0 && to_file) {
+    } else if (status == 0 && x.to_file) {
         printf("round %" PRId64 " of %s, %" PRIu64 " bytes, %s\n", fl_cli_int(x.about, "round"),
                fl_cli_text(x.about, "job"), x.bytes, fl_cli_text(x.about, "model"));
     }

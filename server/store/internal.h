@@ -33,6 +33,11 @@ struct fl_job_facts {
 };
 int fl_job_facts(struct fl_store *s, uint64_t job, struct fl_job_facts *ret, struct fl_err *e);
 
+/* Inside the transaction that publishes, while the round's rows are there: adds its record. */
+int fl_transcript_add(struct fl_store *s, uint64_t job, uint64_t round,
+                      const struct fl_digest *checkpoint, const struct fl_digest *model,
+                      uint64_t published_ms, struct fl_err *e);
+
 uint64_t fl_store_wall_ms(void);
 
 #endif

@@ -263,13 +263,17 @@ static int trim(struct fl_store *s, const struct publication *p, struct fl_err *
 static int publish_rows(struct fl_store *s, const struct publication *p, struct fl_err *e)
 {
     struct fl_query q = fl_query(&s->db, FL_SQL_ROUND_COUNT);
+    uint64_t now_ms = fl_store_wall_ms();
 
     fl_query_u64(&q, p->job);
     fl_query_u64(&q, p->round);
     int r = fl_query_run(&q, FL_R_INTERNAL, e);
     if (r == 0) {
+        r = fl_transcript_add(s, p->job, p->round, p->checkpoint, p->model, now_ms, e);
+    }
+    if (r == 0) {
         q = fl_query(&s->db, FL_SQL_ROUND_PUBLISH);
-        fl_query_u64(&q, fl_store_wall_ms());
+        fl_query_u64(&q, now_ms);
         fl_query_digest(&q, p->checkpoint);
         fl_query_u64(&q, p->job);
         fl_query_u64(&q, p->round);

@@ -11,6 +11,7 @@
  * round:    open while published_ms = 0; at most one per job.
  * member:   who was invited, and (closed_in) who is in the closed exchange.
  * upload:   what was accepted. The row outlives the bytes by late_rounds.
+ * transcript, transcript_member: what each published round was made of; see transcript.c.
  */
 #define FL_STORE_TABLES                                                                            \
     "CREATE TABLE meta(id INTEGER PRIMARY KEY CHECK(id = 1), coordinator BLOB NOT NULL"            \
@@ -51,6 +52,18 @@
     " size INTEGER NOT NULL, digest BLOB NOT NULL CHECK(length(digest) = 32),"                     \
     " PRIMARY KEY(job, round, exchange, agent),"                                                   \
     " FOREIGN KEY(job, round) REFERENCES round(job, round)) STRICT, WITHOUT ROWID;"                \
+    "CREATE TABLE transcript(job INTEGER NOT NULL REFERENCES job(id), round INTEGER NOT NULL,"     \
+    " plan BLOB NOT NULL CHECK(length(plan) = 32), base BLOB NOT NULL CHECK(length(base) = 32),"   \
+    " checkpoint BLOB NOT NULL CHECK(length(checkpoint) = 32),"                                    \
+    " model BLOB NOT NULL CHECK(length(model) = 32), published_ms INTEGER NOT NULL,"               \
+    " members INTEGER NOT NULL, previous BLOB NOT NULL CHECK(length(previous) = 32),"              \
+    " digest BLOB NOT NULL CHECK(length(digest) = 32),"                                            \
+    " PRIMARY KEY(job, round)) STRICT, WITHOUT ROWID;"                                             \
+    "CREATE TABLE transcript_member(job INTEGER NOT NULL, round INTEGER NOT NULL,"                 \
+    " exchange INTEGER NOT NULL, agent INTEGER NOT NULL REFERENCES agent(id),"                     \
+    " weight INTEGER NOT NULL, size INTEGER NOT NULL,"                                             \
+    " digest BLOB NOT NULL CHECK(length(digest) = 32),"                                            \
+    " PRIMARY KEY(job, round, exchange, agent)) STRICT, WITHOUT ROWID;"                            \
     "CREATE TABLE audit(id INTEGER PRIMARY KEY, wall_ms INTEGER NOT NULL, who TEXT NOT NULL,"      \
     " what TEXT NOT NULL) STRICT;"
 
@@ -134,6 +147,29 @@
                    " AND r.published_ms = 0 AND r.closed <= ?3"                                    \
                    " AND NOT EXISTS (SELECT 1 FROM upload u WHERE u.job = j.id AND u.round = ?2"   \
                    "  AND u.exchange = ?3 AND u.agent = ?4)")                                      \
+    X(TRANSCRIPT_JOB, "SELECT name, incarnation FROM job WHERE id = ?")                            \
+    X(TRANSCRIPT_HEAD, "SELECT round, digest FROM transcript WHERE job = ?"                        \
+                       " ORDER BY round DESC LIMIT 1")                                             \
+    X(TRANSCRIPT_ADD, "INSERT INTO transcript(job, round, plan, base, checkpoint, model,"          \
+                      " published_ms, members, previous, digest) VALUES(?1, ?2, ?3, ?4, ?5, ?6,"   \
+                      " ?7, (SELECT count(*) FROM transcript_member WHERE job = ?1"                \
+                      " AND round = ?2), ?8, ?9)")                                                 \
+    X(TRANSCRIPT_MEMBERS_ADD,                                                                      \
+      "INSERT INTO transcript_member(job, round, exchange, agent, weight, size, digest)"           \
+      " SELECT u.job, u.round, u.exchange, u.agent, u.weight, u.size, u.digest FROM upload u"      \
+      " JOIN member m USING(job, round, exchange, agent)"                                          \
+      " WHERE u.job = ? AND u.round = ? AND m.closed_in = 1")                                      \
+    X(TRANSCRIPT_MEMBERS,                                                                          \
+      "SELECT t.exchange, a.key, t.digest, t.weight, t.size FROM transcript_member t"              \
+      " JOIN agent a ON a.id = t.agent WHERE t.job = ? AND t.round = ?"                            \
+      " ORDER BY t.exchange, t.agent")                                                             \
+    X(TRANSCRIPTS, "SELECT round, plan, base, checkpoint, model, published_ms, previous, digest"   \
+                   " FROM transcript WHERE job = ? AND round > ? ORDER BY round LIMIT 1")          \
+    X(TRANSCRIPT_OLD, "SELECT coalesce(max(round), 0) FROM (SELECT round, sum(members + 1)"        \
+                      " OVER (ORDER BY round DESC) AS rows_from FROM transcript WHERE job = ?)"    \
+                      " WHERE rows_from > ?")                                                      \
+    X(TRANSCRIPT_TRIM, "DELETE FROM transcript WHERE job = ? AND round <= ?")                      \
+    X(TRANSCRIPT_MEMBER_TRIM, "DELETE FROM transcript_member WHERE job = ? AND round <= ?")        \
     X(AUDIT_ADD, "INSERT INTO audit(wall_ms, who, what) VALUES(?, ?, ?)")                          \
     X(AUDIT_TRIM, "DELETE FROM audit WHERE id <= (SELECT max(id) FROM audit) - ?")                 \
     X(AUDITS, "SELECT wall_ms, who, what FROM audit ORDER BY id DESC LIMIT ?")

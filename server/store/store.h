@@ -51,8 +51,9 @@ enum {
 struct fl_store;
 
 struct fl_store_quota {
-    uint64_t state_bytes; /* uploads and checkpoints together; 0 = no limit */
-    uint32_t keep_models; /* newest checkpoints kept per job, at least 2 */
+    uint64_t state_bytes;     /* uploads and checkpoints together; 0 = no limit */
+    uint32_t keep_models;     /* newest checkpoints kept per job, at least 2 */
+    uint32_t transcript_rows; /* of one job's transcript; 0 = FL_STORE_TRANSCRIPT_ROWS */
 };
 
 /* Creates or opens; takes the folder's lock. ret_coordinator: 16 random bytes made with the
@@ -224,6 +225,16 @@ struct fl_store_round_row {
 int fl_store_rounds(struct fl_store *s, uint64_t job, uint32_t limit,
                     int (*each)(void *arg, const struct fl_store_round_row *r), void *arg,
                     struct fl_err *e);
+
+/* ---- transcripts ---- */
+/* Each publication leaves a record of what it was made of, chained by digests (transcript.c says
+ * how). Rows (a round, and each of its members) kept for one job; the oldest rounds go first. */
+enum { FL_STORE_TRANSCRIPT_ROWS = 1000000 };
+/* Writes all records of a job that are kept, oldest first, to fd, and says how many bytes, the last
+ * round and the head of the chain (zero when there are none). -FL_R_NO_JOB; -FL_R_STORE_CORRUPT
+ * when a record is not what its digest says. */
+int fl_store_transcript(struct fl_store *s, uint64_t job, int fd, uint64_t *ret_size,
+                        uint64_t *ret_round, struct fl_digest *ret_head, struct fl_err *e);
 
 /* Every change that a person made: who, when, what. The newest FL_STORE_AUDIT_MAX are kept. */
 enum { FL_STORE_AUDIT_MAX = 100000 };

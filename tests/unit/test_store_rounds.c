@@ -310,8 +310,80 @@ START_TEST(test_the_sweep_keeps_what_is_named_or_resumable)
 }
 END_TEST
 
-TESTS_MAIN("store rounds", test_a_round_opens_in_order_and_survives,
-           test_a_commit_answers_each_update_for_itself,
+/* The export, terminated; its head. */
+static struct fl_digest export(char *text, size_t size, uint64_t *ret_round)
+{
+    struct fl_digest head;
+    uint64_t bytes = 0;
+    FILE *f = tmpfile();
+
+    ck_assert_ptr_nonnull(f);
+    ck_ok(fl_store_transcript(store, 1, fileno(f), &bytes, ret_round, &head, &err));
+    ck_assert_uint_lt(bytes, size);
+    rewind(f);
+    ck_assert_uint_eq(fread(text, 1, size, f), bytes);
+    text[bytes] = 0;
+    fclose(f);
+    return head;
+}
+
+START_TEST(test_a_transcript_is_a_chain_with_a_ceiling)
+{
+    static const uint64_t two[] = {1, 3};
+    const struct fl_store_quota small = {.keep_models = 2, .transcript_rows = 6};
+    char text[8192], line[256], hex[FL_DIGEST_HEX];
+    struct fl_digest head, digest;
+    uint64_t round = 9;
+
+    start();
+    export(text, sizeof text, &round);
+    ck_assert_uint_eq(round, 0);
+    ck_assert_str_eq(text, "");
+    for (uint64_t r = 1; r <= 3; r++) {
+        if (r > 1) {
+            open_round(r);
+        }
+        accept_update(r, 1, "one");
+        accept_update(r, 2, "who is not in the close");
+        accept_update(r, 3, "three");
+        publish(r, two, 2, 1);
+    }
+    head = export(text, sizeof text, &round);
+    ck_assert_uint_eq(round, 3);
+    /* The last record's text is what the head is a digest of; members are those of the close. */
+    char *last = strstr(text, "round 3\n"), *end = strstr(last, "digest ");
+    for (last--; strncmp(last, "cohort-transcript 1\n", 20) != 0; last--) {
+    }
+    fl_digest_of(last, (size_t)(end - last), &digest);
+    ck_assert(fl_digest_equal(&digest, &head));
+    digest = digest_of("three");
+    fl_digest_hex(&digest, hex);
+    snprintf(line, sizeof line, "member 0 02%062d %s 1 5\n", 0, hex);
+    ck_assert_ptr_nonnull(strstr(last, line));
+    ck_assert_ptr_null(strstr(text, "member 0 01"));
+    reopen();
+    digest = export(text, sizeof text, &round);
+    ck_assert(fl_digest_equal(&digest, &head));
+    /* Three rows a round: of six, two rounds stay, and the chain goes on. */
+    fl_store_close(store);
+    ck_ok(try_open(&small));
+    open_round(4);
+    accept_update(4, 1, "one");
+    accept_update(4, 3, "three");
+    publish(4, two, 2, 1);
+    export(text, sizeof text, &round);
+    ck_assert_uint_eq(round, 4);
+    ck_assert_ptr_null(strstr(text, "round 2\n"));
+    ck_assert_ptr_nonnull(strstr(text, "round 3\n"));
+    fl_digest_hex(&head, hex);
+    snprintf(line, sizeof line, "previous %s\n", hex);
+    ck_assert_ptr_nonnull(strstr(text, line));
+    gone();
+}
+END_TEST
+
+TESTS_MAIN("store rounds", test_a_transcript_is_a_chain_with_a_ceiling,
+           test_a_round_opens_in_order_and_survives, test_a_commit_answers_each_update_for_itself,
            test_an_agent_has_one_upload_and_a_committed_one_stays, test_a_closed_exchange_is_final,
            test_publishing_moves_the_job_and_forgets_what_is_not_needed,
            test_quota_is_set_aside_when_an_upload_begins,
