@@ -63,6 +63,13 @@ static void print_json(const json_t *document)
     putchar('\n');
 }
 
+/* Reals to their last bit: whoever recomputes the chain needs them. */
+static void print_exact(const json_t *document)
+{
+    json_dumpf(document, stdout, JSON_COMPACT | JSON_REAL_PRECISION(17));
+    putchar('\n');
+}
+
 static void print_status(const json_t *all)
 {
     const json_t *a;
@@ -123,6 +130,32 @@ static void print_ledger(const json_t *all)
     }
 }
 
+static void print_verified(const json_t *o)
+{
+    printf("%s: %lld entries, every one follows from the one before; head %s\n", text(o, "agent"),
+           count(o, "entries"), text(o, "head"));
+}
+
+/* One line an entry; the first says where the chain begins and ends. Returns the last number. */
+static uint64_t print_page(const json_t *page, uint64_t after)
+{
+    const json_t *o;
+    size_t i;
+    json_t *head = json_copy((json_t *)(uintptr_t)page);
+
+    if (head && after == 0) {
+        json_object_del(head, "page");
+        print_exact(head);
+    }
+    json_decref(head);
+    json_array_foreach(json_object_get(page, "page"), i, o)
+    {
+        print_exact(o);
+        after = (uint64_t)count(o, "seq");
+    }
+    return after;
+}
+
 static void print_report(const char *agent, const json_t *o)
 {
     char b[6][32];
@@ -140,6 +173,7 @@ static void print_report(const char *agent, const json_t *o)
 
 struct answer {
     const struct fl_command *command;
+    json_t *keep; /* not NULL: documents are gathered here instead */
     void (*print)(const json_t *document);
 };
 
@@ -154,7 +188,9 @@ static int on_part(void *arg, const struct fl_ctl_answer *part)
     if (!document) {
         return -FL_R_CTL_REQUEST;
     }
-    if (a->command->json) {
+    if (a->keep) {
+        json_array_append(a->keep, document);
+    } else if (a->command->json) {
         print_json(document);
     } else {
         a->print(document);
@@ -176,6 +212,9 @@ static int ask(const struct fl_config *config, const struct fl_command *c,
     }
     if (c->job) {
         request.arguments[request.argument_count++] = (struct fl_ctl_argument){"job", c->job};
+    }
+    if (c->what) {
+        request.arguments[request.argument_count++] = (struct fl_ctl_argument){"what", c->what};
     }
     if (c->undo) {
         request.arguments[request.argument_count++] = (struct fl_ctl_argument){"undo", "true"};
@@ -232,6 +271,49 @@ static int open_ledger(const struct fl_config *config, const struct fl_config_ag
     return r;
 }
 
+/* Everything that was ever entered, page by page: the process that runs goes on meanwhile. */
+static int export_online(const struct fl_config *config, const struct fl_config_agent *agent,
+                         const struct fl_command *c, struct fl_err *e)
+{
+    uint64_t after = 0, next = 0;
+    char text_after[24];
+    int r = 0;
+
+    do {
+        struct answer answer = {.command = c, .keep = json_array()};
+        struct fl_ctl_request request = {.verb = "ledger"};
+        snprintf(text_after, sizeof text_after, "%llu", (unsigned long long)after);
+        request.arguments[request.argument_count++] =
+            (struct fl_ctl_argument){"agent", agent->name};
+        request.arguments[request.argument_count++] = (struct fl_ctl_argument){"what", "export"};
+        request.arguments[request.argument_count++] = (struct fl_ctl_argument){"after", text_after};
+        r = fl_ctl_ask(config->socket.path, &request, 60000, on_part, &answer, e);
+        next = after;
+        if (r == 0) {
+            after = print_page(json_array_get(answer.keep, 0), after);
+        }
+        json_decref(answer.keep);
+    } while (r == 0 && after > next);
+    return r;
+}
+
+static int export_offline(struct fl_ledger *l, const struct fl_config_agent *agent,
+                          struct fl_err *e)
+{
+    uint64_t after = 0, next = 0;
+
+    do {
+        json_t *page = fl_show_entries(l, agent, after, e);
+        if (!page) {
+            return e->code;
+        }
+        next = after;
+        after = print_page(page, after);
+        json_decref(page);
+    } while (after > next);
+    return 0;
+}
+
 static int ledger_offline(const struct fl_config *config, const struct fl_config_agent *agent,
                           const struct fl_command *c, struct fl_err *e)
 {
@@ -241,13 +323,17 @@ static int ledger_offline(const struct fl_config *config, const struct fl_config
     if (r == 0 && strcmp(c->verb, "withdraw") == 0) {
         r = fl_ledger_withdraw(l, c->job, !c->undo, fl_vault_wall_ms(), e);
     }
-    if (r == 0) {
-        json_t *document = fl_show_ledger(l, agent, c->limit, e);
+    bool verify = c->what && strcmp(c->what, "verify") == 0;
+    if (r == 0 && c->what && strcmp(c->what, "export") == 0) {
+        r = export_offline(l, agent, e);
+    } else if (r == 0) {
+        json_t *document =
+            verify ? fl_show_verified(l, agent, e) : fl_show_ledger(l, agent, c->limit, e);
         r = document ? 0 : e->code;
         if (document && c->json) {
             print_json(document);
         } else if (document) {
-            print_ledger(document);
+            verify ? print_verified(document) : print_ledger(document);
         }
         json_decref(document);
     }
@@ -394,6 +480,30 @@ bool fl_command_known(const char *verb)
     return false;
 }
 
+bool fl_command_has(const char *verb, const char *what)
+{
+    static const char *const words[][2] = {
+        {"ledger", "show"}, {"ledger", "export"}, {"ledger", "verify"}};
+
+    for (size_t i = 0; i < FL_COUNT(words); i++) {
+        if (strcmp(verb, words[i][0]) == 0 && strcmp(what, words[i][1]) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Asks the process that runs; if none does, reads the files. */
+static int run_ledger(const struct fl_config *config, const struct fl_command *c, struct fl_err *e)
+{
+    bool verify = c->what && strcmp(c->what, "verify") == 0;
+    int r = c->what && strcmp(c->what, "export") == 0
+                ? each_agent(config, c, export_online, e)
+                : ask(config, c, verify ? print_verified : print_ledger, e);
+
+    return r == -FL_R_CTL_CONNECT ? each_agent(config, c, ledger_offline, e) : r;
+}
+
 int fl_command_run(const struct fl_config *config, const struct fl_command *c)
 {
     struct fl_err e = {0};
@@ -408,12 +518,9 @@ int fl_command_run(const struct fl_config *config, const struct fl_command *c)
     } else if (strcmp(c->verb, "withdraw") == 0 && !c->job) {
         r = fl_fail(&e, FL_R_ARG, "withdraw needs --job NAME, or --job '*' for all");
     } else {
-        r = ask(config, c, strcmp(c->verb, "status") == 0 ? print_status : print_ledger, &e);
-        /* Nobody listens: the ledger can be read, and withdrawn from, all the same. */
-        if (r == -FL_R_CTL_CONNECT &&
-            (strcmp(c->verb, "ledger") == 0 || strcmp(c->verb, "withdraw") == 0)) {
-            r = each_agent(config, c, ledger_offline, &e);
-        }
+        /* When nobody listens the ledger can be read, and withdrawn from, all the same. */
+        bool ledger = strcmp(c->verb, "ledger") == 0 || strcmp(c->verb, "withdraw") == 0;
+        r = ledger ? run_ledger(config, c, &e) : ask(config, c, print_status, &e);
     }
     return r ? failed(&e) : FL_EXIT_OK;
 }

@@ -18,6 +18,7 @@ enum {
 
 struct fl_command {
     const char *verb;
+    const char *what;        /* of the verb: "show", "export", ...; NULL = none given */
     const char *agent, *job; /* NULL = all, none given; of check-data: a file */
     bool json, undo;
     uint32_t limit;
@@ -26,8 +27,9 @@ struct fl_command {
     uint64_t rounds, seed;
 };
 
-/* True when there is such a verb. */
+/* True when there is such a verb; and such a second word of it. */
 bool fl_command_known(const char *verb);
+bool fl_command_has(const char *verb, const char *what);
 /* Prints to stdout, errors to stderr; returns the exit code. */
 int fl_command_run(const struct fl_config *config, const struct fl_command *c);
 

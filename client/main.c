@@ -24,7 +24,8 @@
 static const char usage[] =
     "usage: cohort-agent --config FILE [--check-config] [--once]\n"
     "       cohort-agent status --config FILE [--agent NAME] [--json]\n"
-    "       cohort-agent ledger --config FILE [--agent NAME] [--limit N] [--json]\n"
+    "       cohort-agent ledger [show|export|verify] --config FILE [--agent NAME] [--limit N] "
+    "[--json]\n"
     "       cohort-agent withdraw --config FILE --job NAME|'*' [--agent NAME] [--undo] [--json]\n"
     "       cohort-agent report --config FILE [--agent NAME] [--job NAME] [--json]\n"
     "       cohort-agent check-data --config FILE [--job JOB.yaml] [--agent NAME] [--json]\n"
@@ -146,6 +147,9 @@ static int get_options(int argc, char **argv, struct options *o)
     }
     if (optind < argc && fl_command_known(argv[optind])) {
         o->command.verb = argv[optind++];
+        if (optind < argc && fl_command_has(o->command.verb, argv[optind])) {
+            o->command.what = argv[optind++];
+        }
     }
     return optind < argc || !o->config ? bad_usage() : -1;
 }

@@ -199,6 +199,11 @@ static void on_welcome(struct fl_runner *r, const Cohort__Welcome *w)
         fl_stream_close(r->stream, FL_R_VERSION, fl_reason_text(FL_R_VERSION), 0);
         return;
     }
+    r->echo = (struct fl_ledger_mark){0};
+    if (w->ledger) {
+        r->echo.releases = w->ledger->releases;
+        memcpy(r->echo.head.bytes, w->ledger->head.data, FL_DIGEST_SIZE);
+    }
     fl_stream_set_heartbeat(r->stream, w->heartbeat_ms);
     fl_stream_set_max_frame(r->stream, FL_FRAME_MAX, w->max_frame);
     fl_log(FL_LOG_INFO, r->area, "welcome at %s as %s", fl_stream_address(r->stream), w->agent);
@@ -381,7 +386,7 @@ static void do_item(struct fl_runner *r, const struct fl_agent_item *item)
         break;
     case FL_AGENT_DO_OFFER:
         FL_CRASH_POINT("agent-offer-before");
-        fl_talk_offer(&t, &r->core.offer);
+        fl_talk_offer(&t, &r->core.offer, &r->shown);
         fl_runner_send(r, &t.frame);
         break;
     case FL_AGENT_DO_UPLOAD:

@@ -16,6 +16,7 @@ struct fl_runner_op {
     int status;
     struct fl_err err;
     uint8_t coordinator[16]; /* pending */
+    struct fl_ledger_mark echo, shown;
     unsigned have;
     bool costs;
     struct fl_agent_offer offer;
@@ -46,7 +47,9 @@ struct fl_runner {
     bool has_task;
     struct fl_task task;
     struct fl_runner_op op;
-    struct fl_err why; /* of the operation that failed last */
+    struct fl_err why;           /* of the operation that failed last */
+    struct fl_ledger_mark echo;  /* of this coordinator's Welcome */
+    struct fl_ledger_mark shown; /* of the ledger now: goes with an Offer */
     /* upload */
     int upload_fd;
     bool uploading, upload_again;

@@ -51,6 +51,9 @@ static void run_files(struct fl_runner_op *op)
 
     switch (op->op) {
     case FL_AGENT_STATE_PENDING:
+        if (fl_ledger_holds(v->ledger, op->coordinator, &op->echo, &op->err)) {
+            break; /* nothing of it is offered; the next task is declined with this reason */
+        }
         op->status = fl_vault_pending(v, op->coordinator, &op->offer, &op->err);
         if (op->status == 1) {
             op->have = FL_AGENT_HAVE_RELEASE;
@@ -58,7 +61,12 @@ static void run_files(struct fl_runner_op *op)
         }
         break;
     case FL_AGENT_STATE_LOOK:
-        op->status = fl_vault_look(v, &r->task.what, &op->have, &op->offer, &op->err);
+        op->status = r->task.what.final
+                         ? 0
+                         : fl_ledger_holds(v->ledger, op->coordinator, &op->echo, &op->err);
+        if (op->status == 0) {
+            op->status = fl_vault_look(v, &r->task.what, &op->have, &op->offer, &op->err);
+        }
         break;
     case FL_AGENT_STATE_FETCH_PLAN:
     case FL_AGENT_STATE_FETCH_BASE:
@@ -104,6 +112,13 @@ static bool is_long(const struct fl_runner_op *op)
     return op->op == FL_AGENT_STATE_TRAIN || (op->op == FL_AGENT_STATE_EVALUATE && op->phase == 1);
 }
 
+/* The next thing may be an Offer. */
+static bool may_offer(const struct fl_runner_op *op)
+{
+    return op->op == FL_AGENT_STATE_DEBIT || op->op == FL_AGENT_STATE_LOOK ||
+           op->op == FL_AGENT_STATE_PENDING;
+}
+
 static void op_run(struct fl_job *job)
 {
     struct fl_runner_op *op = (struct fl_runner_op *)job;
@@ -112,6 +127,10 @@ static void op_run(struct fl_job *job)
         run_long(op);
     } else {
         run_files(op);
+        if (op->status == 0 && may_offer(op)) {
+            op->status =
+                fl_ledger_mark(op->runner->vault->ledger, op->coordinator, &op->shown, &op->err);
+        }
     }
 }
 
@@ -129,6 +148,9 @@ static void op_end(struct fl_runner *r)
                                 .offer = op->offer};
 
     op->busy = false;
+    if (may_offer(op)) {
+        r->shown = op->shown;
+    }
     if (op->status) {
         r->why = op->err;
     }
@@ -242,6 +264,7 @@ void fl_runner_begin(struct fl_runner *r, enum fl_agent_state what)
     op->op = what;
     op->busy = true;
     memcpy(op->coordinator, r->core.coordinator, sizeof op->coordinator);
+    op->echo = r->echo;
     r->used_ms = fl_runner_now(r);
     switch (what) {
     case FL_AGENT_STATE_LOOK:

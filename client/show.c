@@ -194,3 +194,79 @@ json_t *fl_show_ledger(struct fl_ledger *l, const struct fl_config_agent *agent,
     json_object_set_new(all, "releases", g.releases);
     return all;
 }
+
+/* ---- export and verification --------------------------------------------------------------------
+ */
+
+static int add_entry(void *arg, const struct fl_ledger_column *columns, int count)
+{
+    json_t *list = arg, *o = json_object();
+
+    for (int i = 0; i < count; i++) {
+        const struct fl_ledger_column *c = &columns[i];
+        switch (c->type) {
+        case FL_LEDGER_NONE:
+            json_object_set_new(o, c->name, json_null());
+            break;
+        case FL_LEDGER_COUNT:
+            json_object_set_new(o, c->name, json_integer(c->count));
+            break;
+        case FL_LEDGER_REAL:
+            json_object_set_new(o, c->name, json_real(c->real));
+            break;
+        case FL_LEDGER_TEXT:
+            json_object_set_new(o, c->name, json_stringn(c->data, c->size));
+            break;
+        case FL_LEDGER_BYTES:
+            put_hex(o, c->name, c->data, c->size);
+            break;
+        }
+    }
+    json_array_append_new(list, o);
+    return 0;
+}
+
+static json_t *ends_of_chain(struct fl_ledger *l, const struct fl_config_agent *agent,
+                             struct fl_err *e)
+{
+    struct fl_digest genesis, head;
+    uint64_t entries;
+
+    if (fl_ledger_head(l, &entries, &head, e)) {
+        return NULL;
+    }
+    json_t *o = json_object();
+    fl_ledger_genesis(l, &genesis);
+    fl_report_text(o, "agent", agent->name);
+    fl_report_count(o, "entries", entries);
+    put_hex(o, "genesis", genesis.bytes, FL_DIGEST_SIZE);
+    put_hex(o, "head", head.bytes, FL_DIGEST_SIZE);
+    return o;
+}
+
+json_t *fl_show_entries(struct fl_ledger *l, const struct fl_config_agent *agent, uint64_t after,
+                        struct fl_err *e)
+{
+    json_t *list = json_array(), *o = NULL;
+
+    if (fl_ledger_entries(l, after, FL_SHOW_PAGE, add_entry, list, e) == 0) {
+        o = ends_of_chain(l, agent, e);
+    }
+    if (o) {
+        json_object_set(o, "page", list);
+    }
+    json_decref(list);
+    return o;
+}
+
+json_t *fl_show_verified(struct fl_ledger *l, const struct fl_config_agent *agent, struct fl_err *e)
+{
+    if (fl_ledger_verify(l, e)) {
+        return NULL;
+    }
+    json_t *o = ends_of_chain(l, agent, e);
+    if (o) {
+        json_object_set_new(o, "verified", json_true());
+    }
+    return o;
+}

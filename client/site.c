@@ -31,6 +31,8 @@ struct query {
     struct call *call;
     struct fl_runner *runner;
     bool withdraw, undo;
+    bool verify, entries;
+    uint64_t after;
     uint32_t limit;
     char job[FL_PLAN_NAME_MAX];
     bool flags[FL_POLICY_JOBS_MAX];
@@ -69,9 +71,11 @@ static void query_run(struct fl_runner_query *rq)
             return;
         }
     }
-    document = fl_show_ledger(v->ledger, v->agent, q->limit, &q->err);
+    document = q->verify    ? fl_show_verified(v->ledger, v->agent, &q->err)
+               : q->entries ? fl_show_entries(v->ledger, v->agent, q->after, &q->err)
+                            : fl_show_ledger(v->ledger, v->agent, q->limit, &q->err);
     if (document) {
-        q->json = json_dumps(document, JSON_COMPACT | JSON_REAL_PRECISION(12));
+        q->json = json_dumps(document, JSON_COMPACT | JSON_REAL_PRECISION(q->entries ? 17 : 12));
         json_decref(document);
         if (!q->json) {
             fl_fail(&q->err, FL_R_NOMEM, "out of memory");
@@ -137,6 +141,28 @@ static int get_limit(struct fl_ctl_call *call, uint32_t *ret)
     }
     *ret = (uint32_t)n;
     return 0;
+}
+
+/* What of the ledger: show (the default), verify, or export behind entry `after`. */
+static int get_ledger(struct fl_ctl_call *call, struct query *ret)
+{
+    const char *what = fl_ctl_argument(&call->request, "what"),
+               *after = fl_ctl_argument(&call->request, "after");
+    char *end = NULL;
+
+    what = what ? what : "show";
+    ret->verify = strcmp(what, "verify") == 0;
+    ret->entries = strcmp(what, "export") == 0;
+    if (!ret->verify && !ret->entries && strcmp(what, "show") != 0) {
+        return fl_fail(&call->err, FL_R_ARG, "of a ledger there are show, export and verify");
+    }
+    if (after) {
+        ret->after = strtoull(after, &end, 10);
+        if (end == after || *end) {
+            return fl_fail(&call->err, FL_R_ARG, "after is a number");
+        }
+    }
+    return get_limit(call, &ret->limit);
 }
 
 static void ask_runner(struct call *c, struct fl_runner *runner, const struct query *what)
@@ -231,7 +257,7 @@ static int handle(void *arg, struct fl_ctl_call *call)
         return do_status(s, call);
     }
     if (strcmp(verb, "ledger") == 0) {
-        int r = get_limit(call, &what.limit);
+        int r = get_ledger(call, &what);
         return r ? r : ask_vaults(s, call, &what);
     }
     if (strcmp(verb, "withdraw") == 0) {

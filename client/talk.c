@@ -92,7 +92,8 @@ void fl_talk_fetch(struct fl_talk *t, const struct fl_digest *digest, uint64_t o
     t->body.fetch.offset = offset;
 }
 
-void fl_talk_offer(struct fl_talk *t, const struct fl_agent_offer *offer)
+void fl_talk_offer(struct fl_talk *t, const struct fl_agent_offer *offer,
+                   const struct fl_ledger_mark *mark)
 {
     start(t, COHORT__FRAME__BODY_OFFER);
     cohort__offer__init(&t->body.offer);
@@ -103,6 +104,12 @@ void fl_talk_offer(struct fl_talk *t, const struct fl_agent_offer *offer)
     t->body.offer.plan_digest = put_digest(t, 1, &offer->plan);
     t->body.offer.base_digest = put_digest(t, 2, &offer->base);
     t->body.offer.weight = offer->weight;
+    if (mark->releases) {
+        cohort__mark__init(&t->mark);
+        t->mark.releases = mark->releases;
+        t->mark.head = put_digest(t, 3, &mark->head);
+        t->body.offer.ledger = &t->mark;
+    }
 }
 
 /* ---- from the coordinator: fl_msg_unpack has checked every length and range ---------------------

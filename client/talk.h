@@ -9,6 +9,7 @@
 #define CLIENT_TALK_H
 
 #include "client/core/agent.h"
+#include "client/core/ledger.h"
 #include "common/wire/msg.h"
 
 #include <stdbool.h>
@@ -27,7 +28,8 @@ struct fl_talk {
     } body;
     Cohort__Key key;
     struct fl_key key_bytes;
-    struct fl_digest digest[3];
+    Cohort__Mark mark;
+    struct fl_digest digest[4];
     char *names[FL_WIRE_JOBS_MAX];
 };
 
@@ -37,7 +39,9 @@ void fl_talk_ask(struct fl_talk *t, const char *const *jobs, uint32_t count);
 void fl_talk_accept(struct fl_talk *t, const struct fl_key *key);
 void fl_talk_decline(struct fl_talk *t, const struct fl_key *key, int reason);
 void fl_talk_fetch(struct fl_talk *t, const struct fl_digest *digest, uint64_t offset);
-void fl_talk_offer(struct fl_talk *t, const struct fl_agent_offer *offer);
+/* mark: of the ledger, releases 0 = none is shown. */
+void fl_talk_offer(struct fl_talk *t, const struct fl_agent_offer *offer,
+                   const struct fl_ledger_mark *mark);
 
 /* A message of the coordinator as an event. `finals` has room for FL_AGENT_FINALS_MAX. False: a
  * message that only an agent may send. Bye is the shell's own. */

@@ -3,6 +3,7 @@
  *
  *     coordinator.c  start, drain, reload, end; the one timer; events to the round cores, in order
  *     co_peer.c      connections: messages in, answers out
+ *     co_mark.c      how far agents' ledgers are, and its echo
  *     co_round.c     performs what a round core asks for
  *     co_upload.c    spools: open, receive, seal
  *     co_compute.c   folds, finishes, writes checkpoints
@@ -301,6 +302,17 @@ void co_peer_send_resume(struct co_peer *p, const struct fl_key *key,
 /* Jobs that are over: their final models, in a Rest, once on this connection. True when one was
  * sent. */
 bool co_peer_finals(struct co_peer *p);
+
+/* ---- co_mark.c ---- */
+
+struct co_mark {
+    Cohort__Mark message;
+    struct fl_digest head;
+};
+/* For Welcome; NULL when this agent never told. Valid as long as *ret is. */
+Cohort__Mark *co_mark_echo(const struct fl_roster_agent *a, struct co_mark *ret);
+/* False, logged and refused: what the offer shows of the ledger is behind what was shown before. */
+bool co_mark_fits(struct co_peer *p, const Cohort__Offer *m);
 
 /* co_control.c */
 extern const struct fl_control_ops co_control_ops;

@@ -122,7 +122,8 @@ static bool one_agent(void *arg, const struct fl_roster_agent *a)
                                     .job = j ? j->name : "",
                                     .task = p ? fl_roster_state_name(a->state) : "",
                                     .bytes_in = counts.bytes_in,
-                                    .bytes_out = counts.bytes_out};
+                                    .bytes_out = counts.bytes_out,
+                                    .releases = a->releases};
     w->each(w->arg, &view);
     return true;
 }
@@ -436,6 +437,68 @@ static void op_round_list(void *arg, uint64_t ticket, const char *job, uint32_t 
     }
 }
 
+/* ---- which models a site is in ---- */
+
+struct models_op {
+    struct co_op op;
+    uint64_t ticket, agent;
+    uint32_t limit, count;
+    struct fl_store_containing *rows;
+};
+
+static int keep_model(void *arg, const struct fl_store_containing *m)
+{
+    struct models_op *q = arg;
+
+    q->rows[q->count++] = *m; /* the store gives `limit` rows at most */
+    return 0;
+}
+
+static void models_run(struct co_op *op)
+{
+    struct models_op *q = (struct models_op *)op;
+
+    q->rows = fl_try(q->limit, sizeof *q->rows);
+    op->status =
+        q->rows ? fl_store_models_with(op->co->store, q->agent, q->limit, keep_model, q, &op->err)
+                : fl_fail(&op->err, FL_R_NOMEM, "rows");
+}
+
+static void models_done(struct co_op *op)
+{
+    struct models_op *q = (struct models_op *)op;
+
+    for (uint32_t i = 0; op->status == 0 && i < q->count; i++) {
+        const struct fl_store_containing *m = &q->rows[i];
+        struct fl_control_containing row = {.job = m->job,
+                                            .round = m->round,
+                                            .published_ms = m->published_ms,
+                                            .checkpoint = &m->checkpoint,
+                                            .own = m->own};
+        fl_control_containing_row(op->co->control, q->ticket, &row);
+    }
+    fl_free(q->rows);
+    fl_control_done(op->co->control, q->ticket, op->status, &op->err, NULL);
+}
+
+static void op_agent_models(void *arg, uint64_t ticket, const char *agent, uint32_t limit)
+{
+    struct co *co = arg;
+    const struct fl_roster_agent *a = fl_roster_by_name(co->roster, agent);
+    struct fl_err e = {0};
+
+    if (!a) {
+        fl_control_done(co->control, ticket, fl_fail(&e, FL_R_NOT_ENROLLED, "no agent '%s'", agent),
+                        &e, NULL);
+        return;
+    }
+    struct models_op *q = co_op_new(co, sizeof *q, models_run, models_done);
+    q->ticket = ticket;
+    q->agent = a->id;
+    q->limit = limit;
+    co_submit(co, co->store_lane, &q->op);
+}
+
 struct explain_walk {
     struct co *co;
     uint64_t ticket;
@@ -631,6 +694,7 @@ const struct fl_control_ops co_control_ops = {.status = op_status,
                                               .agent_revoke = op_agent_revoke,
                                               .reload = op_reload,
                                               .round_list = op_round_list,
+                                              .agent_models = op_agent_models,
                                               .round_show = op_round_show,
                                               .model = op_model,
                                               .transcript = op_transcript};

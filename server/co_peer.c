@@ -261,6 +261,7 @@ static void on_hello(struct co_peer *p, const Cohort__Hello *m)
     const struct fl_roster_agent *a = fl_roster_by_id(co->roster, p->agent);
     Cohort__Frame frame = COHORT__FRAME__INIT;
     Cohort__Welcome welcome = COHORT__WELCOME__INIT;
+    struct co_mark mark;
 
     int r = fl_peer_hello(&p->core, m->min_version, m->max_version, FL_WIRE_VERSION_MIN,
                           FL_WIRE_VERSION_MAX, &e);
@@ -274,8 +275,8 @@ static void on_hello(struct co_peer *p, const Cohort__Hello *m)
     welcome.agent = (char *)(uintptr_t)a->name;
     welcome.heartbeat_ms = (uint32_t)co->config.limits.heartbeat_ms;
     welcome.max_frame = FL_FRAME_MAX;
-    welcome.coordinator.data = co->id;
-    welcome.coordinator.len = sizeof co->id;
+    welcome.coordinator = (ProtobufCBinaryData){.len = sizeof co->id, .data = co->id};
+    welcome.ledger = co_mark_echo(a, &mark);
     frame.body_case = COHORT__FRAME__BODY_WELCOME;
     frame.welcome = &welcome;
     p->welcomed = true;
@@ -535,7 +536,9 @@ static void on_message(void *owner, struct fl_stream *s, const Cohort__Frame *f)
         on_fetch(p, f->fetch);
         break;
     case FL_PEER_MSG_OFFER:
-        on_offer(p, f->offer);
+        if (co_mark_fits(p, f->offer)) {
+            on_offer(p, f->offer);
+        }
         break;
     case FL_PEER_MSG_REFUSE:
         fl_log(FL_LOG_WARN, p->identity.name, "refuses: %s [%u]", f->refuse->text,

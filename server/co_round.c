@@ -282,7 +282,12 @@ static void do_record(struct co *co, struct co_job *j, const struct fl_round_ite
                                 .weight = item->weight,
                                 .size = item->size,
                                 .digest = item->digest};
+    const struct fl_roster_agent *a = fl_roster_by_id(co->roster, item->agent);
 
+    if (a) { /* at its last offer: at least as far as this update */
+        u.releases = a->releases;
+        u.head = a->head;
+    }
     if (co->commit_count == co->commit_room) {
         uint32_t room = co->commit_room ? 2 * co->commit_room : 64;
         if (room > CO_COMMIT_MAX * 64 ||

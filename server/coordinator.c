@@ -218,6 +218,8 @@ static int each_agent(void *arg, const struct fl_store_agent *a)
     int r = fl_roster_add(co->roster, a->id, a->key, a->name, a->serial, a->revoked, &e);
     if (r) {
         fl_log_err(FL_LOG_ERROR, "store", &e, "enrolled agent %s", a->name);
+    } else {
+        fl_roster_mark(co->roster, a->id, a->releases, &a->head);
     }
     return r;
 }

@@ -77,6 +77,141 @@ int fl_ledger_head(struct fl_ledger *l, uint64_t *ret_entries, struct fl_digest 
     return 0;
 }
 
+void fl_ledger_genesis(const struct fl_ledger *l, struct fl_digest *ret)
+{
+    *ret = l->genesis;
+}
+
+static struct fl_ledger_column column_of(sqlite3_stmt *s, int i)
+{
+    struct fl_ledger_column c = {.name = sqlite3_column_name(s, i)};
+
+    switch (sqlite3_column_type(s, i)) {
+    case SQLITE_INTEGER:
+        c.type = FL_LEDGER_COUNT;
+        c.count = sqlite3_column_int64(s, i);
+        break;
+    case SQLITE_FLOAT:
+        c.type = FL_LEDGER_REAL;
+        c.real = sqlite3_column_double(s, i);
+        break;
+    case SQLITE_NULL:
+        c.type = FL_LEDGER_NONE;
+        break;
+    default:
+        c.type = sqlite3_column_type(s, i) == SQLITE_TEXT ? FL_LEDGER_TEXT : FL_LEDGER_BYTES;
+        c.data = sqlite3_column_blob(s, i);
+        c.size = (size_t)sqlite3_column_bytes(s, i);
+        break;
+    }
+    return c;
+}
+
+int fl_ledger_entries(struct fl_ledger *l, uint64_t after, uint32_t limit,
+                      int (*each)(void *arg, const struct fl_ledger_column *columns, int count),
+                      void *arg, struct fl_err *e)
+{
+    struct fl_ledger_column columns[FL_ENTRY_COLUMNS];
+    sqlite3_stmt *s;
+    int r =
+        fl_ledger_db_prepare(l, "SELECT * FROM entry WHERE seq > ?1 ORDER BY seq LIMIT ?2", &s, e);
+
+    if (r < 0) {
+        return r;
+    }
+    sqlite3_bind_int64(s, 1, (sqlite3_int64)(after > INT64_MAX ? INT64_MAX : after));
+    sqlite3_bind_int64(s, 2, limit);
+    while ((r = fl_ledger_db_step(l, s, e)) == 1) {
+        for (int i = 0; i < FL_ENTRY_COLUMNS; i++) {
+            columns[i] = column_of(s, i);
+        }
+        if ((r = each(arg, columns, FL_ENTRY_COLUMNS)) != 0) {
+            break;
+        }
+    }
+    sqlite3_finalize(s);
+    return r;
+}
+
+/* The number-th release to this coordinator, or the newest (number 0): 1 found, 0 none. */
+static int read_mark(struct fl_ledger *l, const uint8_t coordinator[16], uint64_t number,
+                     struct fl_ledger_mark *ret, struct fl_err *e)
+{
+    sqlite3_stmt *s;
+    struct fl_ledger_mark mark = {0};
+    int r = fl_ledger_db_prepare(
+        l,
+        number ? "SELECT chain FROM entry WHERE kind = 3 AND coordinator = ?1"
+                 " ORDER BY seq LIMIT 1 OFFSET ?2 - 1"
+               : "SELECT chain, (SELECT count(*) FROM entry WHERE kind = 3 AND coordinator = ?1)"
+                 " FROM entry WHERE kind = 3 AND coordinator = ?1 ORDER BY seq DESC LIMIT 1",
+        &s, e);
+
+    if (r < 0) {
+        return r;
+    }
+    sqlite3_bind_blob(s, 1, coordinator, 16, SQLITE_STATIC);
+    if (number) {
+        sqlite3_bind_int64(s, 2, (sqlite3_int64)number);
+    }
+    r = fl_ledger_db_step(l, s, e);
+    if (r == 1 && !fl_ledger_db_blob(s, 0, mark.head.bytes, sizeof mark.head.bytes)) {
+        r = fl_ledger_db_damaged(l, "a release with a field of wrong size", e);
+    } else if (r == 1) {
+        mark.releases = number ? number : (uint64_t)sqlite3_column_int64(s, 1);
+        *ret = mark;
+    }
+    sqlite3_finalize(s);
+    return r;
+}
+
+int fl_ledger_mark(struct fl_ledger *l, const uint8_t coordinator[16], struct fl_ledger_mark *ret,
+                   struct fl_err *e)
+{
+    struct fl_ledger_mark mark = {0};
+    int r = read_mark(l, coordinator, 0, &mark, e);
+
+    if (r >= 0) {
+        *ret = mark;
+    }
+    return r < 0 ? r : 0;
+}
+
+int fl_ledger_holds(struct fl_ledger *l, const uint8_t coordinator[16],
+                    const struct fl_ledger_mark *echo, struct fl_err *e)
+{
+    struct fl_ledger_mark mine = {0};
+    int r;
+
+    if (echo->releases == 0) {
+        return 0;
+    }
+    if (echo->releases > INT64_MAX) {
+        return fl_fail(e, FL_R_MSG_FIELD, "an echo of %llu releases",
+                       (unsigned long long)echo->releases);
+    }
+    r = read_mark(l, coordinator, echo->releases, &mine, e);
+    if (r < 0) {
+        return r;
+    }
+    if (r == 0) {
+        r = fl_ledger_mark(l, coordinator, &mine, e);
+        return r < 0 ? r
+                     : fl_fail(e, FL_R_LEDGER,
+                               "ledger %s is an old copy: it holds %llu releases to this "
+                               "coordinator, which has seen %llu; nothing is released",
+                               l->path, (unsigned long long)mine.releases,
+                               (unsigned long long)echo->releases);
+    }
+    if (!fl_digest_equal(&mine.head, &echo->head)) {
+        return fl_fail(e, FL_R_LEDGER,
+                       "ledger %s has another history than what this coordinator has seen (release "
+                       "%llu differs); nothing is released",
+                       l->path, (unsigned long long)echo->releases);
+    }
+    return 0;
+}
+
 /* ---- releases ---- */
 
 static int read_release(const struct fl_ledger *l, sqlite3_stmt *s, struct fl_release *ret,

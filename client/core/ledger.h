@@ -106,9 +106,47 @@ int fl_ledger_spent(struct fl_ledger *l, const struct fl_digest *data, enum fl_u
 /* Recomputes the chain from its first entry: -FL_R_LEDGER with the number of the entry that does
  * not fit. */
 int fl_ledger_verify(struct fl_ledger *l, struct fl_err *e);
-/* How many entries there are and the digest of the last one (zero when empty): what a coordinator
- * can echo, so that a ledger restored from an old copy is noticed. */
+/* Entries as they stand, for an export that anybody can check: columns in their order, of which the
+ * last is the chain's digest. A column is a whole number, a real, a text, bytes, or nothing. */
+enum fl_ledger_type {
+    FL_LEDGER_NONE,
+    FL_LEDGER_COUNT,
+    FL_LEDGER_REAL,
+    FL_LEDGER_TEXT,
+    FL_LEDGER_BYTES,
+};
+struct fl_ledger_column {
+    const char *name;
+    enum fl_ledger_type type;
+    int64_t count;
+    double real;
+    const void *data; /* TEXT, BYTES; valid during the call */
+    size_t size;
+};
+/* `limit` entries behind number `after`; `each` ends the walk with anything but 0. */
+int fl_ledger_entries(struct fl_ledger *l, uint64_t after, uint32_t limit,
+                      int (*each)(void *arg, const struct fl_ledger_column *columns, int count),
+                      void *arg, struct fl_err *e);
+/* The digest the chain begins with: of the owner. */
+void fl_ledger_genesis(const struct fl_ledger *l, struct fl_digest *ret);
+
+/* How many entries there are and the digest of the last one (zero when empty). */
 int fl_ledger_head(struct fl_ledger *l, uint64_t *ret_entries, struct fl_digest *ret_digest,
                    struct fl_err *e);
+
+/* How far the ledger is as one coordinator can know it: releases to it, and the digest of the chain
+ * at the newest of them. It is shown with every Offer and echoed in Welcome, so that a ledger
+ * restored from an old copy is noticed. The number of other entries stays the site's own. */
+struct fl_ledger_mark {
+    uint64_t releases;
+    struct fl_digest head;
+};
+/* releases 0: none yet. */
+int fl_ledger_mark(struct fl_ledger *l, const uint8_t coordinator[16], struct fl_ledger_mark *ret,
+                   struct fl_err *e);
+/* Does this ledger hold what was echoed? -FL_R_LEDGER: it is older, or another one; nothing may be
+ * released then. */
+int fl_ledger_holds(struct fl_ledger *l, const uint8_t coordinator[16],
+                    const struct fl_ledger_mark *echo, struct fl_err *e);
 
 #endif

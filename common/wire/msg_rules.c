@@ -52,7 +52,9 @@ static const struct rule welcome[] = {
     {PRINTABLE, 1, FL_WIRE_NAME_MAX, 0},
     {NUMBER, FL_WIRE_HEARTBEAT_MIN_MS, FL_WIRE_HEARTBEAT_MAX_MS, 0},
     {NUMBER, FL_FRAME_HELLO_MAX, FL_FRAME_MAX, 0},
-    {BYTES, 16, 16, 0}};
+    {BYTES, 16, 16, 0},
+    {INSIDE, 0, 1, 0}};
+static const struct rule mark[] = {{NUMBER, 1, INT64_MAX, 0}, {DIGEST}};
 static const struct rule refuse[] = {{REASON}, {PEOPLE}, {INSIDE, 0, 1, 0}};
 static const struct rule ping[] = {{ANY}};
 static const struct rule bye[] = {{NUMBER, 0, 9999, 0}, {PEOPLE}, {RETRY}};
@@ -70,8 +72,13 @@ static const struct rule accept[] = {{KEY}};
 static const struct rule decline[] = {{KEY}, {REASON}, {PEOPLE}};
 static const struct rule fetch[] = {{DIGEST}, {OFFSET}};
 static const struct rule chunk[] = {{DIGEST}, {OFFSET}, {BYTES, 1, FL_CHUNK_MAX, 0}};
-static const struct rule offer[] = {{KEY},    {DIGEST}, {UPDATE_SIZE},
-                                    {DIGEST}, {DIGEST}, {NUMBER, 1, FL_WIRE_WEIGHT_MAX, 0}};
+static const struct rule offer[] = {{KEY},
+                                    {DIGEST},
+                                    {UPDATE_SIZE},
+                                    {DIGEST},
+                                    {DIGEST},
+                                    {NUMBER, 1, FL_WIRE_WEIGHT_MAX, 0},
+                                    {INSIDE, 0, 1, 0}};
 static const struct rule resume[] = {{KEY}, {DIGEST}, {OFFSET}};
 static const struct rule ack[] = {{KEY}, {DIGEST}};
 static const struct rule frame[] = {{BODY}, {BODY}, {BODY}, {BODY}, {BODY}, {BODY},
@@ -93,6 +100,7 @@ static const struct {
     TYPE(bye, bye),         TYPE(ask, ask),       TYPE(rest, rest),       TYPE(final, final),
     TYPE(task, task),       TYPE(accept, accept), TYPE(decline, decline), TYPE(over, decline),
     TYPE(fetch, fetch),     TYPE(offer, offer),   TYPE(resume, resume),   TYPE(ack, ack),
+    TYPE(mark, mark),
 };
 
 int fl_msg_rules_count(const ProtobufCMessageDescriptor *type)

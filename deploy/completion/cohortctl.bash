@@ -37,6 +37,7 @@ _cohortctl() {
         'round explain') options='--round '; jobs=1 ;;
         'agent list') ;;
         'agent show') agents=1 ;;
+        'agent models') options='--limit '; agents=1 ;;
         'agent enrol') options='--key --name '; files=1 ;;
         'agent revoke') agents=1 ;;
         'model export') options='--round --output '; jobs=1 ;;
@@ -66,7 +67,7 @@ _cohortctl() {
         case ${words[0]} in
         job) mapfile -t COMPREPLY < <(compgen -W 'submit list show wait pause resume drain cancel set' -- "$word") ;;
         round) mapfile -t COMPREPLY < <(compgen -W 'list show explain' -- "$word") ;;
-        agent) mapfile -t COMPREPLY < <(compgen -W 'list show enrol revoke' -- "$word") ;;
+        agent) mapfile -t COMPREPLY < <(compgen -W 'list show models enrol revoke' -- "$word") ;;
         model) mapfile -t COMPREPLY < <(compgen -W 'export show' -- "$word") ;;
         audit) mapfile -t COMPREPLY < <(compgen -W 'export verify' -- "$word") ;;
         pki) mapfile -t COMPREPLY < <(compgen -W 'init issue revoke refresh list' -- "$word") ;;

@@ -107,6 +107,16 @@ void fl_control_member(struct fl_control *c, uint64_t ticket, const struct fl_co
     }
 }
 
+void fl_control_containing_row(struct fl_control *c, uint64_t ticket,
+                               const struct fl_control_containing *m)
+{
+    struct fl_control_call *k = find(c, ticket);
+
+    if (k) {
+        fl_control_send(c, k, fl_control_json_containing(m));
+    }
+}
+
 /* A document about it, then the bytes. Takes the descriptor. */
 static void send_file(struct fl_control *c, uint64_t ticket, int fd, uint64_t size, uint64_t round,
                       const char *digest_name, const struct fl_digest *digest)

@@ -97,8 +97,17 @@ struct fl_control_agent {
     bool revoked, connected;
     const char *serial, *address;                          /* "" = unknown */
     uint64_t connected_ms, seen_ms, certificate_expires_s; /* 0 = unknown */
-    const char *job, *task;                                /* "" = idle */
+    uint64_t releases;      /* to us, as its ledger last told; 0 = never told */
+    const char *job, *task; /* "" = idle */
     uint64_t bytes_in, bytes_out;
+};
+
+/* A published model that a site's update is in. */
+struct fl_control_containing {
+    const char *job;
+    uint64_t round, published_ms;
+    const struct fl_digest *checkpoint;
+    bool own; /* folded in this very round; else in an earlier one that it was made from */
 };
 
 /* ---- what the room asks ---- */
@@ -143,6 +152,8 @@ struct fl_control_ops {
     void (*round_list)(void *co, uint64_t ticket, const char *job, uint32_t limit);
     /* One fl_control_round_row, then its members. round 0 = the running one, else the last. */
     void (*round_show)(void *co, uint64_t ticket, const char *job, uint64_t round);
+    /* fl_control_containing rows, newest first. */
+    void (*agent_models)(void *co, uint64_t ticket, const char *agent, uint32_t limit);
     /* newest: the last published; else that of `round` (0 = initial). -FL_R_NO_OBJECT when it is
      * not kept any more. */
     void (*model)(void *co, uint64_t ticket, const char *job, bool newest, uint64_t round);
@@ -154,6 +165,8 @@ struct fl_control_ops {
 
 void fl_control_round_row(struct fl_control *c, uint64_t ticket, const struct fl_control_round *r);
 void fl_control_member(struct fl_control *c, uint64_t ticket, const struct fl_control_member *m);
+void fl_control_containing_row(struct fl_control *c, uint64_t ticket,
+                               const struct fl_control_containing *m);
 /* Takes the descriptor: the model is [0, size) of the checkpoint. No fl_control_done after it. */
 void fl_control_model(struct fl_control *c, uint64_t ticket, int fd, uint64_t size, uint64_t round,
                       const struct fl_digest *model);

@@ -164,6 +164,18 @@ json_t *fl_control_json_member(const struct fl_control_member *m)
     return o;
 }
 
+json_t *fl_control_json_containing(const struct fl_control_containing *m)
+{
+    json_t *o = json_object();
+
+    put_text(&o, "job", m->job);
+    put_number(&o, "round", m->round);
+    put_known(&o, "published_ms", m->published_ms);
+    put_digest(&o, "checkpoint", m->checkpoint);
+    put(&o, "own", json_boolean(m->own));
+    return o;
+}
+
 json_t *fl_control_json_agent(const struct fl_control_agent *a)
 {
     json_t *o = json_object();
@@ -182,5 +194,6 @@ json_t *fl_control_json_agent(const struct fl_control_agent *a)
     put_text(&o, "task", a->task);
     put_number(&o, "bytes_in", a->bytes_in);
     put_number(&o, "bytes_out", a->bytes_out);
+    put_known(&o, "ledger_releases", a->releases);
     return o;
 }

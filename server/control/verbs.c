@@ -190,6 +190,17 @@ static int run_agent_show(struct ask *a)
     return fl_control_send(a->c, a->k, p.found) ? finish(a) : 0;
 }
 
+static int run_agent_models(struct ask *a)
+{
+    uint64_t limit = get_count(a, "limit", LIST_MAX);
+
+    if (limit < 1 || limit > LIST_MAX) {
+        return fl_fail(a->e, FL_R_CTL_REQUEST, "limit: 1 to %d", LIST_MAX);
+    }
+    ops(a)->agent_models(a->c->conf.co, a->by->ticket, get(a, "agent"), (uint32_t)limit);
+    return 0;
+}
+
 static int run_watch(struct ask *a)
 {
     fl_control_watch(a->c, a->k);
@@ -367,6 +378,10 @@ static const struct fl_control_verb verbs[] = {
      {{"after", KIND_COUNT, false}, {"limit", KIND_COUNT, false}},
      .run = run_agent_list},
     {"agent show", "one agent", {{"agent", KIND_AGENT, true}}, .run = run_agent_show},
+    {"agent models",
+     "published models that an agent's update is in, newest first",
+     {{"agent", KIND_AGENT, true}, {"limit", KIND_COUNT, false}},
+     .run = run_agent_models},
     {"agent enrol",
      "allow the owner of this certificate key to take part",
      {{"agent", KIND_AGENT, true}, {"key", KIND_KEY, true}},

@@ -174,6 +174,26 @@ bool fl_roster_revoke(struct fl_roster *r, const char *name,
     return true;
 }
 
+bool fl_roster_mark(struct fl_roster *r, uint64_t agent, uint64_t releases,
+                    const struct fl_digest *head)
+{
+    struct entry *one;
+
+    HASH_FIND(by_id, r->ids, &agent, sizeof agent, one);
+    if (!one) {
+        return false;
+    }
+    if (releases < one->agent.releases) {
+        return false;
+    }
+    if (releases > one->agent.releases) {
+        one->agent.releases = releases;
+        one->agent.head = *head;
+        return true;
+    }
+    return releases == 0 || fl_digest_equal(head, &one->agent.head);
+}
+
 void fl_roster_each(const struct fl_roster *r,
                     bool (*each)(void *arg, const struct fl_roster_agent *a), void *arg)
 {

@@ -7,6 +7,7 @@
 #define SERVER_CORE_ROSTER_H
 
 #include "common/base/err.h"
+#include "common/base/hash.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -34,6 +35,9 @@ struct fl_roster_agent {
     uint64_t job;        /* WORKING: for which */
     uint64_t since_ms;   /* in this state */
     uint64_t seen_ms;    /* last connected or disconnected; 0 = never */
+    /* How far its ledger is, as it last told: releases to us (0 = never told), chain there. */
+    uint64_t releases;
+    struct fl_digest head;
 };
 
 struct fl_roster;
@@ -70,6 +74,11 @@ bool fl_roster_disconnect(struct fl_roster *r, uint64_t agent, uint64_t connecti
 /* IDLE, ASKING, or WORKING for `job`. False (nothing changes) when the agent is not connected. */
 bool fl_roster_set(struct fl_roster *r, uint64_t agent, enum fl_roster_state state, uint64_t job,
                    uint64_t now_ms);
+
+/* The agent shows how far its ledger is. False: it was farther before, so what it has now is an
+ * old copy, or it tells nothing any more; the farther mark stays. */
+bool fl_roster_mark(struct fl_roster *r, uint64_t agent, uint64_t releases,
+                    const struct fl_digest *head);
 
 struct fl_roster_counts {
     uint32_t enrolled, revoked, online, idle, asking, working;

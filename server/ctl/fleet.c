@@ -187,7 +187,41 @@ int fl_cli_agent_show(struct fl_cli *c)
         return status < 0 ? status : 0;
     }
     print_agents(list);
-    fl_cli_row("key", "%s", fl_cli_text(json_array_get(list, 0), "key"));
+    const json_t *o = json_array_get(list, 0);
+    fl_cli_row("key", "%s", fl_cli_text(o, "key"));
+    if (fl_cli_int(o, "ledger_releases")) {
+        fl_cli_row("ledger", "%lld releases to this coordinator, as it last told",
+                   (long long)fl_cli_int(o, "ledger_releases"));
+    }
+    json_decref(list);
+    return 0;
+}
+
+int fl_cli_agent_models(struct fl_cli *c)
+{
+    static const char *const heads[] = {"JOB", ">ROUND", "PUBLISHED", "UPDATE", "CHECKPOINT", NULL};
+    struct fl_ctl_request q = {.verb = "agent models"};
+    uint64_t now = fl_wall_ms();
+    char t[FL_TEXT_MAX];
+    json_t *list;
+
+    fl_cli_argument(&q, "agent", c->words[0]);
+    fl_cli_argument(&q, "limit", fl_cli_option(c, "limit", 0));
+    int status = fl_cli_ask_or_print(c, &q, false, true, &list);
+    if (status) {
+        return status < 0 ? status : 0;
+    }
+    struct fl_table *table = fl_table_new(heads);
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *o = json_array_get(list, i);
+        fl_table_add(table, "%s", fl_cli_text(o, "job"));
+        fl_table_add(table, "%lld", (long long)fl_cli_int(o, "round"));
+        fl_table_add(table, "%s", fl_text_when((uint64_t)fl_cli_int(o, "published_ms"), now, t));
+        fl_table_add(table, "%s",
+                     json_is_true(json_object_get(o, "own")) ? "its own" : "inherited");
+        fl_table_add(table, "%.16s", fl_cli_text(o, "checkpoint"));
+    }
+    fl_table_print(table, stdout, "no published model has an update of this agent");
     json_decref(list);
     return 0;
 }

@@ -77,6 +77,8 @@ static const struct command commands[] = {
      fl_cli_round_explain},
     {"agent list", "", "all enrolled agents", " ", 0, 0, fl_cli_agent_list},
     {"agent show", "AGENT", "one agent", " ", 1, 1, fl_cli_agent_show},
+    {"agent models", "AGENT", "published models that its updates are in", " limit ", 1, 1,
+     fl_cli_agent_models},
     {"agent enrol", "CERTIFICATE...", "allow these certificates' owners to take part", " key name ",
      0, FL_CLI_WORDS_MAX, fl_cli_agent_enrol},
     {"agent revoke", "AGENT", "cut an agent off, now and for good", " ", 1, 1, fl_cli_agent_revoke},

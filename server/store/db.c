@@ -404,7 +404,7 @@ static int identify(struct fl_db *db, bool *ret_new, struct fl_err *e)
                        "cohortd.db has schema %lld of a newer cohortd; this one knows %d",
                        (long long)version, FL_STORE_SCHEMA);
     }
-    if (version != FL_STORE_SCHEMA) {
+    if (version < 1) {
         return fl_fail(e, FL_R_STORE_CORRUPT, "cohortd.db has schema %lld, which never existed",
                        (long long)version);
     }
@@ -439,6 +439,28 @@ static int create(struct fl_db *db, int (*fill)(struct fl_db *db, struct fl_err 
     }
     if (r == 0) {
         r = fill(db, e);
+    }
+    return fl_db_finish(db, r, e);
+}
+
+/* A state folder of an earlier cohortd, brought up in one transaction. */
+static int upgrade(struct fl_db *db, struct fl_err *e)
+{
+    int64_t version = 0;
+    int r = ask(db, "PRAGMA user_version", &version, NULL, 0, e);
+
+    if (r != 0 || version == FL_STORE_SCHEMA) {
+        return r;
+    }
+    if ((r = fl_db_begin(db, e)) != 0) {
+        return r;
+    }
+    int rc = sqlite3_exec(db->handle, FL_STORE_TABLES_2, NULL, NULL, NULL);
+    if (rc != SQLITE_OK) {
+        r = fail(db, sqlite3_extended_errcode(db->handle), "cohortd.db: new tables", e);
+    }
+    if (r == 0) {
+        r = demand(db, "user_version", FL_STORE_SCHEMA, e);
     }
     return fl_db_finish(db, r, e);
 }
@@ -485,7 +507,7 @@ int fl_db_open(const char *path, struct fl_db *db, int (*fill)(struct fl_db *db,
     if ((r = ask(db, "PRAGMA mmap_size = 0", NULL, NULL, 0, e)) != 0 ||
         (r = ask(db, "PRAGMA locking_mode = EXCLUSIVE", NULL, NULL, 0, e)) != 0 ||
         (r = identify(db, &is_new, e)) != 0 || (r = settings(db, e)) != 0 ||
-        (is_new && (r = create(db, fill, e)) != 0) ||
+        (r = is_new ? create(db, fill, e) : upgrade(db, e)) != 0 ||
         (r = fold(db, SQLITE_CHECKPOINT_TRUNCATE, e)) != 0) {
         goto out;
     }

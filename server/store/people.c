@@ -94,7 +94,34 @@ int fl_store_agents(struct fl_store *s, int (*each)(void *arg, const struct fl_s
         fl_column_text(&q, 2, a.name, sizeof a.name);
         fl_column_text(&q, 3, a.serial, sizeof a.serial);
         a.revoked = fl_column_u64(&q, 4) != 0;
+        a.releases = fl_column_u64(&q, 5);
+        if (a.releases) {
+            fl_column_blob(&q, 6, a.head.bytes, sizeof a.head.bytes);
+        }
         if ((r = each(arg, &a)) != 0) {
+            break;
+        }
+    }
+    fl_query_end(&q);
+    return r;
+}
+
+int fl_store_models_with(struct fl_store *s, uint64_t agent, uint32_t limit,
+                         int (*each)(void *arg, const struct fl_store_containing *m), void *arg,
+                         struct fl_err *e)
+{
+    struct fl_query q = fl_query(&s->db, FL_SQL_MODELS_WITH);
+    int r;
+
+    fl_query_u64(&q, agent);
+    fl_query_u64(&q, limit);
+    while ((r = fl_query_step(&q, e)) == 1) {
+        struct fl_store_containing m = {.round = fl_column_u64(&q, 1)};
+        fl_column_text(&q, 0, m.job, sizeof m.job);
+        m.published_ms = fl_column_u64(&q, 2);
+        fl_column_blob(&q, 3, m.checkpoint.bytes, sizeof m.checkpoint.bytes);
+        m.own = fl_column_u64(&q, 4) != 0;
+        if ((r = each(arg, &m)) != 0) {
             break;
         }
     }

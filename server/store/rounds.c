@@ -387,6 +387,13 @@ static int commit_one(struct fl_store *s, const struct fl_store_update *u, int *
     fl_query_u64(&q, u->size);
     fl_query_digest(&q, &u->digest);
     *ret_status = 0;
+    if ((r = fl_query_run(&q, FL_R_INTERNAL, e)) != 0 || u->releases == 0) {
+        return r;
+    }
+    q = fl_query(&s->db, FL_SQL_MARK);
+    fl_query_u64(&q, u->agent);
+    fl_query_u64(&q, u->releases);
+    fl_query_digest(&q, &u->head);
     return fl_query_run(&q, FL_R_INTERNAL, e);
 }
 

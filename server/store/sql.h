@@ -13,6 +13,26 @@
  * upload:   what was accepted. The row outlives the bytes by late_rounds.
  * transcript, transcript_member: what each published round was made of; see transcript.c.
  */
+/* What schema 2 added. mark: how far an agent's ledger was, as it last told. (Folders with
+ * transcripts and without marks existed.) */
+#define FL_STORE_TABLES_2                                                                          \
+    "CREATE TABLE mark(agent INTEGER PRIMARY KEY REFERENCES agent(id),"                            \
+    " releases INTEGER NOT NULL, head BLOB NOT NULL CHECK(length(head) = 32)) STRICT;"             \
+    "CREATE TABLE IF NOT EXISTS transcript(job INTEGER NOT NULL REFERENCES job(id), round "        \
+    "INTEGER NOT NULL,"                                                                            \
+    " plan BLOB NOT NULL CHECK(length(plan) = 32), base BLOB NOT NULL CHECK(length(base) = 32),"   \
+    " checkpoint BLOB NOT NULL CHECK(length(checkpoint) = 32),"                                    \
+    " model BLOB NOT NULL CHECK(length(model) = 32), published_ms INTEGER NOT NULL,"               \
+    " members INTEGER NOT NULL, previous BLOB NOT NULL CHECK(length(previous) = 32),"              \
+    " digest BLOB NOT NULL CHECK(length(digest) = 32),"                                            \
+    " PRIMARY KEY(job, round)) STRICT, WITHOUT ROWID;"                                             \
+    "CREATE TABLE IF NOT EXISTS transcript_member(job INTEGER NOT NULL, round INTEGER NOT NULL,"   \
+    " exchange INTEGER NOT NULL, agent INTEGER NOT NULL REFERENCES agent(id),"                     \
+    " weight INTEGER NOT NULL, size INTEGER NOT NULL,"                                             \
+    " digest BLOB NOT NULL CHECK(length(digest) = 32),"                                            \
+    " PRIMARY KEY(job, round, exchange, agent)) STRICT, WITHOUT ROWID;"                            \
+    "CREATE INDEX member_in ON member(agent, job, round) WHERE closed_in = 1;"
+
 #define FL_STORE_TABLES                                                                            \
     "CREATE TABLE meta(id INTEGER PRIMARY KEY CHECK(id = 1), coordinator BLOB NOT NULL"            \
     " CHECK(length(coordinator) = 16), created_ms INTEGER NOT NULL) STRICT;"                       \
@@ -51,19 +71,8 @@
     " agent INTEGER NOT NULL REFERENCES agent(id), weight INTEGER NOT NULL,"                       \
     " size INTEGER NOT NULL, digest BLOB NOT NULL CHECK(length(digest) = 32),"                     \
     " PRIMARY KEY(job, round, exchange, agent),"                                                   \
-    " FOREIGN KEY(job, round) REFERENCES round(job, round)) STRICT, WITHOUT ROWID;"                \
-    "CREATE TABLE transcript(job INTEGER NOT NULL REFERENCES job(id), round INTEGER NOT NULL,"     \
-    " plan BLOB NOT NULL CHECK(length(plan) = 32), base BLOB NOT NULL CHECK(length(base) = 32),"   \
-    " checkpoint BLOB NOT NULL CHECK(length(checkpoint) = 32),"                                    \
-    " model BLOB NOT NULL CHECK(length(model) = 32), published_ms INTEGER NOT NULL,"               \
-    " members INTEGER NOT NULL, previous BLOB NOT NULL CHECK(length(previous) = 32),"              \
-    " digest BLOB NOT NULL CHECK(length(digest) = 32),"                                            \
-    " PRIMARY KEY(job, round)) STRICT, WITHOUT ROWID;"                                             \
-    "CREATE TABLE transcript_member(job INTEGER NOT NULL, round INTEGER NOT NULL,"                 \
-    " exchange INTEGER NOT NULL, agent INTEGER NOT NULL REFERENCES agent(id),"                     \
-    " weight INTEGER NOT NULL, size INTEGER NOT NULL,"                                             \
-    " digest BLOB NOT NULL CHECK(length(digest) = 32),"                                            \
-    " PRIMARY KEY(job, round, exchange, agent)) STRICT, WITHOUT ROWID;"                            \
+    " FOREIGN KEY(job, round) REFERENCES round(job, round)) STRICT, WITHOUT "                      \
+    "ROWID;" FL_STORE_TABLES_2                                                                     \
     "CREATE TABLE audit(id INTEGER PRIMARY KEY, wall_ms INTEGER NOT NULL, who TEXT NOT NULL,"      \
     " what TEXT NOT NULL) STRICT;"
 
@@ -78,7 +87,18 @@
     X(AGENT_REVOKE, "UPDATE agent SET revoked = 1 WHERE name = ?")                                 \
     X(AGENT_COUNT, "SELECT count(*) FROM agent")                                                   \
     X(AGENT_HAS, "SELECT 1 FROM agent WHERE id = ?")                                               \
-    X(AGENTS, "SELECT id, key, name, serial, revoked FROM agent ORDER BY id")                      \
+    X(AGENTS, "SELECT id, key, name, serial, revoked, coalesce(releases, 0), head FROM agent"      \
+              " LEFT JOIN mark ON mark.agent = agent.id ORDER BY id")                              \
+    X(MARK, "INSERT INTO mark(agent, releases, head) VALUES(?, ?, ?) ON CONFLICT DO UPDATE SET"    \
+            " releases = excluded.releases, head = excluded.head"                                  \
+            " WHERE excluded.releases > releases")                                                 \
+    X(MODELS_WITH,                                                                                 \
+      "SELECT j.name, r.round, r.published_ms, r.checkpoint, EXISTS(SELECT 1 FROM member m"        \
+      "  WHERE m.agent = ?1 AND m.job = r.job AND m.round = r.round AND m.closed_in = 1)"          \
+      " FROM round r JOIN job j ON j.id = r.job JOIN (SELECT job, min(round) AS first FROM member" \
+      "  WHERE agent = ?1 AND closed_in = 1 GROUP BY job) f ON f.job = r.job"                      \
+      " WHERE r.round >= f.first AND r.published_ms > 0"                                           \
+      " ORDER BY r.published_ms DESC, r.round DESC LIMIT ?2")                                      \
     X(JOB_ADD, "INSERT INTO job(name, incarnation, state, text, round, checkpoint, model_size,"    \
                " model, why) VALUES(?, ?, ?, ?, 0, ?, ?, ?, '')")                                  \
     X(JOB_COUNT, "SELECT count(*) FROM job")                                                       \

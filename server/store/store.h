@@ -38,7 +38,7 @@
 #include <stdint.h>
 
 enum {
-    FL_STORE_SCHEMA = 1,
+    FL_STORE_SCHEMA = 2,
     FL_STORE_APPLICATION_ID = 0x436f6864, /* "Cohd" */
     FL_STORE_PATH_MAX = 512,              /* of the state folder's own path: 256 */
     FL_STORE_NAME_MAX = 256,
@@ -75,6 +75,10 @@ struct fl_store_agent {
     char name[64];
     char serial[64];
     bool revoked;
+    /* How far its ledger was at the last committed update: releases to us, 0 = never told; and the
+     * digest of the ledger's chain there. */
+    uint64_t releases;
+    struct fl_digest head;
 };
 /* -FL_R_CTL_EXISTS: key or name is there. serial: of its certificate, hex; may be "". */
 int fl_store_agent_add(struct fl_store *s, const uint8_t key[32], const char *name,
@@ -85,6 +89,18 @@ int fl_store_agent_revoke(struct fl_store *s, const char *name, struct fl_err *e
  * ends the walk and is returned. */
 int fl_store_agents(struct fl_store *s, int (*each)(void *arg, const struct fl_store_agent *a),
                     void *arg, struct fl_err *e);
+/* A published model that an agent's update is in: its own round's, or a later one of the job, which
+ * was made from it. As far back as rounds are kept. */
+struct fl_store_containing {
+    char job[64];
+    uint64_t round, published_ms;
+    struct fl_digest checkpoint;
+    bool own; /* the update was folded in this very round */
+};
+/* Newest first. */
+int fl_store_models_with(struct fl_store *s, uint64_t agent, uint32_t limit,
+                         int (*each)(void *arg, const struct fl_store_containing *m), void *arg,
+                         struct fl_err *e);
 
 /* ---- jobs ---- */
 enum fl_job_state {
@@ -135,6 +151,8 @@ struct fl_store_update {
     uint32_t weight;
     uint64_t size;
     struct fl_digest digest;
+    uint64_t releases; /* of the agent's ledger when it offered, 0 = not told; only commit reads */
+    struct fl_digest head;
 };
 /* Where the upload goes (job, round, exchange, agent, size and digest are read): the folder exists
  * afterwards, durably, and `size` bytes are set aside in the quota. An agent has one upload per

@@ -281,6 +281,15 @@ START_TEST(test_tables_and_documents)
     json_t *list = json_loads(out, 0, NULL);
     ck_assert_uint_eq(json_array_size(list), 2);
     json_decref(list);
+    ck_assert_int_eq(ctl(&co, "agent models site-01"), 0);
+    SAYS(out, "inherited  abcd000000000000");
+    SAYS(out, "its own");
+    ck_assert_int_eq(ctl(&co, "agent models site-02"), 0);
+    SAYS(out, "no published model");
+    ck_assert_int_eq(ctl(&co, "agent models site-01 --limit 1 --json"), 0);
+    list = json_loads(out, 0, NULL);
+    ck_assert_uint_eq(json_array_size(list), 1);
+    json_decref(list);
     ck_assert_int_eq(ctl(&co, "round list demo --limit 2 --json"), 0);
     list = json_loads(out, 0, NULL);
     ck_assert_uint_eq(json_array_size(list), 2);

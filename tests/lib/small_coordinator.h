@@ -206,9 +206,28 @@ static void co_model(void *arg, uint64_t ticket, const char *job, bool newest, u
     fl_control_model(co->control, ticket, fd, 5, 2, &d);
 }
 
+static void co_agent_models(void *arg, uint64_t ticket, const char *agent, uint32_t limit)
+{
+    struct co *co = arg;
+    const struct fl_digest checkpoint = {{0xab, 0xcd}};
+
+    for (uint64_t round = 3; round > 1 && limit; round--, limit--) {
+        struct fl_control_containing m = {.job = "demo",
+                                          .round = round,
+                                          .published_ms = 1000 * round,
+                                          .checkpoint = &checkpoint,
+                                          .own = round == 2};
+        if (strcmp(agent, "site-01") == 0) {
+            fl_control_containing_row(co->control, ticket, &m);
+        }
+    }
+    fl_control_done(co->control, ticket, 0, NULL, NULL);
+}
+
 static const struct fl_control_ops co_ops = {.status = co_status,
                                              .jobs = co_jobs,
                                              .agents = co_agents,
+                                             .agent_models = co_agent_models,
                                              .round_now = co_round_now,
                                              .job_submit = co_submit,
                                              .job_state = co_state,

@@ -513,6 +513,132 @@ START_TEST(test_a_rolled_back_file_has_another_head)
 }
 END_TEST
 
+/* The same story as a coordinator tells it: what it has seen is echoed. */
+START_TEST(test_an_old_copy_does_not_hold_the_echo)
+{
+    const uint8_t coordinator[16] = {5, 6}, another[16] = {8};
+    struct fl_ledger_mark none = {0}, first, second, now;
+
+    fresh();
+    ck_ok(fl_ledger_mark(l, coordinator, &now, &e));
+    ck_assert_uint_eq(now.releases, 0);
+    ck_ok(fl_ledger_holds(l, coordinator, &none, &e));
+    ck_ok(spend(1, 8, &client_budget));
+    ck_ok(fl_ledger_mark(l, coordinator, &first, &e));
+    ck_assert_uint_eq(first.releases, 1);
+    ck_ok(spend(2, 8, &client_budget));
+    struct fl_key key = key_of(2);
+    ck_ok(fl_ledger_acknowledged(l, &key, 99, &e)); /* other entries do not count */
+    ck_ok(fl_ledger_mark(l, coordinator, &second, &e));
+    ck_assert_uint_eq(second.releases, 2);
+    ck_assert(!fl_digest_equal(&first.head, &second.head));
+    ck_ok(fl_ledger_mark(l, another, &now, &e));
+    ck_assert_uint_eq(now.releases, 0);
+    /* An echo from any time before is held, also after a restart. */
+    reopen();
+    ck_ok(fl_ledger_holds(l, coordinator, &first, &e));
+    ck_ok(fl_ledger_holds(l, coordinator, &second, &e));
+    /* Of another coordinator, of a future, or with another digest it is not. */
+    ck_assert_int_eq(fl_ledger_holds(l, another, &first, &e), -FL_R_LEDGER);
+    now = second;
+    now.releases = 3;
+    ck_assert_int_eq(fl_ledger_holds(l, coordinator, &now, &e), -FL_R_LEDGER);
+    ck_assert_ptr_nonnull(strstr(e.msg, "holds 2 releases"));
+    now.releases = UINT64_MAX;
+    ck_assert_int_eq(fl_ledger_holds(l, coordinator, &now, &e), -FL_R_MSG_FIELD);
+    now = second;
+    now.releases = 1;
+    ck_assert_int_eq(fl_ledger_holds(l, coordinator, &now, &e), -FL_R_LEDGER);
+    ck_assert_ptr_nonnull(strstr(e.msg, "another history"));
+    /* The copy from before round 2, a sound chain in itself; then spent again on something else. */
+    tamper("DELETE FROM entry WHERE seq > 2; DELETE FROM seed");
+    reopen();
+    ck_ok(fl_ledger_verify(l, &e));
+    ck_ok(fl_ledger_holds(l, coordinator, &first, &e));
+    ck_assert_int_eq(fl_ledger_holds(l, coordinator, &second, &e), -FL_R_LEDGER);
+    ck_assert_ptr_nonnull(strstr(e.msg, "old copy"));
+    ck_ok(spend(7, 8, &client_budget));
+    ck_assert_int_eq(fl_ledger_holds(l, coordinator, &second, &e), -FL_R_LEDGER);
+    ck_assert_ptr_nonnull(strstr(e.msg, "another history"));
+    shut();
+}
+END_TEST
+
+/* The chain as the documentation states it, computed from what is exported. */
+struct recomputed {
+    struct fl_digest head;
+    uint64_t entries;
+};
+
+static void put_u64(struct fl_hash *h, uint64_t v)
+{
+    uint8_t le[8];
+
+    for (int i = 0; i < 8; i++) {
+        le[i] = (uint8_t)(v >> (8 * i));
+    }
+    fl_hash_add(h, le, sizeof le);
+}
+
+static int recompute(void *arg, const struct fl_ledger_column *c, int count)
+{
+    struct recomputed *to = arg;
+    struct fl_hash h;
+    uint64_t bits;
+
+    fl_hash_init(&h);
+    fl_hash_add(&h, to->head.bytes, sizeof to->head.bytes);
+    for (int i = 0; i < count - 1; i++) {
+        static const uint64_t types[] = {[FL_LEDGER_NONE] = 5,
+                                         [FL_LEDGER_COUNT] = 1,
+                                         [FL_LEDGER_REAL] = 2,
+                                         [FL_LEDGER_TEXT] = 3,
+                                         [FL_LEDGER_BYTES] = 4};
+        put_u64(&h, types[c[i].type]);
+        if (c[i].type == FL_LEDGER_COUNT) {
+            put_u64(&h, (uint64_t)c[i].count);
+        } else if (c[i].type == FL_LEDGER_REAL) {
+            memcpy(&bits, &c[i].real, sizeof bits);
+            put_u64(&h, bits);
+        } else if (c[i].type != FL_LEDGER_NONE) {
+            put_u64(&h, c[i].size);
+            if (c[i].size) {
+                fl_hash_add(&h, c[i].data, c[i].size);
+            }
+        }
+    }
+    fl_hash_end(&h, &to->head);
+    ck_assert_str_eq(c[0].name, "seq");
+    ck_assert_int_eq(c[0].count, (int64_t)++to->entries);
+    ck_assert_str_eq(c[count - 1].name, "chain");
+    ck_assert_mem_eq(c[count - 1].data, to->head.bytes, sizeof to->head.bytes);
+    return 0;
+}
+
+START_TEST(test_an_export_can_be_checked_by_anybody)
+{
+    struct recomputed mine = {.entries = 0};
+    struct fl_digest head;
+    uint64_t n = 0;
+
+    fresh();
+    for (uint64_t round = 1; round <= 5; round++) {
+        ck_ok(spend(round, 20, &client_budget));
+    }
+    ck_ok(fl_ledger_withdraw(l, "fmnist", true, 77, &e));
+    fl_ledger_genesis(l, &mine.head);
+    for (uint64_t after = UINT64_MAX; after != mine.entries;) { /* in pages of four */
+        after = mine.entries;
+        ck_ok(fl_ledger_entries(l, after, 4, recompute, &mine, &e));
+    }
+    ck_ok(fl_ledger_head(l, &n, &head, &e));
+    ck_assert_uint_eq(n, 11);
+    ck_assert_uint_eq(mine.entries, 11);
+    ck_assert(fl_digest_equal(&head, &mine.head));
+    shut();
+}
+END_TEST
+
 START_TEST(test_a_changed_seed_is_noticed)
 {
     struct fl_key key = key_of(1);
@@ -829,6 +955,7 @@ TESTS_MAIN("ledger", test_an_intent_gives_the_same_seed_for_the_same_inputs_only
            test_many_kinds_of_events_add_up, test_units_do_not_mix,
            test_an_update_of_no_bytes_costs_nothing, test_withdrawal_stops_at_once,
            test_every_change_of_an_entry_breaks_the_chain, test_a_rolled_back_file_has_another_head,
+           test_an_old_copy_does_not_hold_the_echo, test_an_export_can_be_checked_by_anybody,
            test_a_changed_seed_is_noticed,
            test_foreign_corrupt_and_shared_files_are_refused_untouched,
            test_a_read_only_file_is_refused,

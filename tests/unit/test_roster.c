@@ -118,6 +118,25 @@ START_TEST(test_revoking_counting_and_walking)
 }
 END_TEST
 
+START_TEST(test_a_ledger_only_moves_forward)
+{
+    struct fl_roster *r = three();
+    const struct fl_digest zero = {{0}}, a = {{1}}, b = {{2}};
+
+    ck_assert(fl_roster_mark(r, 1, 0, &zero)); /* told nothing, as ever */
+    ck_assert(fl_roster_mark(r, 1, 4, &a));
+    ck_assert(fl_roster_mark(r, 1, 4, &a)); /* the same offer again */
+    ck_assert(!fl_roster_mark(r, 1, 4, &b));
+    ck_assert(!fl_roster_mark(r, 1, 3, &b));
+    ck_assert(!fl_roster_mark(r, 1, 0, &zero));
+    ck_assert(fl_roster_mark(r, 1, 9, &b));
+    ck_assert_uint_eq(fl_roster_by_id(r, 1)->releases, 9);
+    ck_assert(fl_digest_equal(&fl_roster_by_id(r, 1)->head, &b));
+    ck_assert(!fl_roster_mark(r, 99, 1, &a));
+    fl_roster_free(r);
+}
+END_TEST
+
 START_TEST(test_every_allocation_may_fail)
 {
     uint64_t n = 0;
@@ -149,4 +168,5 @@ START_TEST(test_every_allocation_may_fail)
 END_TEST
 
 TESTS_MAIN("roster", test_enrolment_is_unique_and_bounded, test_connecting,
-           test_revoking_counting_and_walking, test_every_allocation_may_fail)
+           test_revoking_counting_and_walking, test_a_ledger_only_moves_forward,
+           test_every_allocation_may_fail)

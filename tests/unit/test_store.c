@@ -103,6 +103,31 @@ START_TEST(test_what_is_not_our_database_is_named)
 }
 END_TEST
 
+/* A folder as version 1 left it gains what came later, and keeps what it has. */
+START_TEST(test_an_older_folder_is_brought_up)
+{
+    struct fl_store_agent a[3] = {0};
+
+    fresh();
+    ck_ok(try_open(&quota));
+    add_agents(2);
+    fl_store_close(store);
+    store = NULL;
+    ck_assert_int_eq(sql("DROP TABLE mark; DROP INDEX member_in; PRAGMA user_version = 1"), 0);
+    ck_ok(try_open(&quota));
+    ck_ok(fl_store_agents(store, get_agent, a, &err));
+    ck_assert_str_eq(a[1].name, "site-1");
+    ck_assert_uint_eq(a[0].releases, 0);
+    fl_store_close(store);
+    store = NULL;
+    ck_assert_int_eq(sql("INSERT INTO mark VALUES(1, 3, zeroblob(32))"), 0);
+    ck_ok(try_open(&quota));
+    ck_ok(fl_store_agents(store, get_agent, a, &err));
+    ck_assert_uint_eq(a[0].releases, 3);
+    gone();
+}
+END_TEST
+
 START_TEST(test_damage_is_found_at_open)
 {
     /* The header, and then a page inside. */
@@ -358,8 +383,8 @@ END_TEST
 
 TESTS_MAIN("store", test_a_new_folder_keeps_its_identity_and_is_private,
            test_a_second_coordinator_is_told_who_holds_the_folder,
-           test_what_is_not_our_database_is_named, test_damage_is_found_at_open,
-           test_a_folder_in_the_place_of_the_database_is_refused,
+           test_what_is_not_our_database_is_named, test_an_older_folder_is_brought_up,
+           test_damage_is_found_at_open, test_a_folder_in_the_place_of_the_database_is_refused,
            test_a_read_only_folder_is_refused, test_agents_are_enrolled_once_and_revoked,
            test_a_job_is_recorded_with_its_first_checkpoint, test_damaged_bytes_fail_their_job_only,
            test_random_damage_is_an_error_or_nothing, test_the_audit_is_kept)

@@ -118,6 +118,86 @@ START_TEST(test_a_commit_answers_each_update_for_itself)
 }
 END_TEST
 
+static int get_releases(void *arg, const struct fl_store_agent *a)
+{
+    ((uint64_t *)arg)[a->id] = a->releases;
+    return 0;
+}
+
+START_TEST(test_a_mark_is_kept_with_its_update_and_only_grows)
+{
+    struct fl_store_update u;
+    uint64_t releases[4] = {0};
+
+    start();
+    u = update_of(1, 1, "aaaa");
+    u.releases = 7;
+    u.head.bytes[0] = 1;
+    upload(&u, "aaaa", true);
+    ck_assert_int_eq(commit_one(&u), 0);
+    u = update_of(1, 2, "bbbb"); /* tells nothing */
+    upload(&u, "bbbb", true);
+    ck_assert_int_eq(commit_one(&u), 0);
+    u = update_of(1, 3, "cccc"); /* is not accepted */
+    u.releases = 5;
+    ck_assert_int_eq(commit_one(&u), -FL_R_STORE_MISMATCH);
+    reopen();
+    ck_ok(fl_store_agents(store, get_releases, releases, &err));
+    ck_assert_uint_eq(releases[1], 7);
+    ck_assert_uint_eq(releases[2], 0);
+    ck_assert_uint_eq(releases[3], 0);
+    gone();
+}
+END_TEST
+
+static int get_containing(void *arg, const struct fl_store_containing *m)
+{
+    char *text = arg;
+    size_t n = strlen(text);
+
+    snprintf(text + n, 200 - n, "%s %llu %s;", m->job, (unsigned long long)m->round,
+             m->own ? "own" : "inherited");
+    return 0;
+}
+
+/* Agent 1 is in round 1, agent 2 in 1 and 2, agent 3 was invited only. */
+START_TEST(test_which_models_an_agent_is_in)
+{
+    struct fl_store_update u;
+    uint64_t in_1[] = {1, 2}, in_2[] = {2};
+    char text[200] = "";
+
+    start();
+    for (uint64_t agent = 1; agent <= 2; agent++) {
+        u = update_of(1, agent, "aaaa");
+        upload(&u, "aaaa", true);
+        ck_assert_int_eq(commit_one(&u), 0);
+    }
+    ck_ok(fl_store_members_add(store, 1, 1, 0, (uint64_t[]){1, 2, 3}, 3, &err));
+    ck_ok(fl_store_close_exchange(store, 1, 1, 0, in_1, 2, 1, &err));
+    ck_ok(fl_store_models_with(store, 1, 10, get_containing, text, &err));
+    ck_assert_str_eq(text, ""); /* nothing is published yet */
+    struct fl_digest checkpoint = write_model(1, "model 1"), model = digest_of("mo");
+    ck_ok(fl_store_publish(store, 1, 1, &checkpoint, &model, 2, 3, &err));
+    open_round(2);
+    u = update_of(2, 2, "bbbb");
+    upload(&u, "bbbb", true);
+    ck_assert_int_eq(commit_one(&u), 0);
+    ck_ok(fl_store_close_exchange(store, 1, 2, 0, in_2, 1, 1, &err));
+    checkpoint = write_model(2, "model 2");
+    ck_ok(fl_store_publish(store, 1, 2, &checkpoint, &model, 2, 3, &err));
+    ck_ok(fl_store_models_with(store, 1, 10, get_containing, text, &err));
+    ck_assert_str_eq(text, "demo 2 inherited;demo 1 own;");
+    text[0] = 0;
+    ck_ok(fl_store_models_with(store, 2, 1, get_containing, text, &err));
+    ck_assert_str_eq(text, "demo 2 own;");
+    text[0] = 0;
+    ck_ok(fl_store_models_with(store, 3, 10, get_containing, text, &err));
+    ck_assert_str_eq(text, "");
+    gone();
+}
+END_TEST
+
 START_TEST(test_an_agent_has_one_upload_and_a_committed_one_stays)
 {
     struct fl_store_update a, b;
@@ -384,6 +464,7 @@ END_TEST
 
 TESTS_MAIN("store rounds", test_a_transcript_is_a_chain_with_a_ceiling,
            test_a_round_opens_in_order_and_survives, test_a_commit_answers_each_update_for_itself,
+           test_a_mark_is_kept_with_its_update_and_only_grows, test_which_models_an_agent_is_in,
            test_an_agent_has_one_upload_and_a_committed_one_stays, test_a_closed_exchange_is_final,
            test_publishing_moves_the_job_and_forgets_what_is_not_needed,
            test_quota_is_set_aside_when_an_upload_begins,

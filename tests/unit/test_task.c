@@ -543,7 +543,7 @@ static size_t frames_of(struct site *s, float private_value, int32_t labels, uin
     n += fl_msg_packed_size(&talk.frame);
     ck_assert_uint_le(n, room);
     fl_msg_pack(&talk.frame, to);
-    fl_talk_offer(&talk, &offer);
+    fl_talk_offer(&talk, &offer, &(struct fl_ledger_mark){0});
     ck_assert_int_eq(fl_msg_check(&talk.frame, &e), 0);
     size_t size = fl_msg_packed_size(&talk.frame);
     ck_assert_uint_le(n + size, room);
