@@ -48,6 +48,7 @@ static const struct fl_conf_field entry_fields[] = {
     {.name = "first", .type = FL_CONF_UINT32, AT(struct entry, first), .min = 0, .max = 1e6},
     /* Tables of nested maps write into the same struct: their offsets count from its start. */
     {.name = "data", .type = FL_CONF_MAP, .offset = 0, .fields = fl_config_data_fields},
+    {.name = "trainer", .type = FL_CONF_MAP, .offset = 0, .fields = fl_config_trainer_fields},
     {.name = "privacy", .type = FL_CONF_MAP, .offset = 0, .fields = privacy_fields},
     {.name = "jobs", .type = FL_CONF_NODE, AT(struct entry, jobs)},
     {.name = "window", .type = FL_CONF_STRING, TEXT(struct entry, window)},
@@ -390,7 +391,7 @@ static const struct text_of_agent texts[] = {
     {"name", offsetof(struct entry, agent.name), FL_CONFIG_NAME_MAX, false, true},
     {"certificate", offsetof(struct entry, agent.certificate), FL_CONFIG_PATH_MAX, true, true},
     {"key", offsetof(struct entry, agent.key), FL_CONFIG_PATH_MAX, true, true},
-    {"data.train_x", offsetof(struct entry, agent.data.train_x), 512, true, true},
+    {"data.train_x", offsetof(struct entry, agent.data.train_x), 512, true, false},
     {"data.train_y", offsetof(struct entry, agent.data.train_y), 512, true, false},
     {"data.test_x", offsetof(struct entry, agent.data.test_x), 512, true, false},
     {"data.test_y", offsetof(struct entry, agent.data.test_y), 512, true, false},
@@ -399,6 +400,27 @@ static const struct text_of_agent texts[] = {
     {"data.column", offsetof(struct entry, agent.data.column), 64, false, false},
     {"data.client", offsetof(struct entry, client), 64, false, false},
 };
+
+/* `{n}` in every argument; what is written as a path relative to the configuration is one: the
+ * program when it has a slash, and an argument that begins with a dot and a slash. */
+static int place_program(const char *file, const struct fl_conf_node *at,
+                         struct fl_config_trainer *t, uint32_t n, struct fl_err *e)
+{
+    for (uint32_t i = 0; i < t->program_count; i++) {
+        char *text = t->program[i];
+        bool is_path = i == 0 ? strchr(text, '/') != NULL
+                              : strncmp(text, "./", 2) == 0 || strncmp(text, "../", 3) == 0;
+        if (is_path && strncmp(text, "./", 2) == 0) {
+            memmove(text, text + 2, strlen(text + 2) + 1);
+        }
+        if (!expand(text, FL_CONFIG_PATH_MAX, n) ||
+            (is_path && !place(file, text, FL_CONFIG_PATH_MAX))) {
+            return fl_conf_fail(e, at, FL_R_CONF_RANGE, "longer than %d characters",
+                                FL_CONFIG_PATH_MAX - 1);
+        }
+    }
+    return 0;
+}
 
 static int place_texts(const char *file, const struct top *top, const struct fl_conf_node *node,
                        struct entry *en, uint32_t n, struct fl_err *e)
@@ -455,6 +477,9 @@ static int add_agent(const char *file, struct top *top, const struct fl_conf_nod
     int r = place_texts(file, top, node, &en, n, e);
 
     if (r == 0) {
+        r = place_program(file, where(top, node, "trainer.program"), &en.agent.trainer, n, e);
+    }
+    if (r == 0) {
         r = read_client(top, node, &en, e);
     }
     if (r == 0) {
@@ -504,6 +529,11 @@ static int read_entry(const char *file, struct top *top, const struct fl_conf_no
     en.agent.data.seed = 1;
     en.agent.data.disjoint = true;
     en.agent.data.memory = 1u << 30;
+    en.agent.trainer = (struct fl_config_trainer){.time_ms = 600 * 1000,
+                                                  .memory = (uint64_t)8 << 30,
+                                                  .output = 1u << 20,
+                                                  .file = (uint64_t)4 << 30,
+                                                  .examples = true};
     if (top->defaults) {
         r = fl_conf_decode(top->defaults, entry_fields, &en, e);
     }

@@ -21,12 +21,24 @@ enum {
     FL_CONFIG_PATH_MAX = 512,
     FL_CONFIG_NAME_MAX = 64,
     FL_CONFIG_AGENTS_MAX = 1000,
+    FL_CONFIG_PROGRAM_MAX = 8, /* the program and its arguments */
+};
+
+/* `trainer:`, the program for jobs that want one. */
+struct fl_config_trainer {
+    uint32_t program_count; /* 0 = none: such jobs are declined */
+    char program[FL_CONFIG_PROGRAM_MAX][FL_CONFIG_PATH_MAX];
+    uint64_t time_ms;
+    uint64_t memory, output,
+        file;      /* bytes: address space (0 = no limit), stdout and stderr, a file */
+    bool examples; /* write the examples into its folder */
 };
 
 struct fl_config_agent {
     char name[FL_CONFIG_NAME_MAX]; /* of its folder, in logs and reports */
     char certificate[FL_CONFIG_PATH_MAX], key[FL_CONFIG_PATH_MAX];
     struct fl_data_source data;
+    struct fl_config_trainer trainer;
     struct fl_policy *policy;        /* jobs, and the budget of each */
     uint16_t window_from, window_to; /* minutes of the local day; equal = always */
     uint32_t declared_examples;      /* the public weight of this site; 0 = 1 */

@@ -1,10 +1,10 @@
-/* `data:` of an agent: its keys, and what they must have in common. */
+/* `data:` and `trainer:` of an agent: their keys, and what they must have in common. */
 #include "client/config_in.h"
 
 #include <stdio.h>
 #include <string.h>
 
-static const char *const formats[] = {"idx", "csv", "cifar10", "cifar100", "npy", NULL};
+static const char *const formats[] = {"idx", "csv", "cifar10", "cifar100", "npy", "program", NULL};
 static const char *const partitions[] = {"all",       "column",       "file",
                                          "dirichlet", "pathological", NULL};
 const struct fl_conf_field fl_config_data_fields[] = {
@@ -18,6 +18,7 @@ const struct fl_conf_field fl_config_data_fields[] = {
     {.name = "column", .type = FL_CONF_STRING, TEXT(struct entry, agent.data.column)},
     {.name = "columns", .type = FL_CONF_NODE, AT(struct entry, columns)},
     {.name = "memory", .type = FL_CONF_SIZE, AT(struct entry, agent.data.memory)},
+    {.name = "version", .type = FL_CONF_STRING, TEXT(struct entry, agent.data.version), .min = 1},
     {.name = "partition",
      .type = FL_CONF_ENUM,
      AT(struct entry, agent.data.partition),
@@ -39,6 +40,24 @@ const struct fl_conf_field fl_config_data_fields[] = {
      .min = 2,
      .max = 100000},
     {.name = "disjoint", .type = FL_CONF_BOOL, AT(struct entry, agent.data.disjoint)},
+    {.name = NULL}};
+
+const struct fl_conf_field fl_config_trainer_fields[] = {
+    {.name = "program",
+     .type = FL_CONF_STRINGS,
+     TEXT(struct entry, agent.trainer.program[0]),
+     .items_min = 1,
+     .items_max = FL_CONFIG_PROGRAM_MAX,
+     .count_offset = offsetof(struct entry, agent.trainer.program_count)},
+    {.name = "time",
+     .type = FL_CONF_DURATION,
+     AT(struct entry, agent.trainer.time_ms),
+     .min = 100,
+     .max = 7 * 86400e3},
+    {.name = "memory", .type = FL_CONF_SIZE, AT(struct entry, agent.trainer.memory)},
+    {.name = "output", .type = FL_CONF_SIZE, AT(struct entry, agent.trainer.output), .min = 1024},
+    {.name = "file", .type = FL_CONF_SIZE, AT(struct entry, agent.trainer.file), .min = 1024},
+    {.name = "examples", .type = FL_CONF_BOOL, AT(struct entry, agent.trainer.examples)},
     {.name = NULL}};
 
 /* `columns: {the job's name: the site's}`. */
@@ -65,6 +84,13 @@ int fl_config_data_columns(const struct fl_conf_node *map, struct fl_data_source
 int fl_config_data_check(const struct fl_conf_node *at, const struct fl_data_source *d,
                          struct fl_err *e)
 {
+    bool own = d->format == FL_DATA_PROGRAM;
+
+    if (own != (d->version[0] != 0) || own == (d->train_x[0] != 0)) {
+        return fl_conf_fail(e, at, own || d->version[0] ? FL_R_CONF_CONFLICT : FL_R_CONF_MISSING,
+                            own || d->version[0] ? "format program has a version and no files"
+                                                 : "data.train_x is missing");
+    }
     bool labels = d->format == FL_DATA_IDX || d->format == FL_DATA_NPY;
 
     if (labels && !d->train_y[0]) {

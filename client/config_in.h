@@ -22,7 +22,9 @@ struct entry {
 
 /* The keys of `data:`; offsets are of struct entry. */
 extern const struct fl_conf_field fl_config_data_fields[];
-/* `columns:` of it. */
+/* The keys of `trainer:`. */
+extern const struct fl_conf_field fl_config_trainer_fields[];
+/* `columns:` of data. */
 int fl_config_data_columns(const struct fl_conf_node *map, struct fl_data_source *d,
                            struct fl_err *e);
 /* The rules between its keys; messages point at `at`. */

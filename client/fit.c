@@ -10,6 +10,14 @@ int fl_fit(const struct fl_plan *plan, struct fl_dataset *d, struct fl_err *e)
 {
     const struct fl_spec *spec = &plan->layout.spec;
 
+    if (d->shape[0] == 0 && plan->trainer == FL_TRAINER_EXEC) {
+        return 0; /* data that only the site's program reads */
+    }
+    if (d->shape[0] == 0) {
+        return fl_fail(e, FL_R_DATA_SHAPE,
+                       "only this site's program reads its data, and the job wants the builtin "
+                       "trainer");
+    }
     /* The number of values was compared when the plan was read: the model may fold them. */
     if (plan->data.schema.count) {
         memcpy(d->shape, spec->input, sizeof d->shape);

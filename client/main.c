@@ -7,6 +7,7 @@
 #include "client/commands.h"
 #include "client/config.h"
 #include "client/host.h"
+#include "client/keeper.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "common/io/notify.h"
@@ -291,7 +292,10 @@ int main(int argc, char **argv)
     struct options o = {0};
     struct fl_config *config = NULL;
     struct fl_err e;
-    int code = get_options(argc, argv, &o);
+    int code;
+
+    fl_keeper_main(argc, argv);
+    code = get_options(argc, argv, &o);
 
     if (code >= 0) {
         return code;

@@ -1,6 +1,7 @@
 #include "client/task.h"
 
 #include "client/core/outbox.h"
+#include "client/exec.h"
 #include "client/fit.h"
 #include "client/report.h"
 #include "common/base/crashpoint.h"
@@ -199,6 +200,10 @@ static int read_plan(struct fl_task *t, struct fl_err *e)
 
 static int load_data(struct fl_task *t, struct fl_err *e)
 {
+    if (t->plan->trainer == FL_TRAINER_EXEC && t->vault->agent->trainer.program_count == 0) {
+        return fl_fail(e, FL_R_EXEC_NONE,
+                       "the job wants this site's own trainer, and trainer.program names none");
+    }
     int r = fl_vault_load(t->vault, &t->plan->data.schema, e);
 
     return r ? r : fl_fit(t->plan, &t->vault->data, e);
@@ -292,6 +297,22 @@ static int load_base(const struct fl_task *t, float **ret, struct fl_err *e)
     return 0;
 }
 
+static struct fl_exec exec_of(const struct fl_task *t, char folder[FL_VAULT_PATH_MAX])
+{
+    fl_vault_path(t->vault, "exec", "", folder);
+    return (struct fl_exec){t->vault->agent, folder};
+}
+
+static int train_by(const struct fl_task *t, const struct fl_train_task *task,
+                    struct fl_train_result *ret, struct fl_err *e)
+{
+    char folder[FL_VAULT_PATH_MAX];
+    const struct fl_exec x = exec_of(t, folder);
+
+    return t->plan->trainer == FL_TRAINER_EXEC ? fl_exec_train(&x, task, ret, e)
+                                               : fl_train(task, ret, e);
+}
+
 int fl_task_train(struct fl_task *t, struct fl_err *e)
 {
     struct fl_train_task task = {
@@ -323,7 +344,7 @@ int fl_task_train(struct fl_task *t, struct fl_err *e)
     fl_seed_derive(&t->seed, "train", t->what.key.round, &task.seed);
     result.delta = t->delta;
     result.private_out = t->private_out;
-    r = fl_train(&task, &result, e);
+    r = train_by(t, &task, &result, e);
     explicit_bzero(&task.seed, sizeof task.seed);
     t->trained = result.report;
     t->event = result.event;
@@ -559,6 +580,7 @@ int fl_task_prepare_final(struct fl_task *t, struct fl_err *e)
 static int tune_serving(const struct fl_task *t, const float *base, const float *private_in,
                         struct fl_train_report *ret, struct fl_err *e)
 {
+    char folder[FL_VAULT_PATH_MAX];
     struct fl_train_task task = {.plan = t->plan,
                                  .data = &t->vault->data,
                                  .base = base,
@@ -567,7 +589,9 @@ static int tune_serving(const struct fl_task *t, const float *base, const float 
                                  .cancel = &t->cancel};
 
     fl_seed_derive(&t->vault->seed, "final", t->what.key.round, &task.seed);
-    return fl_train_serve(&task, ret, e);
+    const struct fl_exec x = exec_of(t, folder);
+    return t->plan->trainer == FL_TRAINER_EXEC ? fl_exec_serve(&x, &task, ret, e)
+                                               : fl_train_serve(&task, ret, e);
 }
 
 static int remember_final(const struct fl_task *t, struct fl_err *e)

@@ -6,6 +6,7 @@
  */
 #include "client/vault.h"
 
+#include "client/exec.h"
 #include "client/report.h"
 #include "common/base/crashpoint.h"
 #include "common/base/mem.h"
@@ -368,6 +369,7 @@ static int open_files(struct fl_vault *v, const uint8_t owner[32], struct fl_err
 int fl_vault_open(const struct fl_config *config, const struct fl_config_agent *agent,
                   const uint8_t owner[32], struct fl_vault **ret, struct fl_err *e)
 {
+    char path[FL_VAULT_PATH_MAX];
     struct fl_vault *v = fl_try(1, sizeof *v);
 
     if (!v) {
@@ -377,6 +379,10 @@ int fl_vault_open(const struct fl_config *config, const struct fl_config_agent *
     v->cache_max = config->limits.cache;
     snprintf(v->dir, sizeof v->dir, "%s/%s", config->state, agent->name);
     int r = open_files(v, owner, e);
+    if (r == 0) {
+        fl_vault_path(v, "exec", "", path);
+        r = fl_exec_sweep(path, e); /* what a trainer program was given when we died */
+    }
     if (r) {
         fl_vault_close(v);
         return fl_wrap(e, r, "agent %s", agent->name);

@@ -1,13 +1,16 @@
 /*
  * The vault: everything one agent keeps, in one folder that nobody else may read.
  *
- *     STATE/<agent>/ledger.db                        what its data have paid for (core/ledger.h)
- *     STATE/<agent>/seed                             32 bytes, made once: initial private tensors
- *     STATE/<agent>/private/<incarnation>-<digest>   private tensors; committed by the debit naming
- * them STATE/<agent>/cache/<digest>                   what was fetched: plans and models, bounded
- *     STATE/<agent>/outbox/<digest>, <digest>.offer  bytes released but not acknowledged, and what
- * an Offer of them says STATE/<agent>/final/<incarnation>              digest of the final model
- * already evaluated STATE/<agent>/report.jsonl                     for the site's own eyes
+ *     STATE/<agent>/
+ *       ledger.db     what its data have paid for (core/ledger.h)
+ *       seed          32 bytes, made once: initial private tensors
+ *       private/      <incarnation>-<digest>: private tensors; committed by the debit naming them
+ *       cache/        <digest>: what was fetched, plans and models, bounded
+ *       outbox/       <digest>, <digest>.offer: bytes released but not acknowledged, and what an
+ *                     Offer of them says
+ *       final/        <incarnation>: digest of the final model already evaluated
+ *       exec/         while a trainer program runs: its folder
+ *       report.jsonl  for the site's own eyes
  *
  * No loop and no socket here. Every function waits for the disk: it belongs in a job of the agent's
  * lanes. The ledger is touched only by functions marked [sync]; those marked [long] compute.

@@ -38,6 +38,8 @@ static int scan(const struct fl_data_source *s, bool test, struct fl_table *ret,
         return fl_cifar_scan(x, s->format == FL_DATA_CIFAR100, test, clients, ret, e);
     case FL_DATA_NPY:
         return fl_npy_scan(x, y, clients, ret, e);
+    case FL_DATA_PROGRAM:
+        break;
     }
     return fl_fail(e, FL_R_CONF_RANGE, "a format that is not known");
 }
@@ -325,6 +327,11 @@ int fl_dataset_load(const struct fl_data_source *source, struct fl_dataset *ret,
     struct fl_table t[2] = {{0}, {0}};
     struct fl_dataset d = {0};
 
+    if (source->format == FL_DATA_PROGRAM) {
+        fl_digest_of(source->version, strlen(source->version), &d.digest);
+        *ret = d;
+        return 0;
+    }
     int r = check_source(source, e);
     if (r == 0) {
         r = scan(source, false, &t[0], e);

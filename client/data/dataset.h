@@ -58,6 +58,7 @@ enum fl_data_format {
     FL_DATA_CIFAR10,
     FL_DATA_CIFAR100, /* fine labels */
     FL_DATA_NPY,
+    FL_DATA_PROGRAM, /* only the site's trainer program reads them: no examples here */
 };
 enum { FL_DATA_RENAMES_MAX = 32 };
 enum fl_partition {
@@ -93,6 +94,7 @@ struct fl_data_source {
         char job[64], site[64]; /* a column of the job's schema, and its name in the file */
     } rename[FL_DATA_RENAMES_MAX];
     const struct fl_schema *schema; /* of the job; NULL or count 0: none */
+    char version[64]; /* FL_DATA_PROGRAM: what the site calls this state of its data */
     uint64_t memory; /* bytes: a larger part stays in its file, or in one in `scratch`; 0 = never */
     char scratch[512]; /* folder */
     bool disjoint;     /* pathological: no example at two clients (default); false = the published

@@ -48,6 +48,7 @@ static const struct {
 };
 
 static const char *const unit_words[] = {"none", "example", "client", NULL};
+static const char *const trainer_words[] = {"builtin", "exec", NULL};
 static const char *const weight_words[] = {"equal", "examples", NULL};
 static const char *const generator_words[] = {"affine", "chunked", "kronecker", NULL};
 
@@ -153,6 +154,7 @@ static const struct fl_conf_field plan_keys[] = {
     {TYPED("strategy", NODE, strategy), .flags = FL_CONF_REQUIRED},
     {TYPED("rounds", UINT64, plan.rounds), .min = 1, .max = 1e6, .flags = FL_CONF_REQUIRED},
     {TYPED("seed", UINT64, plan.seed), .fallback = "1"},
+    {TYPED("trainer", ENUM, plan.trainer), .words = trainer_words, .fallback = "builtin"},
     {.name = "model", .type = FL_CONF_MAP, .fields = model_keys, .flags = FL_CONF_REQUIRED},
     {TYPED("hypernetwork", NODE, generator)},
     {TYPED("train", MAP, plan.train), .fields = train_keys, .flags = FL_CONF_REQUIRED},

@@ -92,11 +92,17 @@ struct fl_data_conf {
     struct fl_schema schema; /* of tables; count 0 = none */
 };
 
+enum fl_trainer {
+    FL_TRAINER_BUILTIN,
+    FL_TRAINER_EXEC, /* the site's own program; which one is never in a job */
+};
+
 struct fl_plan {
     char name[FL_PLAN_NAME_MAX];
     char strategy[FL_PLAN_NAME_MAX];
     uint64_t rounds;
     uint64_t seed;
+    enum fl_trainer trainer;
     struct fl_layout layout; /* model, visibility (from the strategy) and generator */
     struct fl_train_conf train;
     struct fl_privacy_conf privacy;

@@ -159,6 +159,11 @@ static int check_example(const struct fl_plan *p, const struct fl_conf_node *roo
     if (p->train.steps == 0) {
         return missing(root, "train", "steps", "example", e);
     }
+    if (p->trainer == FL_TRAINER_EXEC) {
+        return fl_conf_fail(e, fl_plan_at(root, "trainer"), FL_R_PLAN_PRIVACY,
+                            "the unit example clips and noises inside training, where nobody sees "
+                            "what a program does: use the unit client, or the builtin trainer");
+    }
     if (p->train.head_epochs > 0) {
         return fl_conf_fail(e, fl_plan_at(root, "train.head.epochs"), FL_R_PLAN_PRIVACY,
                             "the unit example trains head and body in the same noised steps: a "
