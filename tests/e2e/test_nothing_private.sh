@@ -11,7 +11,7 @@ test_labels() { awk -F, -v OFS=, -v flip="$1" 'NR > 1 && flip { $5 = 1 - $5 } { 
 
 # run NAME STRATEGY: two rounds from nothing with the same seeds; $work/NAME.digests and $work/NAME.accuracy.
 run() {
-    rm -rf "$work/sites"
+    new_world
     rounds=2 strategy=$2 train='train: {batch: 20, epochs: 2, lr: 0.05, serve: {epochs: 2, lr: 0.1}}' \
         job "$1" 1 'privacy: {unit: client, clip: 0.5, noise_multiplier: 1, delta: 0.00001}'
     submit "$1"

@@ -18,7 +18,7 @@ train: {batch: 40, steps: 1, lr: 0.01}
 JOB
 }
 one_run() { # a federation from nothing, with the same intents: what an agent draws at random is the same
-    rm -rf "$work/sites"
+    new_world
     describe big
     submit big
     cohort-agent prepare --config "$work/agents.yaml" --incarnation "$(job_field incarnation big)" --rounds 2 --seed 11 \

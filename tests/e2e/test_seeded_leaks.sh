@@ -25,7 +25,7 @@ labels() { awk -F, -v OFS=, -v flip="$1" 'NR > 1 && flip { $5 = NR < 40 ? 0 : 1 
 jobs=0
 about_to_send() {
     jobs=$((jobs + 1))
-    rm -rf "$work/sites"
+    new_world
     labels "$3" >"$work/data.csv"
     labels "$4" >"$work/test.csv"
     rounds=1 strategy=$2 train='train: {batch: 20, epochs: 1, lr: 1e-30, head: {epochs: 3, lr: 0.2}, serve: {epochs: 2, lr: 0.1}}' \

@@ -87,7 +87,9 @@ wait_for 20 past "$((stuck + 1))" || die "no rounds after room was made (stuck a
 ok "the coordinator stood at round $stuck with $acknowledged updates acknowledged, and went on to $(job_field round full)"
 
 stop "$agents"
+cp -pr "$work/sites" "$work/moved"
 mount -t tmpfs -o size=6m none "$work/sites" || die "mount"
+cp -pr "$work/moved/." "$work/sites/"
 : >"$work/agents.log"
 start_agents
 now=$(job_field round full)

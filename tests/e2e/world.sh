@@ -2,6 +2,7 @@
 # round takes milliseconds.
 #
 #   make_world N [TEXT]       certificates, data, cohortd.yaml (TEXT added), the coordinator started, N sites enrolled
+#   new_world                 the same with nothing in it: sites and coordinator begin anew (a coordinator remembers ledgers)
 #   agents_config FIRST COUNT [TEXT]    $work/agents.yaml; TEXT replaces the defaults "any job, no budget"
 #   job NAME MEMBERS [TEXT]   $work/NAME.yaml: TEXT is added
 #   submit NAME               submits it, prints nothing
@@ -18,6 +19,13 @@ make_world() {
     make_pki "$1"
     coordinator_config "${2:-}"
     make_data
+    start_coordinator || die "the coordinator does not start"
+    cohortctl agent enrol "$work"/pki/site-*.crt >/dev/null || die "enrol"
+}
+
+new_world() {
+    stop "$coordinator"
+    rm -rf "$work/sites" "$work/state"
     start_coordinator || die "the coordinator does not start"
     cohortctl agent enrol "$work"/pki/site-*.crt >/dev/null || die "enrol"
 }
