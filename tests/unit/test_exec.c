@@ -40,7 +40,8 @@ static void good(const char *script, const char *answer)
 
 static void bad(const char *script, int reason, const char *says)
 {
-    int r = run(script, (struct fl_keeper_job){.time_ms = 400, .memory = 256u << 20});
+    int r = run(script, (struct fl_keeper_job){.time_ms = reason == FL_R_EXEC_TIME ? 400 : 30000,
+                                               .memory = 256u << 20});
     ck_assert_msg(r == -reason, "%s: %d %s", script, r, err.msg);
     ck_assert_msg(strstr(err.msg, says) != NULL, "%s", err.msg);
     ck_assert_ptr_null(result.answer);

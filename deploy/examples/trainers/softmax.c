@@ -1,7 +1,7 @@
 /*
- * A trainer program in plain C: softmax regression, one linear layer, in a hundred lines and without
- * a library. With softmax.sh it shows that a trainer can be anything that reads and writes files; the
- * contract is deploy/docs/TRAINER.md.
+ * A trainer program in plain C: softmax regression, one linear layer, in a hundred lines and
+ * without a library. With softmax.sh it shows that a trainer can be anything that reads and writes
+ * files; the contract is deploy/docs/TRAINER.md.
  *
  *     cc -O2 -o softmax softmax.c -lm
  *     softmax EPOCHS BATCH LR SEED        in the folder the agent made; prints the answer
@@ -163,7 +163,8 @@ int main(int argc, char **argv)
     if (!f || fwrite(model, 1, model_size, f) != model_size || fclose(f)) {
         fail("shared-out.safetensors");
     }
-    printf("{\"loss\": %.6f, \"steps\": %zu, \"accuracy_received\": %.6f, \"accuracy_trained\": %.6f}\n",
+    printf("{\"loss\": %.6f, \"steps\": %zu, \"accuracy_received\": %.6f, \"accuracy_trained\": "
+           "%.6f}\n",
            loss / (double)count, steps, received, accuracy(w, b, "test", n, k));
     return 0;
 }
