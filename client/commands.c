@@ -3,6 +3,7 @@
 #include "client/core/ledger.h"
 #include "client/fit.h"
 #include "client/report.h"
+#include "client/served.h"
 #include "client/show.h"
 #include "client/vault.h"
 #include "common/base/mem.h"
@@ -468,7 +469,7 @@ static int report(const struct fl_config *config, const struct fl_config_agent *
  */
 
 static const char *const verbs[] = {"status",     "ledger", "withdraw", "report",
-                                    "check-data", "reload", "prepare"};
+                                    "check-data", "reload", "prepare",  "model"};
 
 bool fl_command_known(const char *verb)
 {
@@ -483,7 +484,7 @@ bool fl_command_known(const char *verb)
 bool fl_command_has(const char *verb, const char *what)
 {
     static const char *const words[][2] = {
-        {"ledger", "show"}, {"ledger", "export"}, {"ledger", "verify"}};
+        {"ledger", "show"}, {"ledger", "export"}, {"ledger", "verify"}, {"model", "export"}};
 
     for (size_t i = 0; i < FL_COUNT(words); i++) {
         if (strcmp(verb, words[i][0]) == 0 && strcmp(what, words[i][1]) == 0) {
@@ -491,6 +492,31 @@ bool fl_command_has(const char *verb, const char *what)
         }
     }
     return false;
+}
+
+static int export_model(const struct fl_config *config, const struct fl_config_agent *agent,
+                        const struct fl_command *c, struct fl_err *e)
+{
+    char dir[FL_VAULT_PATH_MAX];
+
+    snprintf(dir, sizeof dir, "%s/%s", config->state, agent->name);
+    int r = fl_served_export(dir, c->job, c->onnx, c->safetensors, e);
+    return r ? fl_wrap(e, r, "agent %s", agent->name) : 0;
+}
+
+static int run_model(const struct fl_config *config, const struct fl_command *c, struct fl_err *e)
+{
+    if (!c->what || !c->job || (!c->onnx && !c->safetensors)) {
+        return fl_fail(e, FL_R_ARG, "model export needs --job NAME and --onnx or --safetensors");
+    }
+    if (!c->agent && config->agent_count > 1) {
+        return fl_fail(e, FL_R_ARG, "model export: of which of the %u agents? --agent NAME",
+                       config->agent_count);
+    }
+    if (strchr(c->job, '/')) {
+        return fl_fail(e, FL_R_ARG, "%s is not the name of a job", c->job);
+    }
+    return each_agent(config, c, export_model, e);
 }
 
 /* Asks the process that runs; if none does, reads the files. */
@@ -511,6 +537,8 @@ int fl_command_run(const struct fl_config *config, const struct fl_command *c)
 
     if (strcmp(c->verb, "check-data") == 0) {
         r = each_agent(config, c, check_data, &e);
+    } else if (strcmp(c->verb, "model") == 0) {
+        r = run_model(config, c, &e);
     } else if (strcmp(c->verb, "report") == 0) {
         r = each_agent(config, c, report, &e);
     } else if (strcmp(c->verb, "prepare") == 0) {

@@ -22,6 +22,7 @@ struct fl_command {
     const char *agent, *job; /* NULL = all, none given; of check-data: a file */
     bool json, undo;
     uint32_t limit;
+    const char *onnx, *safetensors; /* model export: files */
     /* prepare */
     const char *incarnation;
     uint64_t rounds, seed;

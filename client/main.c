@@ -30,6 +30,8 @@ static const char usage[] =
     "       cohort-agent withdraw --config FILE --job NAME|'*' [--agent NAME] [--undo] [--json]\n"
     "       cohort-agent report --config FILE [--agent NAME] [--job NAME] [--json]\n"
     "       cohort-agent check-data --config FILE [--job JOB.yaml] [--agent NAME] [--json]\n"
+    "       cohort-agent model export --config FILE --job NAME [--agent NAME] [--onnx FILE] "
+    "[--safetensors FILE]\n"
     "       cohort-agent reload --config FILE\n"
     "       cohort-agent prepare --config FILE --incarnation HEX --rounds N --seed N   (tests)\n"
     "exit codes: 0 done, 1 failed, 2 usage, 3 not running, 78 configuration\n";
@@ -63,7 +65,9 @@ enum {
     OPT_LIMIT,
     OPT_INCARNATION,
     OPT_ROUNDS,
-    OPT_SEED
+    OPT_SEED,
+    OPT_ONNX,
+    OPT_SAFETENSORS
 };
 
 static const struct option longs[] = {{"config", required_argument, NULL, 'c'},
@@ -79,6 +83,8 @@ static const struct option longs[] = {{"config", required_argument, NULL, 'c'},
                                       {"incarnation", required_argument, NULL, OPT_INCARNATION},
                                       {"rounds", required_argument, NULL, OPT_ROUNDS},
                                       {"seed", required_argument, NULL, OPT_SEED},
+                                      {"onnx", required_argument, NULL, OPT_ONNX},
+                                      {"safetensors", required_argument, NULL, OPT_SAFETENSORS},
                                       {NULL, 0, NULL, 0}};
 
 static int bad_usage(void)
@@ -128,6 +134,12 @@ static int get_options(int argc, char **argv, struct options *o)
                 return bad_usage();
             }
             o->command.limit = (uint32_t)n;
+            break;
+        case OPT_ONNX:
+            o->command.onnx = optarg;
+            break;
+        case OPT_SAFETENSORS:
+            o->command.safetensors = optarg;
             break;
         case OPT_INCARNATION:
             o->command.incarnation = optarg;

@@ -4,9 +4,11 @@
 #include "client/exec.h"
 #include "client/fit.h"
 #include "client/report.h"
+#include "client/served.h"
 #include "common/base/crashpoint.h"
 #include "common/base/mem.h"
 #include "common/io/file.h"
+#include "common/nn/param/param.h"
 #include "common/nn/tensors.h"
 
 #include <math.h>
@@ -578,10 +580,11 @@ int fl_task_prepare_final(struct fl_task *t, struct fl_err *e)
 
 /* The serving head is tuned on the received model; nothing else trains and nothing is kept. */
 static int tune_serving(const struct fl_task *t, const float *base, const float *private_in,
-                        struct fl_train_report *ret, struct fl_err *e)
+                        float *served, struct fl_train_report *ret, struct fl_err *e)
 {
     char folder[FL_VAULT_PATH_MAX];
     struct fl_train_task task = {.plan = t->plan,
+                                 .served = served,
                                  .data = &t->vault->data,
                                  .base = base,
                                  .private_in = private_in,
@@ -606,21 +609,43 @@ static int remember_final(const struct fl_task *t, struct fl_err *e)
     return fl_file_replace(path, digest, FL_DIGEST_HEX - 1, 0600, e);
 }
 
-int fl_task_evaluate(struct fl_task *t, struct fl_err *e)
+/* What the final model is worth here goes to the report, and the network itself, as it serves this
+ * site, to a file of its own. */
+static int serve_final(const struct fl_task *t, struct fl_train_report *ret, struct fl_err *e)
 {
-    char path[FL_VAULT_PATH_MAX];
     float *base = NULL, *private_in = NULL;
-    struct fl_train_report report = {.accuracy_trained = NAN, .accuracy_served = NAN};
-    int r = load_base(t, &base, e);
+    float *served = fl_try_aligned(t->plan->layout.theta.elements + 1, sizeof *served);
+    uint8_t *text = NULL;
 
+    int r = served ? load_base(t, &base, e) : fl_fail(e, FL_R_NOMEM, "out of memory");
     if (r == 0) {
         r = load_private(t, &t->inputs.private_state, &private_in, e);
     }
     if (r == 0) {
-        r = tune_serving(t, base, private_in, &report, e);
+        r = fl_param_make(&t->plan->layout, base, private_in, served, e);
     }
+    if (r == 0) {
+        r = tune_serving(t, base, private_in, served, ret, e);
+    }
+    if (r == 0) {
+        r = fl_vault_object(t->vault, &t->what.plan, t->what.plan_size, &text, e);
+    }
+    if (r == 0) {
+        r = fl_served_save(t->vault->dir, &t->what, t->plan, text, served, e);
+    }
+    fl_free(text);
+    fl_free(served);
     fl_free(base);
     fl_free(private_in);
+    return r;
+}
+
+int fl_task_evaluate(struct fl_task *t, struct fl_err *e)
+{
+    char path[FL_VAULT_PATH_MAX];
+    struct fl_train_report report = {.accuracy_trained = NAN, .accuracy_served = NAN};
+    int r = serve_final(t, &report, e);
+
     if (r) {
         return r;
     }

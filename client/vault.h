@@ -9,6 +9,7 @@
  *       outbox/       <digest>, <digest>.offer: bytes released but not acknowledged, and what an
  *                     Offer of them says
  *       final/        <incarnation>: digest of the final model already evaluated
+ *       models/       <job>.safetensors: the network as it serves this site (served.h)
  *       exec/         while a trainer program runs: its folder
  *       report.jsonl  for the site's own eyes
  *

@@ -181,6 +181,9 @@ int fl_train_serve(const struct fl_train_task *task, struct fl_train_report *ret
         (r = serve(&s, task, &report, e)) == 0) {
         report.cpu_s = cpu_now() - from;
         *ret = report;
+        if (task->served) {
+            memcpy(task->served, s.theta, layout->theta.elements * sizeof *s.theta);
+        }
     }
     fl_session_fini(&s);
     return r;

@@ -22,6 +22,8 @@ struct fl_train_task {
     struct fl_seed seed;     /* of this round's intent: batches and, under unit `example`, noise */
     uint64_t round;
     const atomic_bool *cancel; /* checked per batch: -FL_R_CANCELLED */
+    float *served; /* fl_train_serve: NULL, or theta as it is served here (the caller put in what
+                      was received; a tuned head replaces it) */
 };
 
 /* What stays at home: for the agent's local report only. */
