@@ -137,6 +137,46 @@ static void print_verified(const json_t *o)
            count(o, "entries"), text(o, "head"));
 }
 
+static void print_update(const json_t *o)
+{
+    const json_t *x;
+    char b[4][32];
+    size_t i;
+
+    printf("  %-14s round %-5lld %8lld bytes  %.16s  %s%s%s\n", text(o, "job"), count(o, "round"),
+           count(o, "update_bytes"), text(o, "update"), text(o, "state"),
+           text(o, "outcome")[0] ? ": " : "", text(o, "outcome"));
+    printf(
+        "    unit %s; norm %s before the clip, %s behind it (clip %s); noise of standard deviation "
+        "%s added; %lld values cut to the grid\n",
+        text(o, "unit"), number(o, "norm_before", b[0], ""), number(o, "norm_after", b[1], ""),
+        number(o, "clip", b[2], ""), number(o, "noise_std", b[3], ""), count(o, "saturated"));
+    printf("    tensors:");
+    json_array_foreach(json_object_get(o, "tensors"), i, x)
+    {
+        printf("%s %s (%lld)", i ? "," : "", text(x, "name"), count(x, "elements"));
+    }
+    printf("\n");
+}
+
+static void print_outbox(const json_t *all)
+{
+    const json_t *o;
+    size_t i;
+
+    printf("%s: %zu waiting, the last %zu that left, hold: %s\n", text(all, "agent"),
+           json_array_size(json_object_get(all, "waiting")),
+           json_array_size(json_object_get(all, "left")), text(all, "hold"));
+    json_array_foreach(json_object_get(all, "left"), i, o)
+    {
+        print_update(o);
+    }
+    json_array_foreach(json_object_get(all, "waiting"), i, o)
+    {
+        print_update(o);
+    }
+}
+
 /* One line an entry; the first says where the chain begins and ends. Returns the last number. */
 static uint64_t print_page(const json_t *page, uint64_t after)
 {
@@ -216,6 +256,9 @@ static int ask(const struct fl_config *config, const struct fl_command *c,
     }
     if (c->what) {
         request.arguments[request.argument_count++] = (struct fl_ctl_argument){"what", c->what};
+    }
+    if (c->update) {
+        request.arguments[request.argument_count++] = (struct fl_ctl_argument){"update", c->update};
     }
     if (c->undo) {
         request.arguments[request.argument_count++] = (struct fl_ctl_argument){"undo", "true"};
@@ -468,8 +511,8 @@ static int report(const struct fl_config *config, const struct fl_config_agent *
 /* ---- verbs --------------------------------------------------------------------------------------
  */
 
-static const char *const verbs[] = {"status",     "ledger", "withdraw", "report",
-                                    "check-data", "reload", "prepare",  "model"};
+static const char *const verbs[] = {"status",     "ledger", "outbox",  "withdraw", "report",
+                                    "check-data", "reload", "prepare", "model"};
 
 bool fl_command_known(const char *verb)
 {
@@ -484,7 +527,8 @@ bool fl_command_known(const char *verb)
 bool fl_command_has(const char *verb, const char *what)
 {
     static const char *const words[][2] = {
-        {"ledger", "show"}, {"ledger", "export"}, {"ledger", "verify"}, {"model", "export"}};
+        {"ledger", "show"},    {"ledger", "export"}, {"ledger", "verify"}, {"outbox", "show"},
+        {"outbox", "approve"}, {"outbox", "reject"}, {"model", "export"}};
 
     for (size_t i = 0; i < FL_COUNT(words); i++) {
         if (strcmp(verb, words[i][0]) == 0 && strcmp(what, words[i][1]) == 0) {
@@ -530,6 +574,34 @@ static int run_ledger(const struct fl_config *config, const struct fl_command *c
     return r == -FL_R_CTL_CONNECT ? each_agent(config, c, ledger_offline, e) : r;
 }
 
+static int outbox_offline(const struct fl_config *config, const struct fl_config_agent *agent,
+                          const struct fl_command *c, struct fl_err *e)
+{
+    struct fl_ledger *l = NULL;
+    char dir[FL_VAULT_PATH_MAX];
+    int r = open_ledger(config, agent, &l, e);
+
+    if (r == 0) {
+        snprintf(dir, sizeof dir, "%s/%s", config->state, agent->name);
+        json_t *document = fl_show_outbox(dir, l, agent, c->limit, e);
+        r = document ? 0 : e->code;
+        if (document) {
+            c->json ? print_json(document) : print_outbox(document);
+        }
+        json_decref(document);
+    }
+    fl_ledger_close(l);
+    return r;
+}
+
+static int run_outbox(const struct fl_config *config, const struct fl_command *c, struct fl_err *e)
+{
+    bool show = !c->what || strcmp(c->what, "show") == 0;
+    int r = ask(config, c, print_outbox, e);
+
+    return r == -FL_R_CTL_CONNECT && show ? each_agent(config, c, outbox_offline, e) : r;
+}
+
 int fl_command_run(const struct fl_config *config, const struct fl_command *c)
 {
     struct fl_err e = {0};
@@ -543,6 +615,8 @@ int fl_command_run(const struct fl_config *config, const struct fl_command *c)
         r = each_agent(config, c, report, &e);
     } else if (strcmp(c->verb, "prepare") == 0) {
         r = each_agent(config, c, prepare, &e);
+    } else if (strcmp(c->verb, "outbox") == 0) {
+        r = run_outbox(config, c, &e);
     } else if (strcmp(c->verb, "withdraw") == 0 && !c->job) {
         r = fl_fail(&e, FL_R_ARG, "withdraw needs --job NAME, or --job '*' for all");
     } else {

@@ -20,6 +20,7 @@ struct fl_command {
     const char *verb;
     const char *what;        /* of the verb: "show", "export", ...; NULL = none given */
     const char *agent, *job; /* NULL = all, none given; of check-data: a file */
+    const char *update;      /* digest, of outbox approve and reject */
     bool json, undo;
     uint32_t limit;
     const char *onnx, *safetensors; /* model export: files */

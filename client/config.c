@@ -33,6 +33,8 @@ static const struct fl_conf_field privacy_fields[] = {
      .max = 1},
     {.name = NULL}};
 
+static const char *const holds[] = {[FL_HOLD_NONE] = "none", [FL_HOLD_APPROVE] = "approve", NULL};
+
 static const struct fl_conf_field entry_fields[] = {
     {.name = "name", .type = FL_CONF_STRING, TEXT(struct entry, agent.name), .min = 1},
     {.name = "certificate",
@@ -52,6 +54,7 @@ static const struct fl_conf_field entry_fields[] = {
     {.name = "privacy", .type = FL_CONF_MAP, .offset = 0, .fields = privacy_fields},
     {.name = "jobs", .type = FL_CONF_NODE, AT(struct entry, jobs)},
     {.name = "window", .type = FL_CONF_STRING, TEXT(struct entry, window)},
+    {.name = "hold", .type = FL_CONF_ENUM, AT(struct entry, agent.hold), .words = holds},
     {.name = "declared_examples",
      .type = FL_CONF_UINT32,
      AT(struct entry, agent.declared_examples),

@@ -34,6 +34,9 @@ struct fl_config_trainer {
     bool examples; /* write the examples into its folder */
 };
 
+/* Does an update wait for the site's administrator before it is paid for and leaves? */
+enum fl_config_hold { FL_HOLD_NONE, FL_HOLD_APPROVE };
+
 struct fl_config_agent {
     char name[FL_CONFIG_NAME_MAX]; /* of its folder, in logs and reports */
     char certificate[FL_CONFIG_PATH_MAX], key[FL_CONFIG_PATH_MAX];
@@ -41,6 +44,7 @@ struct fl_config_agent {
     struct fl_config_trainer trainer;
     struct fl_policy *policy;        /* jobs, and the budget of each */
     uint16_t window_from, window_to; /* minutes of the local day; equal = always */
+    unsigned hold;                   /* enum fl_config_hold */
     uint32_t declared_examples;      /* the public weight of this site; 0 = 1 */
 };
 

@@ -27,6 +27,8 @@ static const char usage[] =
     "       cohort-agent status --config FILE [--agent NAME] [--json]\n"
     "       cohort-agent ledger [show|export|verify] --config FILE [--agent NAME] [--limit N] "
     "[--json]\n"
+    "       cohort-agent outbox [show] --config FILE [--agent NAME] [--limit N] [--json]\n"
+    "       cohort-agent outbox approve|reject --config FILE [--agent NAME] [--update HEX]\n"
     "       cohort-agent withdraw --config FILE --job NAME|'*' [--agent NAME] [--undo] [--json]\n"
     "       cohort-agent report --config FILE [--agent NAME] [--job NAME] [--json]\n"
     "       cohort-agent check-data --config FILE [--job JOB.yaml] [--agent NAME] [--json]\n"
@@ -67,7 +69,8 @@ enum {
     OPT_ROUNDS,
     OPT_SEED,
     OPT_ONNX,
-    OPT_SAFETENSORS
+    OPT_SAFETENSORS,
+    OPT_UPDATE
 };
 
 static const struct option longs[] = {{"config", required_argument, NULL, 'c'},
@@ -85,6 +88,7 @@ static const struct option longs[] = {{"config", required_argument, NULL, 'c'},
                                       {"seed", required_argument, NULL, OPT_SEED},
                                       {"onnx", required_argument, NULL, OPT_ONNX},
                                       {"safetensors", required_argument, NULL, OPT_SAFETENSORS},
+                                      {"update", required_argument, NULL, OPT_UPDATE},
                                       {NULL, 0, NULL, 0}};
 
 static int bad_usage(void)
@@ -140,6 +144,9 @@ static int get_options(int argc, char **argv, struct options *o)
             break;
         case OPT_SAFETENSORS:
             o->command.safetensors = optarg;
+            break;
+        case OPT_UPDATE:
+            o->command.update = optarg;
             break;
         case OPT_INCARNATION:
             o->command.incarnation = optarg;

@@ -89,6 +89,41 @@ json_t *fl_report_new(const char *event, const struct fl_agent_task *task,
     return line;
 }
 
+static json_t *tensors_of(const struct fl_tensors *tensors)
+{
+    enum { SHOWN = 64 }; /* a line of the report has a ceiling */
+    json_t *list = json_array();
+
+    for (uint32_t i = 0; i < tensors->count && i < SHOWN; i++) {
+        const struct fl_tensor *x = &tensors->at[i];
+        json_t *shape = json_array();
+        for (uint32_t k = 0; k < x->rank; k++) {
+            json_array_append_new(shape, json_integer(x->shape[k]));
+        }
+        json_array_append_new(list, json_pack("{ss so sI}", "name", x->name, "shape", shape,
+                                              "elements", (json_int_t)x->count));
+    }
+    return list;
+}
+
+void fl_report_update(json_t *line, const struct fl_release *r, double norm_after,
+                      const struct fl_plan *plan)
+{
+    char digest[FL_DIGEST_HEX];
+
+    fl_digest_hex(&r->update, digest);
+    fl_report_count(line, "update_bytes", r->size);
+    fl_report_text(line, "update", digest);
+    fl_report_text(line, "unit", fl_policy_unit_name(r->unit));
+    fl_report_number(line, "norm_before", r->norm_before);
+    fl_report_number(line, "norm_after", norm_after);
+    fl_report_number(line, "clip", r->clip);
+    fl_report_number(line, "noise_std", r->noise_std);
+    fl_report_count(line, "saturated", r->saturated);
+    fl_report_number(line, "plan_delta", plan->privacy.delta);
+    json_object_set_new(line, "tensors", tensors_of(&plan->layout.shared));
+}
+
 /* Opens for appending behind a whole line; moves a file that has grown too long aside. */
 static int open_report(const char *path, struct fl_err *e)
 {

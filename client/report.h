@@ -7,6 +7,7 @@
 #define CLIENT_REPORT_H
 
 #include "client/core/agent.h"
+#include "client/core/ledger.h"
 #include "client/trainer/trainer.h"
 #include "common/base/err.h"
 #include "common/plan/plan.h"
@@ -24,6 +25,9 @@ enum {
  * memory ends. `trained` may be NULL. */
 json_t *fl_report_new(const char *event, const struct fl_agent_task *task,
                       const struct fl_plan *plan, const struct fl_train_report *trained);
+/* What the update is: tensors, size, digest, norms before the clip and before the noise, noise. */
+void fl_report_update(json_t *line, const struct fl_release *r, double norm_after,
+                      const struct fl_plan *plan);
 /* What the trainer measured. */
 void fl_report_trained(json_t *line, const struct fl_train_report *trained);
 /* A number, or null when it is not finite (JSON has no NaN). */

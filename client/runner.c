@@ -490,6 +490,7 @@ static void core_init(struct fl_runner *r, const struct fl_seed *jitter)
                                  .window_from = r->agent->window_from,
                                  .window_to = r->agent->window_to,
                                  .max_base = c->limits.model,
+                                 .hold = r->agent->hold == FL_HOLD_APPROVE,
                                  .once = r->site->once};
 
     fl_agent_init(&r->core, &conf, jitter);

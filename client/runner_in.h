@@ -25,7 +25,7 @@ struct fl_runner_op {
     struct fl_digest digest;
     uint64_t offset, size;
     bool sink_set;
-    /* mark */
+    /* mark; hold: 0 approved, -reason otherwise */
     int outcome;
     uint64_t bytes_down, bytes_up;
 };

@@ -14,6 +14,7 @@
 #include <string.h>
 
 enum { FETCH_OPEN, FETCH_RECEIVE, FETCH_SEAL };
+enum { HOLD_WAIT, HOLD_DECIDED };
 
 static bool is_fetch(const struct fl_runner_op *op)
 {
@@ -80,6 +81,13 @@ static void run_files(struct fl_runner_op *op)
         break;
     case FL_AGENT_STATE_SEAL: /* not long: it must not queue behind the trainings of others */
         op->status = fl_task_seal(&r->task, &op->offer, &op->err);
+        break;
+    case FL_AGENT_STATE_HOLD:
+        if (op->outcome) {
+            fl_vault_discard(v, &op->offer.digest);
+            op->status = fl_fail(&op->err, (enum fl_reason) - op->outcome, "%s",
+                                 fl_reason_text(-op->outcome));
+        }
         break;
     case FL_AGENT_STATE_DEBIT:
         op->status = fl_task_debit(&r->task, &op->err);
@@ -287,10 +295,43 @@ void fl_runner_begin(struct fl_runner *r, enum fl_agent_state what)
         r->task_in += op->bytes_down;
         r->task_out += op->bytes_up;
         break;
+    case FL_AGENT_STATE_HOLD: /* until fl_runner_decide or fl_runner_cancel */
+        op->offer = r->core.offer;
+        fl_log(FL_LOG_WARN, r->area, "%s round %llu: the update waits for outbox approve or reject",
+               op->offer.job, (unsigned long long)op->offer.key.round);
+        return;
     default:
         break;
     }
     op_submit(r);
+}
+
+static void hold_decided(struct fl_runner *r, int outcome)
+{
+    r->op.outcome = outcome;
+    r->op.phase = HOLD_DECIDED;
+    op_submit(r);
+}
+
+static bool holds(const struct fl_runner *r)
+{
+    return r->op.busy && r->op.op == FL_AGENT_STATE_HOLD && r->op.phase == HOLD_WAIT;
+}
+
+const struct fl_agent_offer *fl_runner_held(const struct fl_runner *r)
+{
+    return holds(r) ? &r->op.offer : NULL;
+}
+
+bool fl_runner_decide(struct fl_runner *r, const struct fl_digest *digest, bool approve)
+{
+    if (!holds(r) || (digest && !fl_digest_equal(digest, &r->op.offer.digest))) {
+        return false;
+    }
+    fl_log(FL_LOG_WARN, r->area, "%s round %llu: %s by the site's administrator", r->op.offer.job,
+           (unsigned long long)r->op.offer.key.round, approve ? "approved" : "rejected");
+    hold_decided(r, approve ? 0 : -(int)FL_R_REJECTED);
+    return true;
 }
 
 void fl_runner_cancel(struct fl_runner *r)
@@ -300,6 +341,9 @@ void fl_runner_cancel(struct fl_runner *r)
     }
     if (r->op.busy && r->op.sink_set && r->stream) {
         fl_stream_drop_sink(r->stream);
+    }
+    if (holds(r)) {
+        hold_decided(r, -(int)FL_R_CANCELLED);
     }
 }
 

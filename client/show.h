@@ -16,6 +16,10 @@ json_t *fl_show_runner(const struct fl_runner_view *v);
 json_t *fl_show_ledger(struct fl_ledger *l, const struct fl_config_agent *agent, uint32_t limit,
                        struct fl_err *e);
 
+/* What waits in the outbox and the newest `limit` updates that left: tensors, sizes, norms, noise,
+ * digest. dir: the agent's folder. */
+json_t *fl_show_outbox(const char *dir, struct fl_ledger *l, const struct fl_config_agent *agent,
+                       uint32_t limit, struct fl_err *e);
 /* Entries behind number `after`, FL_SHOW_PAGE at most, every column as it is chained: bytes in hex.
  * With where the chain begins and ends. */
 json_t *fl_show_entries(struct fl_ledger *l, const struct fl_config_agent *agent, uint64_t after,

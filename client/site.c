@@ -31,7 +31,7 @@ struct query {
     struct call *call;
     struct fl_runner *runner;
     bool withdraw, undo;
-    bool verify, entries;
+    bool verify, entries, outbox;
     uint64_t after;
     uint32_t limit;
     char job[FL_PLAN_NAME_MAX];
@@ -71,7 +71,8 @@ static void query_run(struct fl_runner_query *rq)
             return;
         }
     }
-    document = q->verify    ? fl_show_verified(v->ledger, v->agent, &q->err)
+    document = q->outbox    ? fl_show_outbox(v->dir, v->ledger, v->agent, q->limit, &q->err)
+               : q->verify  ? fl_show_verified(v->ledger, v->agent, &q->err)
                : q->entries ? fl_show_entries(v->ledger, v->agent, q->after, &q->err)
                             : fl_show_ledger(v->ledger, v->agent, q->limit, &q->err);
     if (document) {
@@ -247,6 +248,45 @@ static int do_withdraw(struct fl_site *s, struct fl_ctl_call *call)
     return ask_vaults(s, call, &what);
 }
 
+/* The word on updates that wait: of one agent or all, of one digest or whichever waits. */
+static int decide(struct fl_site *s, struct fl_ctl_call *call, bool approve)
+{
+    const char *name = fl_ctl_argument(&call->request, "agent"),
+               *hex = fl_ctl_argument(&call->request, "update");
+    struct fl_digest digest;
+    uint32_t decided = 0;
+
+    if (hex && !fl_digest_from_hex(hex, &digest)) {
+        return fl_fail(&call->err, FL_R_ARG, "an update is named by its digest, 64 hex digits");
+    }
+    for (uint32_t i = 0; i < fl_host_count(s->host); i++) {
+        struct fl_runner *r = fl_host_runner(s->host, i);
+        if (!name || strcmp(name, fl_runner_name(r)) == 0) {
+            decided += fl_runner_decide(r, hex ? &digest : NULL, approve);
+        }
+    }
+    if (decided == 0) {
+        return fl_fail(&call->err, FL_R_ARG, "no such update waits for approval");
+    }
+    return fl_ctl_end(s->ctl, call->id, 0, NULL);
+}
+
+static int do_outbox(struct fl_site *s, struct fl_ctl_call *call)
+{
+    const char *what = fl_ctl_argument(&call->request, "what");
+    struct query q = {.outbox = true};
+
+    if (what && strcmp(what, "show") != 0) {
+        bool approve = strcmp(what, "approve") == 0;
+        return approve || strcmp(what, "reject") == 0
+                   ? decide(s, call, approve)
+                   : fl_fail(&call->err, FL_R_ARG,
+                             "of an outbox there are show, approve and reject");
+    }
+    int r = get_limit(call, &q.limit);
+    return r ? r : ask_vaults(s, call, &q);
+}
+
 static int handle(void *arg, struct fl_ctl_call *call)
 {
     struct fl_site *s = arg;
@@ -260,6 +300,9 @@ static int handle(void *arg, struct fl_ctl_call *call)
         int r = get_ledger(call, &what);
         return r ? r : ask_vaults(s, call, &what);
     }
+    if (strcmp(verb, "outbox") == 0) {
+        return do_outbox(s, call);
+    }
     if (strcmp(verb, "withdraw") == 0) {
         return do_withdraw(s, call);
     }
@@ -268,7 +311,7 @@ static int handle(void *arg, struct fl_ctl_call *call)
         return r ? r : fl_ctl_end(s->ctl, call->id, 0, NULL);
     }
     return fl_fail(&call->err, FL_R_CTL_REQUEST,
-                   "no such verb here; there are status, ledger, withdraw and reload");
+                   "no such verb here; there are status, ledger, outbox, withdraw and reload");
 }
 
 int fl_site_open(struct fl_host *host, struct fl_site **ret, struct fl_err *e)

@@ -219,6 +219,18 @@ static const struct fl_budget *budget_of(const struct fl_task *t)
     return job ? &job->budget : &none; /* judged before: there is one */
 }
 
+/* A delta that one of so many examples could be published under protects none of them. */
+static int check_delta(const struct fl_task *t, struct fl_err *e)
+{
+    const struct fl_privacy_conf *p = &t->plan->privacy;
+
+    if (p->unit != FL_UNIT_EXAMPLE ||
+        fl_delta_check(p->delta, t->vault->data.train.count, e) == 0) {
+        return 0;
+    }
+    return fl_wrap(e, -FL_R_POLICY_NOISE, "job %s", t->what.job);
+}
+
 int fl_task_judge(struct fl_task *t, bool *ret_costs, struct fl_err *e)
 {
     struct fl_event event;
@@ -238,6 +250,9 @@ int fl_task_judge(struct fl_task *t, bool *ret_costs, struct fl_err *e)
                        (unsigned long long)t->what.update_size, fl_plan_update_size(t->plan));
     }
     r = load_data(t, e);
+    if (r == 0) {
+        r = check_delta(t, e);
+    }
     if (r == 0) {
         r = fl_outbox_event(t->plan, &event, e);
     }
@@ -455,12 +470,7 @@ static int write_offer(struct fl_task *t, struct fl_err *e)
     }
     fl_report_count(line, "train_examples", t->vault->data.train.count);
     fl_report_count(line, "test_examples", t->vault->data.test.count);
-    fl_report_count(line, "update_bytes", r->size);
-    fl_report_number(line, "norm_before", r->norm_before);
-    fl_report_number(line, "clip", r->clip);
-    fl_report_number(line, "noise_std", r->noise_std);
-    fl_report_count(line, "saturated", r->saturated);
-    fl_report_number(line, "plan_delta", t->plan->privacy.delta);
+    fl_report_update(line, r, t->norm_after, t->plan);
     char *text = fl_vault_offer_text(&t->offer, line);
     json_decref(line);
     if (!text) {
@@ -489,6 +499,7 @@ static void fill_release(struct fl_task *t, const struct fl_sealed *s)
     r->norm_before = s->norm_before;
     r->clip = r->unit == FL_UNIT_NONE ? 0 : t->plan->privacy.clip;
     r->noise_std = s->noise_std;
+    t->norm_after = s->norm_after;
     r->saturated = s->saturated;
     memset(o, 0, sizeof *o);
     o->key = t->what.key;

@@ -31,6 +31,7 @@ struct fl_task {
     struct fl_event event;      /* unit example: what training cost */
     struct fl_train_report trained;
     struct fl_release release; /* from sealing to the debit */
+    double norm_after;         /* of the sealed update, before noise */
     struct fl_agent_offer offer;
     json_t *final_line; /* of the report; from prepare_final to evaluate */
 };

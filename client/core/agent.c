@@ -19,8 +19,8 @@
 #include <string.h>
 
 static const char *const state_names[FL_AGENT_STATES] = {
-    "rest",  "ask",  "pending", "look",    "fetch-plan", "judge",    "fetch-base", "intent",
-    "train", "seal", "debit",   "deliver", "mark",       "evaluate", "stopped"};
+    "rest",  "ask",  "pending", "look",  "fetch-plan", "judge", "fetch-base", "intent",
+    "train", "seal", "hold",    "debit", "deliver",    "mark",  "evaluate",   "stopped"};
 static const char *const link_names[] = {"down", "connecting", "hello", "up", "closing"};
 
 const char *fl_agent_state_name(enum fl_agent_state s)
@@ -274,6 +274,7 @@ static void window_rules(struct fl_agent *a, struct fl_agent_todo *t)
     if (a->state == FL_AGENT_STATE_REST || a->state == FL_AGENT_STATE_ASK) {
         fl_agent_close_link(a, t, FL_R_WINDOW);
     } else if (a->state != FL_AGENT_STATE_PENDING && a->state != FL_AGENT_STATE_SEAL &&
+               a->state != FL_AGENT_STATE_HOLD &&
                (fl_agent_before_debit(a) || a->state == FL_AGENT_STATE_EVALUATE)) {
         fl_agent_doom(a, t, FL_R_WINDOW, true);
     }

@@ -9,7 +9,7 @@
  *   link   DOWN -> CONNECTING -> HELLO -> UP -> CLOSING -> DOWN          backoff with full jitter
  *
  *   work   REST -> PENDING? -> ASK -> LOOK -> FETCH_PLAN -> JUDGE -> FETCH_BASE
- *               -> INTENT -> TRAIN -> SEAL -> DEBIT -> DELIVER -> MARK -> REST
+ *               -> INTENT -> TRAIN -> SEAL -> HOLD? -> DEBIT -> DELIVER -> MARK -> REST
  *          REST -> LOOK -> FETCH_PLAN -> FETCH_BASE -> EVALUATE -> REST   the final model of a job
  *
  * The order everything rests on is the order of these states: an intent is durable before training,
@@ -63,6 +63,7 @@ enum fl_agent_state {
     FL_AGENT_STATE_INTENT,
     FL_AGENT_STATE_TRAIN,
     FL_AGENT_STATE_SEAL, /* clip, noise, pack; bytes and private state synced */
+    FL_AGENT_STATE_HOLD, /* until the site's administrator approves or rejects */
     FL_AGENT_STATE_DEBIT,
     FL_AGENT_STATE_DELIVER,  /* offer, upload, await the answer */
     FL_AGENT_STATE_MARK,     /* settled: the ledger knows, the bytes may go */
@@ -86,6 +87,7 @@ struct fl_agent_conf {
     uint32_t drain_ms;    /* how long STOP lets work that has begun go on */
     uint16_t window_from, window_to; /* minutes of the local day; equal = always */
     uint64_t max_base;               /* bytes of a model this site is willing to hold */
+    bool hold;                       /* nothing is paid for or released before somebody approves */
     bool once; /* stop at the first Rest, or when an Ask is held longer than patience_ms */
 };
 

@@ -29,7 +29,7 @@ static inline bool fl_agent_is_fetch(enum fl_agent_state s)
 /* There is a task, and no debit for it is under way. */
 static inline bool fl_agent_before_debit(const struct fl_agent *a)
 {
-    return a->state >= FL_AGENT_STATE_LOOK && a->state <= FL_AGENT_STATE_SEAL;
+    return a->state >= FL_AGENT_STATE_LOOK && a->state <= FL_AGENT_STATE_HOLD;
 }
 
 static inline bool fl_agent_uploading(const struct fl_agent *a)

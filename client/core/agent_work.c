@@ -48,7 +48,7 @@ void fl_agent_doom(struct fl_agent *a, struct fl_agent_todo *t, int reason, bool
     }
     a->doom = reason;
     if (fl_agent_is_fetch(a->state) || a->state == FL_AGENT_STATE_TRAIN ||
-        a->state == FL_AGENT_STATE_EVALUATE) {
+        a->state == FL_AGENT_STATE_HOLD || a->state == FL_AGENT_STATE_EVALUATE) {
         fl_agent_add(t, FL_AGENT_DO_CANCEL, reason);
     }
     if (tell) {
@@ -298,14 +298,23 @@ static void on_judged(struct fl_agent *a, const struct fl_agent_event *ev, struc
         a, t, a->have & FL_AGENT_HAVE_BASE ? FL_AGENT_STATE_INTENT : FL_AGENT_STATE_FETCH_BASE);
 }
 
-static void on_sealed(struct fl_agent *a, const struct fl_agent_event *ev, struct fl_agent_todo *t)
+static void pay(struct fl_agent *a, struct fl_agent_todo *t)
 {
-    a->offer = ev->offer;
     if (a->costs && a->now_ms > a->until) {
         /* Nobody would take it any more: do not pay for it. */
         give_up(a, t, FL_R_DEADLINE, true);
     } else {
         fl_agent_begin(a, t, FL_AGENT_STATE_DEBIT);
+    }
+}
+
+static void on_sealed(struct fl_agent *a, const struct fl_agent_event *ev, struct fl_agent_todo *t)
+{
+    a->offer = ev->offer;
+    if (a->conf.hold) {
+        fl_agent_begin(a, t, FL_AGENT_STATE_HOLD);
+    } else {
+        pay(a, t);
     }
 }
 
@@ -394,6 +403,9 @@ static void on_done(struct fl_agent *a, const struct fl_agent_event *ev, struct 
         break;
     case FL_AGENT_STATE_SEAL:
         on_sealed(a, ev, t);
+        break;
+    case FL_AGENT_STATE_HOLD:
+        pay(a, t);
         break;
     case FL_AGENT_STATE_DEBIT:
         deliver(a);

@@ -79,6 +79,16 @@ int fl_outbox_event(const struct fl_plan *plan, struct fl_event *ret, struct fl_
     return 0;
 }
 
+static double norm_of(const struct fl_grid *g, const int64_t *q, size_t count)
+{
+    double squares = 0;
+
+    for (size_t i = 0; i < count; i++) {
+        squares += (double)q[i] * (double)q[i];
+    }
+    return ldexp(sqrt(squares), g->step);
+}
+
 /* delta on the grid, clipped and noised as the unit asks; what it cost and how it looked. */
 static int to_grid(const struct fl_plan *plan, const float *delta, size_t count,
                    const struct fl_seed *seed, int64_t *q, struct fl_sealed *s, struct fl_err *e)
@@ -97,12 +107,14 @@ static int to_grid(const struct fl_plan *plan, const float *delta, size_t count,
             squares += (double)delta[i] * (double)delta[i];
         }
         s->norm_before = sqrt(squares);
+        s->norm_after = r < 0 ? 0 : norm_of(&g, q, count);
         return r;
     }
     r = client_scale(plan, &bound, &scale, e);
     r = r < 0 ? r : fl_noise_new(scale, &noise, e);
     r = r < 0 ? r : fl_clip_to_grid(&g, delta, count, bound, q, &s->norm_before, e);
     if (r == 0) {
+        s->norm_after = norm_of(&g, q, count);
         fl_seed_derive(seed, "outbox noise", 0, &own);
         fl_rng_init(&rng, &own, 0);
         fl_noise_add(noise, &rng, q, count);

@@ -19,8 +19,10 @@ struct fl_sealed {
     size_t size;
     struct fl_digest digest;
     struct fl_event event; /* what the ledger must be debited (client unit: q = 1, one release) */
-    double norm_before, noise_std; /* in units of delta; noise_std 0 without noise of the outbox */
-    uint64_t saturated;            /* values cut to the grid's range while packing */
+    /* In units of delta: before the clip, on the grid behind it, and what was then added (0 without
+     * noise of the outbox). */
+    double norm_before, norm_after, noise_std;
+    uint64_t saturated; /* values cut to the grid's range while packing */
 };
 
 /* delta: plan->layout.shared.elements floats. example_event: what training already cost (unit

@@ -130,6 +130,64 @@ static void to_deliver(struct hand *h)
     said(h, "seal debit offer");
 }
 
+/* A site that holds: nothing is paid for before somebody has looked. */
+START_TEST(test_an_update_waits_for_approval)
+{
+    struct fl_agent_conf holding = usual;
+    struct fl_agent_event over = {.type = FL_AGENT_EV_OVER, .status = -FL_R_DEADLINE};
+    struct hand h;
+
+    holding.hold = true;
+    hand_init(&h, &holding);
+    to_train(&h);
+    done(&h, FL_AGENT_STATE_TRAIN, 0, 0);
+    done(&h, FL_AGENT_STATE_SEAL, 0, 0);
+    said(&h, "seal hold");
+    simple(&h, FL_AGENT_EV_CLOSED); /* the connection may come and go meanwhile */
+    said(&h, "");
+    h.now_ms += 100000;
+    simple(&h, FL_AGENT_EV_TICK);
+    simple(&h, FL_AGENT_EV_OPENED);
+    simple(&h, FL_AGENT_EV_WELCOME);
+    said(&h, "connect hello");
+    done(&h, FL_AGENT_STATE_HOLD, 0, 0);
+    done(&h, FL_AGENT_STATE_DEBIT, 0, 0);
+    said(&h, "debit offer");
+
+    hand_init(&h, &holding);
+    to_train(&h);
+    done(&h, FL_AGENT_STATE_TRAIN, 0, 0);
+    done(&h, FL_AGENT_STATE_SEAL, 0, 0);
+    said(&h, "seal hold");
+    done(&h, FL_AGENT_STATE_HOLD, -FL_R_REJECTED, 0);
+    said(&h, "decline drop");
+    ck_assert_int_eq(h.a.state, FL_AGENT_STATE_REST);
+
+    /* The round is over while it waits: the waiting ends, nothing is paid for. */
+    hand_init(&h, &holding);
+    to_train(&h);
+    done(&h, FL_AGENT_STATE_TRAIN, 0, 0);
+    done(&h, FL_AGENT_STATE_SEAL, 0, 0);
+    said(&h, "seal hold");
+    over.key = h.a.task.key;
+    hand_step(&h, &over);
+    said(&h, "cancel");
+    done(&h, FL_AGENT_STATE_HOLD, -FL_R_CANCELLED, 0);
+    said(&h, "drop");
+
+    /* Approved after the deadline that the task had: nobody would take it, so it is not paid for.
+     */
+    hand_init(&h, &holding);
+    to_train(&h);
+    done(&h, FL_AGENT_STATE_TRAIN, 0, 0);
+    done(&h, FL_AGENT_STATE_SEAL, 0, 0);
+    said(&h, "seal hold");
+    h.now_ms += 700000;
+    done(&h, FL_AGENT_STATE_HOLD, 0, 0);
+    said(&h, "decline drop");
+}
+END_TEST
+
 START_TEST(test_good_day)
 {
     struct hand h;
@@ -579,8 +637,8 @@ START_TEST(test_out_of_order)
 }
 END_TEST
 
-TESTS_MAIN("agent", test_good_day, test_training_survives_the_link,
-           test_offer_again_after_each_reconnection, test_temporary_refusal_is_offered_again,
-           test_over, test_decline, test_no_debit_behind_the_deadline, test_after_a_crash,
-           test_window, test_drain, test_withdraw, test_final_models, test_backoff,
-           test_out_of_order)
+TESTS_MAIN("agent", test_an_update_waits_for_approval, test_good_day,
+           test_training_survives_the_link, test_offer_again_after_each_reconnection,
+           test_temporary_refusal_is_offered_again, test_over, test_decline,
+           test_no_debit_behind_the_deadline, test_after_a_crash, test_window, test_drain,
+           test_withdraw, test_final_models, test_backoff, test_out_of_order)

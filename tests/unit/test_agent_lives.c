@@ -112,6 +112,9 @@ static int effect(struct world *w)
         u->sealed = true;
         update_digest(u, w->round, &u->digest);
         break;
+    case FL_AGENT_STATE_HOLD:
+        ck_assert(u->sealed && !u->debited);
+        break;
     case FL_AGENT_STATE_DEBIT:
         ck_assert(u->sealed && !u->settled);
         u->debited = true;
@@ -437,6 +440,7 @@ static void one_life(uint64_t number, uint64_t *ret_crashes, uint64_t *ret_offer
     fl_seed_from_u64(number, &seed);
     fl_rng_init(&w.rng, &seed, 0);
     w.conf = usual;
+    w.conf.hold = number % 4 == 1;
     if (number % 3 == 0) {
         w.conf.window_from = 22 * 60;
         w.conf.window_to = 6 * 60;
@@ -493,6 +497,7 @@ START_TEST(test_every_event_everywhere)
 
     for (uint64_t life = 1; life <= 60; life++) {
         struct world w = {.faults = true, .conf = usual, .now_ms = 1};
+        w.conf.hold = life % 2 == 0;
         fl_seed_from_u64(life * 1000, &seed);
         fl_rng_init(&w.rng, &seed, 0);
         boot(&w);
