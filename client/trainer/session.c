@@ -1,6 +1,7 @@
 #include "client/trainer/session.h"
 
 #include "client/trainer/augment.h"
+#include "common/base/crashpoint.h"
 #include "common/base/mem.h"
 
 #include <math.h>
@@ -102,6 +103,7 @@ void fl_session_fini(struct fl_session *s)
 
 int fl_session_cancelled(const struct fl_session *s, struct fl_err *e)
 {
+    FL_CRASH_POINT("agent-train-batch");
     if (s->cancel && atomic_load_explicit(s->cancel, memory_order_relaxed)) {
         return fl_fail(e, FL_R_CANCELLED, "training was stopped");
     }

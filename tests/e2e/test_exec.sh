@@ -127,7 +127,7 @@ stop "$agents"
 agents_config 1 2 '  jobs: ["*"]
   privacy: {unit: client, epsilon: 1000000, delta: 1e-5}
   trainer: {program: [./softmax.sh]}'
-sed -i 's/^state: sites/state: clean/' "$work/agents.yaml" # the ledgers above remember releases without noise
+new_world # the ledgers above remember releases without noise
 start_agents
 cp "$examples/job-softmax.yaml" "$work/softmax.yaml"
 submit softmax
