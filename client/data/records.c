@@ -62,6 +62,12 @@ void fl_value_floats(enum fl_value v, const unsigned char *from, size_t count, f
 {
     size_t size = fl_value_size(v);
 
+    if (v == FL_VALUE_U8) { /* pixels: what there is most of */
+        for (size_t i = 0; i < count; i++) {
+            to[i] = (float)from[i] / divide;
+        }
+        return;
+    }
     for (size_t i = 0; i < count; i++) {
         to[i] = one_value(v, from + i * size) / divide;
     }
