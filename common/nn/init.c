@@ -38,6 +38,15 @@ static void fill_uniform(const struct fl_seed *seed, const struct fl_tensor *t, 
     fl_rng_fini(&r);
 }
 
+/* True when the tensor starts with a constant (tensors listed in a job). */
+static bool fill_constant(const struct fl_tensor *t, float *to)
+{
+    for (size_t i = 0; t->start != FL_START_FAN_IN && i < t->count; i++) {
+        to[t->offset + i] = t->start == FL_START_ONES ? 1 : 0;
+    }
+    return t->start != FL_START_FAN_IN;
+}
+
 static void fill_normal(const struct fl_seed *seed, const struct fl_tensor *t, float *to)
 {
     struct fl_seed own;
@@ -94,7 +103,7 @@ void fl_layout_init_shared(const struct fl_layout *layout, const struct fl_seed 
         const struct fl_tensor *t = &layout->shared.at[i];
         if (strncmp(t->name, "hyper.", 6) == 0) {
             init_generator(layout, job_seed, t, shared);
-        } else {
+        } else if (!fill_constant(t, shared)) {
             fill_uniform(job_seed, t, 1 / sqrt(t->fan_in), shared);
         }
     }
@@ -110,7 +119,7 @@ void fl_layout_init_private(const struct fl_layout *layout, const struct fl_seed
         const struct fl_tensor *t = &layout->private_.at[i];
         if (strcmp(t->name, "embedding") == 0) {
             fill_normal(seed, t, private_);
-        } else {
+        } else if (!fill_constant(t, private_)) {
             fill_uniform(seed, t, 1 / sqrt(t->fan_in), private_);
         }
     }

@@ -317,6 +317,10 @@ static int make_graph(struct graph *g, struct fl_err *e)
     struct node n;
     int r = 0;
 
+    if (s->layer_count == 0) {
+        return fl_fail(e, FL_R_CAPABILITY,
+                       "a network known by its tensors only has no ONNX form: its program has it");
+    }
     snprintf(g->last, sizeof g->last, "input");
     add_scaling(g);
     for (uint32_t i = 0; r == 0 && i < s->layer_count; i++) {

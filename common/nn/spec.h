@@ -88,12 +88,15 @@ struct fl_generator_conf {
                     fill, v and head drawn by each agent. See init.c. */
 };
 
+enum fl_start { FL_START_FAN_IN, FL_START_ZEROS, FL_START_ONES };
+
 struct fl_tensor {
     char name[FL_SPEC_NAME_MAX]; /* "conv1.weight", "hyper.conv1.weight.w", "embedding" */
     uint32_t rank, shape[4];
     size_t count, offset; /* elements; offset into its own vector (theta, shared or private) */
     enum fl_group group;
-    uint32_t fan_in; /* of the layer it belongs to, for initial values */
+    uint32_t fan_in;     /* of the layer it belongs to, for initial values */
+    enum fl_start start; /* FAN_IN unless a job lists its tensors */
 };
 
 struct fl_tensors {
@@ -135,6 +138,14 @@ struct fl_layout {
 int fl_layout_init(struct fl_layout *layout, const struct fl_spec *spec,
                    enum fl_visibility visibility, const struct fl_generator_conf *generator,
                    struct fl_err *e);
+
+/* A network known by its tensors only, for trainers that are programs: `list` has them in theta's
+ * order, with groups FL_GROUP_SHARED and FL_GROUP_PRIVATE; offsets and counts are set here. spec
+ * has input and classes and no layers. -FL_R_PLAN_MODEL: two of one name, a shape of 0 or too
+ * large. */
+int fl_layout_listed(struct fl_layout *layout, const struct fl_spec *spec,
+                     enum fl_visibility visibility, const struct fl_tensors *list,
+                     struct fl_err *e);
 
 /* Initial values, the same for the same seed (init.c says how and how exactly). `shared` holds
  * layout->shared.elements floats, `private_` layout->private_.elements. Published (unscaled)

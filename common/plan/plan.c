@@ -26,7 +26,7 @@ struct generator_raw {
 struct model_raw {
     uint32_t input[3], input_count;
     uint32_t classes, head;
-    const struct fl_conf_node *layers;
+    const struct fl_conf_node *layers, *tensors;
 };
 
 /* What the tables fill. */
@@ -146,7 +146,8 @@ static const struct fl_conf_field model_keys[] = {
      .count_offset = offsetof(struct raw, model.input_count), .flags = FL_CONF_REQUIRED},
     {TYPED("classes", UINT32, model.classes), .min = 2, .max = 100000, .flags = FL_CONF_REQUIRED},
     {TYPED("head", UINT32, model.head), .min = 1, .max = FL_SPEC_LAYERS_MAX, .fallback = "1"},
-    {TYPED("layers", NODE, model.layers), .flags = FL_CONF_REQUIRED},
+    {TYPED("layers", NODE, model.layers)},
+    {TYPED("tensors", NODE, model.tensors)},
     {.name = NULL},
 };
 static const struct fl_conf_field plan_keys[] = {
@@ -324,6 +325,38 @@ static int get_layers(const struct fl_conf_node *n, struct fl_spec *spec, struct
     return r;
 }
 
+/* Layers are computed here; a list of tensors only a program can train. */
+static int check_kind(const struct raw *raw, const struct fl_conf_node *root, struct fl_err *e)
+{
+    const struct model_raw *m = &raw->model;
+
+    if (!m->layers == !m->tensors) {
+        return fl_conf_fail(e, fl_plan_at(root, "model"),
+                            m->layers ? FL_R_CONF_CONFLICT : FL_R_CONF_MISSING,
+                            "a model has either layers or tensors");
+    }
+    if (m->tensors && raw->plan.trainer != FL_TRAINER_EXEC) {
+        return fl_conf_fail(e, m->tensors, FL_R_CONF_CONFLICT,
+                            "a list of tensors can only be trained by programs: trainer: exec");
+    }
+    return 0;
+}
+
+static int get_listed(struct raw *raw, const struct fl_spec *spec, enum fl_visibility visibility,
+                      const char *file, struct fl_err *e)
+{
+    struct fl_tensors *list = fl_try(1, sizeof *list);
+
+    int r = list ? fl_plan_tensors(raw->model.tensors, list, e)
+                 : fl_fail(e, FL_R_NOMEM, "out of memory");
+    if (r == 0) {
+        r = fl_layout_listed(&raw->plan.layout, spec, visibility, list, e);
+        r = r ? fl_wrap(e, r, "%s: model", file) : 0;
+    }
+    fl_free(list);
+    return r;
+}
+
 static int get_model(struct raw *raw, const struct fl_conf_node *root, const char *file,
                      struct fl_err *e)
 {
@@ -336,6 +369,9 @@ static int get_model(struct raw *raw, const struct fl_conf_node *root, const cha
         r = get_generator(raw->generator, root, &generator, e);
     }
     if (r == 0) {
+        r = check_kind(raw, root, e);
+    }
+    if (r == 0 && raw->model.layers) {
         r = get_layers(raw->model.layers, &spec, e);
     }
     if (r) {
@@ -347,6 +383,9 @@ static int get_model(struct raw *raw, const struct fl_conf_node *root, const cha
     }
     for (uint32_t i = 0; i < 3; i++) {
         spec.input[i] = i < raw->model.input_count ? raw->model.input[i] : 1;
+    }
+    if (raw->model.tensors) {
+        return get_listed(raw, &spec, visibility, file, e);
     }
     r = fl_spec_check(&spec, e);
     if (r == 0) {

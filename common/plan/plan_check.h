@@ -8,6 +8,9 @@
 /* The node of a dotted path, or the nearest there is above it: where a message points. */
 const struct fl_conf_node *fl_plan_at(const struct fl_conf_node *root, const char *path);
 
+/* `model.tensors` (plan_tensors.c). *ret is zeroed by the caller. */
+int fl_plan_tensors(const struct fl_conf_node *list, struct fl_tensors *ret, struct fl_err *e);
+
 int fl_plan_check(const struct fl_plan *plan, const struct fl_conf_node *root, struct fl_err *e);
 
 #endif

@@ -155,3 +155,12 @@ finishes torch 120
 wait_for 60 final torch || die "no final report of torch"
 awk -v a="$(field torch accuracy_received)" 'BEGIN { exit !(a >= 0.9) }' || die "torch reaches $(field torch accuracy_received)"
 ok "PyTorch: accuracy $(field torch accuracy_received)"
+# The same network as a list of its tensors.
+sed 's/name: torch/name: listed/; s/layers: .*/tensors: [{name: fc1.weight, shape: [16, 4]}, {name: fc1.bias, shape: [16]}, {name: fc2.weight, shape: [2, 16], private: true}, {name: fc2.bias, shape: [2], private: true}]}/' \
+    "$examples/job-torch.yaml" >"$work/listed.yaml"
+submit listed
+finishes listed 120
+wait_for 60 final listed || die "no final report of listed"
+awk -v a="$(field listed accuracy_received)" 'BEGIN { exit !(a >= 0.9) }' || die "listed reaches $(field listed accuracy_received)"
+ok "PyTorch, tensors listed: accuracy $(field listed accuracy_received)"
+expect_run 1 'has no ONNX form' cohort-agent model export --config "$work/agents.yaml" --agent site-01 --job listed --onnx "$work/listed.onnx"

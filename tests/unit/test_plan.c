@@ -567,10 +567,69 @@ START_TEST(test_tables)
 }
 END_TEST
 
-TESTS_MAIN("plan", test_tables, test_a_plan_and_its_defaults, test_one_word_changes_the_strategy,
-           test_hypernetworks, test_lines_of_errors, test_impossible_shapes_name_the_layer_and_line,
-           test_sums_that_could_overflow, test_privacy_claims_that_cannot_be_made,
-           test_unit_example_needs_all_it_counts, test_resolving_epsilon,
-           test_set_writes_the_last_section, test_set_refuses, test_text_too_long,
-           test_every_allocation_may_fail, test_documented_keys_exist_with_their_defaults,
-           test_documented_example_parses)
+START_TEST(test_listed_tensors)
+{
+    static const char text[] = "name: own\nstrategy: fedrep\ntrainer: exec\nrounds: 1\n"
+                               "model:\n  input: [4]\n  classes: 2\n  tensors:\n"
+                               "    - {name: body.weight, shape: [3, 2, 5]}\n"
+                               "    - {name: norm.weight, shape: [3], start: ones}\n"
+                               "    - {name: steps, shape: []}\n"
+                               "    - {name: head.weight, shape: [2, 3], private: true}\n"
+                               "train: {lr: 0.1}\nround: {members: 1}\n";
+    char other[1024];
+    float shared[34], private_[6];
+    struct fl_seed seed;
+
+    ck_assert_msg(parse(text) == 0, "%s", err.msg);
+    const struct fl_layout *l = &plan.layout;
+    ck_assert(l->theta.count == 4 && l->theta.elements == 40 && l->shared.elements == 34);
+    ck_assert(l->private_.count == 1 && l->private_.elements == 6 && l->spec.layer_count == 0);
+    ck_assert(l->shared.at[2].rank == 0 && l->shared.at[2].count == 1);
+    ck_assert(l->shared.at[2].offset == 33 && l->theta.at[3].offset == 34);
+    fl_seed_from_u64(1, &seed);
+    fl_layout_init_shared(l, &seed, shared);
+    fl_layout_init_private(l, &seed, &seed, private_);
+    ck_assert(shared[30] == 1 && shared[32] == 1 && shared[33] == 0);
+    bool moved = false;
+    for (int i = 0; i < 30; i++) {
+        ck_assert(fabsf(shared[i]) <= 1 / sqrtf(10));
+        moved = moved || fabsf(shared[i]) > 0.5f / sqrtf(10);
+    }
+    ck_assert(moved && fabsf(private_[0]) <= 1 / sqrtf(3));
+    static const struct {
+        const char *from, *to, *says;
+        int reason;
+    } cases[] = {
+        {"trainer: exec", "trainer: builtin", "job.yaml:9:5: model.tensors: a list of tensors can",
+         FL_R_CONF_CONFLICT},
+        {"strategy: fedrep", "strategy: hyperfl", "job.yaml: model: tensors that a program trains",
+         FL_R_PLAN_MODEL},
+        {"name: steps", "name: norm.weight", "job.yaml: model: two tensors are named norm.weight",
+         FL_R_PLAN_MODEL},
+        {"[3, 2, 5]", "[90000, 90000]", "job.yaml: model: tensor body.weight: no shape",
+         FL_R_PLAN_MODEL},
+        {"private: true", "private: false", "job.yaml: model: this strategy needs tensors",
+         FL_R_PLAN_MODEL},
+        {"  classes: 2\n", "  classes: 2\n  layers: [{linear: {out: 2}}]\n",
+         "job.yaml:6:3: model: a model has either", FL_R_CONF_CONFLICT},
+        {"shape: [3]", "shape: [1, 1, 1, 1, 1]", "job.yaml:10:", FL_R_CONF_RANGE},
+    };
+    for (size_t i = 0; i < FL_COUNT(cases); i++) {
+        const char *at = strstr(text, cases[i].from);
+        snprintf(other, sizeof other, "%.*s%s%s", (int)(at - text), text, cases[i].to,
+                 at + strlen(cases[i].from));
+        int r = parse(other);
+        ck_assert_msg(r == -cases[i].reason &&
+                          strncmp(err.msg, cases[i].says, strlen(cases[i].says)) == 0,
+                      "%zu: %d %s", i, r, err.msg);
+    }
+}
+END_TEST
+
+TESTS_MAIN("plan", test_listed_tensors, test_tables, test_a_plan_and_its_defaults,
+           test_one_word_changes_the_strategy, test_hypernetworks, test_lines_of_errors,
+           test_impossible_shapes_name_the_layer_and_line, test_sums_that_could_overflow,
+           test_privacy_claims_that_cannot_be_made, test_unit_example_needs_all_it_counts,
+           test_resolving_epsilon, test_set_writes_the_last_section, test_set_refuses,
+           test_text_too_long, test_every_allocation_may_fail,
+           test_documented_keys_exist_with_their_defaults, test_documented_example_parses)
