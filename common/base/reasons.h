@@ -78,6 +78,11 @@
     X(414, OFFSET, "bad-offset", "a chunk at another offset than agreed")                          \
     X(415, DROPPED, "dropped", "the member left the round")                                        \
     X(416, NO_OBJECT, "no-such-object", "no object of this digest is offered to this agent")       \
+    X(430, SECAGG_OBJECT, "secagg-object", "a malformed object of a secure sum")                   \
+    X(431, SECAGG_KEYS, "secagg-keys", "keys or certificates in a secure sum that do not fit")     \
+    X(432, SECAGG_VIEW, "secagg-view", "the coordinator contradicts itself, or too few agree")     \
+    X(433, SECAGG_SHARE, "secagg-share", "a share that is not the one that was dealt")             \
+    X(434, SECAGG_FEW, "secagg-too-few", "too few agents are left for a secure sum")               \
     X(500, BUDGET_SPENT, "budget-spent", "the site's privacy budget does not allow this release")  \
     X(501, POLICY_JOB, "job-not-allowed", "the site's configuration does not allow this job")      \
     X(502, POLICY_NOISE, "policy-noise", "the job asks for less privacy than the site allows")     \
