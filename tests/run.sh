@@ -89,7 +89,7 @@ suite() {
     tests=$(meson test -C "$folder" --list "$@" 2>/dev/null | sed -n 's|^cohort:*[a-z]* / ||p')
     chosen=
     for name in $tests; do
-        # Kills of the agent alone wait for moments that a busy machine can miss; e2e kills covers the same points.
+        # Kills of the agent alone take half a minute; e2e kills covers the same points.
         [ "$name" != io-client_kills ] || [ $long = 1 ] || continue
         ! wanted "$label $name" || chosen="$chosen $name"
     done
