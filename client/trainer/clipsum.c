@@ -127,7 +127,7 @@ static int make_parts(struct fl_clipsum *c, const struct fl_piece *pieces, uint3
         part->in = p->in;
         part->product = p->a != NULL;
         part->d = fl_try_aligned(BLOCK * p->out, sizeof(float));
-        part->a = fl_try_aligned(BLOCK * width, sizeof(float));
+        part->a = fl_try_aligned(BLOCK * (width ? width : 1), sizeof(float));
         if (!part->d || !part->a) {
             return fl_fail(e, FL_R_NOMEM, "gradients of a block of examples");
         }

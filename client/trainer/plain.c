@@ -161,8 +161,12 @@ int fl_train_batches(struct fl_session *s, struct fl_moves *moves, const struct 
     size_t count = s->data->train.count, batch = t->batch, at = 0;
     uint64_t steps = t->steps ? t->steps : t->epochs * (uint64_t)((count + batch - 1) / batch);
     struct order order = {0};
+    struct fl_seed drop;
     double loss = 0;
     int r = order_init(&order, seed, "batches", count, e);
+
+    fl_seed_derive(seed, "dropout", 0, &drop);
+    fl_model_dropout(s->model, &drop);
 
     for (uint64_t k = 0; r == 0 && k < steps; k++) {
         struct fl_score score;
@@ -184,6 +188,7 @@ int fl_train_batches(struct fl_session *s, struct fl_moves *moves, const struct 
         p->steps++;
         at = at < count ? at : 0;
     }
+    fl_model_dropout(s->model, NULL);
     order_fini(&order);
     return r;
 }

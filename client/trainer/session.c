@@ -24,6 +24,30 @@ static int check_labels(const struct fl_examples *x, const char *part, uint32_t 
     return 0;
 }
 
+/* Columns that an embedding reads are numbers of categories. Examples that stay in a file were made
+ * by the job's table, which knows no others; the engine takes any other number for the first. */
+static int check_categories(const struct fl_spec *spec, const struct fl_examples *x,
+                            const char *part, struct fl_err *e)
+{
+    const struct fl_layer *l = &spec->layers[0];
+    uint32_t columns = spec->input[0], numeric = columns - l->category_count;
+
+    if (l->kind != FL_LAYER_EMBEDDING || x->stored) {
+        return 0;
+    }
+    for (uint32_t i = 0; i < x->count; i++) {
+        for (uint32_t k = 0; k < l->category_count; k++) {
+            float v = x->x[(size_t)i * columns + numeric + k];
+            if (!(v >= 0 && v < (float)l->categories[k] && v == floorf(v))) {
+                return fl_fail(e, FL_R_DATA_VALUE,
+                               "%s example %u: column %u is %g, not a category from 0 to %u", part,
+                               i, numeric + k + 1, (double)v, l->categories[k] - 1);
+            }
+        }
+    }
+    return 0;
+}
+
 static int check_data(const struct fl_spec *spec, const struct fl_dataset *data, struct fl_err *e)
 {
     int r;
@@ -37,7 +61,9 @@ static int check_data(const struct fl_spec *spec, const struct fl_dataset *data,
         return fl_fail(e, FL_R_DATA_SHAPE, "the targets are numbers, the model predicts classes");
     }
     (void)((r = check_labels(&data->train, "training", spec->classes, e)) < 0 ||
-           (r = check_labels(&data->test, "test", spec->classes, e)) < 0);
+           (r = check_labels(&data->test, "test", spec->classes, e)) < 0 ||
+           (r = check_categories(spec, &data->train, "training", e)) < 0 ||
+           (r = check_categories(spec, &data->test, "test", e)) < 0);
     return r;
 }
 
@@ -48,7 +74,7 @@ static int init_halves(struct fl_session *s, struct fl_err *e)
     const struct fl_spec *spec = &s->layout->spec;
 
     s->body = s->layout->theta.elements;
-    if (spec->head == 0 || spec->head >= s->layout->theta.count / 2) {
+    if (spec->head == 0 || spec->head >= fl_spec_weighted(spec)) {
         return 0;
     }
     s->half = fl_try(2, sizeof *s->half);

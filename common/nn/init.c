@@ -2,10 +2,10 @@
  * Initial values.
  *
  * A layer of the network starts as PyTorch's does: weights and biases uniform within
- * 1/sqrt(fan_in). A generator's hidden layer likewise. Its heads are drawn in one of two ways. With
- * f = relu(M v + m), v ~ N(0,1)^E and M, m uniform within 1/sqrt(E), each hidden unit has E[f^2] =
- * (1 + 1/E) / 6; a head whose entries (weights and bias) have variance w^2 then generates values of
- * variance
+ * 1/sqrt(fan_in); norms as ones and zeros; spec.h names the others. A generator's hidden layer
+ * likewise. Its heads are drawn in one of two ways. With f = relu(M v + m), v ~ N(0,1)^E and M, m
+ * uniform within 1/sqrt(E), each hidden unit has E[f^2] = (1 + 1/E) / 6; a head whose entries
+ * (weights and bias) have variance w^2 then generates values of variance
  *
  *     w^2 (H (1 + 1/E) / 6 + 1)
  *
@@ -38,16 +38,8 @@ static void fill_uniform(const struct fl_seed *seed, const struct fl_tensor *t, 
     fl_rng_fini(&r);
 }
 
-/* True when the tensor starts with a constant (tensors listed in a job). */
-static bool fill_constant(const struct fl_tensor *t, float *to)
-{
-    for (size_t i = 0; t->start != FL_START_FAN_IN && i < t->count; i++) {
-        to[t->offset + i] = t->start == FL_START_ONES ? 1 : 0;
-    }
-    return t->start != FL_START_FAN_IN;
-}
-
-static void fill_normal(const struct fl_seed *seed, const struct fl_tensor *t, float *to)
+static void fill_normal(const struct fl_seed *seed, const struct fl_tensor *t, double std,
+                        float *to)
 {
     struct fl_seed own;
     struct fl_rng r;
@@ -55,9 +47,34 @@ static void fill_normal(const struct fl_seed *seed, const struct fl_tensor *t, f
     fl_seed_derive(seed, t->name, 0, &own);
     fl_rng_init(&r, &own, 0);
     for (size_t i = 0; i < t->count; i++) {
-        to[t->offset + i] = (float)fl_rng_normal(&r);
+        to[t->offset + i] = (float)(std * fl_rng_normal(&r));
     }
     fl_rng_fini(&r);
+}
+
+/* One of the network's own tensors. */
+static void fill_layer(const struct fl_seed *seed, const struct fl_tensor *t, float *to)
+{
+    switch (t->init) {
+    case FL_INIT_FAN_IN:
+        fill_uniform(seed, t, 1 / sqrt(t->fan_in), to);
+        break;
+    case FL_INIT_ZERO:
+    case FL_INIT_ONE:
+        for (size_t i = 0; i < t->count; i++) {
+            to[t->offset + i] = t->init == FL_INIT_ONE;
+        }
+        break;
+    case FL_INIT_NORMAL:
+        fill_normal(seed, t, 1, to);
+        break;
+    case FL_INIT_SMALL:
+        fill_normal(seed, t, 0.02, to);
+        break;
+    case FL_INIT_XAVIER:
+        fill_uniform(seed, t, sqrt(6 / (4.0 * t->fan_in)), to);
+        break;
+    }
 }
 
 /* Standard deviation of a head's entries. */
@@ -79,7 +96,7 @@ static void init_generator(const struct fl_layout *layout, const struct fl_seed 
     double bound = head_std(g, t->fan_in) * sqrt(3);
 
     if (strcmp(t->name, "hyper.chunks") == 0) {
-        fill_normal(seed, t, shared);
+        fill_normal(seed, t, 1, shared);
         return;
     }
     /* hidden weight, chunk columns if any, hidden bias come first among the generator's tensors. */
@@ -103,8 +120,8 @@ void fl_layout_init_shared(const struct fl_layout *layout, const struct fl_seed 
         const struct fl_tensor *t = &layout->shared.at[i];
         if (strncmp(t->name, "hyper.", 6) == 0) {
             init_generator(layout, job_seed, t, shared);
-        } else if (!fill_constant(t, shared)) {
-            fill_uniform(job_seed, t, 1 / sqrt(t->fan_in), shared);
+        } else {
+            fill_layer(job_seed, t, shared);
         }
     }
 }
@@ -118,9 +135,9 @@ void fl_layout_init_private(const struct fl_layout *layout, const struct fl_seed
     for (uint32_t i = 0; i < layout->private_.count; i++) {
         const struct fl_tensor *t = &layout->private_.at[i];
         if (strcmp(t->name, "embedding") == 0) {
-            fill_normal(seed, t, private_);
-        } else if (!fill_constant(t, private_)) {
-            fill_uniform(seed, t, 1 / sqrt(t->fan_in), private_);
+            fill_normal(seed, t, 1, private_);
+        } else {
+            fill_layer(seed, t, private_);
         }
     }
 }

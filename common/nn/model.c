@@ -5,13 +5,18 @@
  * value: a leaky ReLU before a max-pool runs after it (it is monotone, and there are four times
  * fewer values), and a flatten of a vector disappears.
  *
- * Everything up to the last convolution, pool or flatten runs example by example, from the image to
- * the features, so that it stays in the cache ("spatial" operations); what follows, linear layers,
- * runs for a shard at once ("batched").
+ * Everything up to the last operation on images runs example by example, from the image to the
+ * features, so that it stays in the cache ("spatial" operations); what follows, linear layers and
+ * sequences, runs for a shard at once ("batched").
  *
  *     image -> conv -> pool -> relu -> conv -> pool -> relu -> flatten ||-> linear -> relu ->
  * linear
  *              \____________ one example at a time ______________/       \____ a shard at once ___/
+ *
+ * A residual block begins with a copy of its input (FORK) and ends with a sum (JOIN) of what the
+ * block made and of that input, which went through a convolution of 1 x 1 of its own if the shapes
+ * differ. Backward, JOIN hands its gradient to both ways and FORK adds what comes back through the
+ * block.
  *
  * A buffer between two operations is kept for each example of the shard if backward will look at it
  * (inputs of convolutions and linear layers, outputs of leaky ReLUs), otherwise all examples share
@@ -19,243 +24,48 @@
  */
 #include "common/nn/model.h"
 
-#include "common/base/mem.h"
 #include "common/math/blas.h"
 #include "common/math/vec.h"
-#include "common/nn/layers.h"
+#include "common/nn/model_in.h"
 
 #include <assert.h>
 #include <string.h>
-
-struct value { /* between two operations */
-    size_t count;
-    float *at, *d;
-    size_t each, d_each; /* floats from an example to the next; 0 = shared */
-};
-
-struct op {
-    const struct fl_layer *layer;
-    uint32_t in, out; /* numbers of values; the same for a leaky ReLU */
-    size_t weight;    /* offset of the weight in theta; the bias follows at `bias` */
-    size_t bias;
-    struct fl_conv conv;
-    uint8_t *place; /* max-pool: for each example */
-};
-
-struct fl_model {
-    struct fl_spec spec;
-    uint32_t shard, ops, values;
-    uint32_t batched; /* the first operation that runs for a shard at once */
-    uint32_t first;   /* the first one with weights: nothing flows back before it */
-    size_t elements;
-    const float *theta;
-    struct op op[FL_SPEC_LAYERS_MAX];
-    struct value value[FL_SPEC_LAYERS_MAX + 1];
-    uint32_t pieces;
-    struct fl_piece piece[FL_SPEC_LAYERS_MAX];
-    float *piece_w[FL_SPEC_LAYERS_MAX]; /* convolutions: one example's gradient in theta's layout */
-};
-
-static size_t product(const uint32_t shape[3])
-{
-    return (size_t)shape[0] * shape[1] * shape[2];
-}
-
-static bool is_weighted(const struct fl_layer *l)
-{
-    return l->kind == FL_LAYER_CONV2D || l->kind == FL_LAYER_LINEAR;
-}
-
-/* ---- building ---- */
-
-/* The order in which layers run; returns how many. */
-static uint32_t arrange(const struct fl_spec *spec, const struct fl_layer *order[])
-{
-    uint32_t n = 0;
-
-    for (uint32_t i = 0; i < spec->layer_count; i++) {
-        const struct fl_layer *l = &spec->layers[i];
-        if (l->kind == FL_LAYER_FLATTEN && l->in_shape[1] == 1 && l->in_shape[2] == 1) {
-            continue;
-        }
-        order[n++] = l;
-    }
-    for (uint32_t i = 0; i + 1 < n; i++) {
-        if (order[i]->kind == FL_LAYER_LEAKY_RELU && order[i + 1]->kind == FL_LAYER_MAX_POOL) {
-            const struct fl_layer *relu = order[i];
-            order[i] = order[i + 1];
-            order[i + 1] = relu;
-        }
-    }
-    return n;
-}
-
-static void plan_ops(struct fl_model *m)
-{
-    const struct fl_layer *order[FL_SPEC_LAYERS_MAX];
-
-    m->ops = arrange(&m->spec, order);
-    m->first = m->ops;
-    m->value[0].count = product(m->spec.input);
-    m->values = 1;
-    for (uint32_t i = 0; i < m->ops; i++) {
-        struct op *op = &m->op[i];
-        op->layer = order[i];
-        op->in = op->out = m->values - 1;
-        if (op->layer->kind != FL_LAYER_LEAKY_RELU) {
-            op->out = m->values++;
-            m->value[op->out].count = product(op->layer->out_shape);
-        }
-        if (op->layer->kind != FL_LAYER_LEAKY_RELU && op->layer->kind != FL_LAYER_LINEAR) {
-            m->batched = i + 1;
-        }
-        if (is_weighted(op->layer)) {
-            m->first = m->first < i ? m->first : i;
-            op->weight = m->elements;
-            size_t fan_in = op->layer->in_shape[0];
-            if (op->layer->kind == FL_LAYER_CONV2D) {
-                fan_in *= (size_t)op->layer->kernel * op->layer->kernel;
-            }
-            op->bias = op->weight + fan_in * op->layer->out;
-            m->elements = op->bias + op->layer->out;
-        }
-    }
-}
-
-static void plan_values(struct fl_model *m)
-{
-    uint32_t boundary = m->batched < m->ops ? m->op[m->batched].in : m->values - 1;
-
-    for (uint32_t i = 0; i < m->ops; i++) {
-        const struct op *op = &m->op[i];
-        if (is_weighted(op->layer) || op->layer->kind == FL_LAYER_LEAKY_RELU) {
-            m->value[op->in].each = m->value[op->in].count;
-        }
-    }
-    for (uint32_t v = boundary; v < m->values; v++) {
-        m->value[v].each = m->value[v].d_each = m->value[v].count;
-    }
-}
-
-static bool new_values(struct fl_model *m)
-{
-    for (uint32_t v = 0; v < m->values; v++) {
-        struct value *value = &m->value[v];
-        size_t n = value->each ? m->shard : 1, dn = value->d_each ? m->shard : 1;
-        value->at = fl_try_aligned(n * value->count + FL_SLACK, sizeof(float));
-        value->d = fl_try_aligned(dn * value->count + FL_SLACK, sizeof(float));
-        if (!value->at || !value->d) {
-            return false;
-        }
-    }
-    return true;
-}
-
-static bool new_conv(struct fl_conv *c, const struct fl_layer *l)
-{
-    size_t line;
-
-    c->channels = l->in_shape[0];
-    c->height = l->in_shape[1];
-    c->width = l->in_shape[2];
-    c->out = l->out;
-    c->kernel = l->kernel;
-    c->stride = l->stride;
-    c->padding = l->padding;
-    c->out_height = l->out_shape[1];
-    c->out_width = l->out_shape[2];
-    c->patch = c->kernel * c->kernel * c->channels;
-    c->row = (c->patch + 15) / 16 * 16;
-    line = (c->width + 2 * c->padding) * c->channels;
-    if (c->padding) {
-        c->padded = fl_try_aligned((c->height + 2 * c->padding) * line + FL_SLACK, sizeof(float));
-    }
-    c->weight = fl_try_aligned(c->out * c->row, sizeof(float));
-    c->dweight = fl_try_aligned(c->out * c->row, sizeof(float));
-    c->dbias = fl_try_aligned(c->out, sizeof(float));
-    c->patches = fl_try_aligned(c->out_height * c->out_width * c->row + FL_SLACK, sizeof(float));
-    return c->weight && c->dweight && c->dbias && c->patches && (c->padded || !c->padding);
-}
-
-static bool new_ops(struct fl_model *m)
-{
-    for (uint32_t i = 0; i < m->ops; i++) {
-        struct op *op = &m->op[i];
-        if (op->layer->kind == FL_LAYER_CONV2D) {
-            if (!new_conv(&op->conv, op->layer)) {
-                return false;
-            }
-            m->piece_w[m->pieces] = fl_try_aligned(op->conv.out * op->conv.patch, sizeof(float));
-            if (!m->piece_w[m->pieces]) {
-                return false;
-            }
-        } else if (op->layer->kind == FL_LAYER_MAX_POOL) {
-            op->place = fl_try(m->shard, m->value[op->out].count);
-            if (!op->place) {
-                return false;
-            }
-        }
-        m->pieces += is_weighted(op->layer);
-    }
-    return true;
-}
-
-int fl_model_new(const struct fl_spec *spec, uint32_t shard, struct fl_model **ret,
-                 struct fl_err *e)
-{
-    struct fl_model *m = fl_try(1, sizeof *m);
-
-    assert(shard > 0);
-    if (!m) {
-        return fl_fail(e, FL_R_NOMEM, "a network of %u layers", spec->layer_count);
-    }
-    m->spec = *spec;
-    m->shard = shard;
-    plan_ops(m);
-    plan_values(m);
-    if (!new_values(m) || !new_ops(m)) {
-        fl_model_free(m);
-        return fl_fail(e, FL_R_NOMEM, "a network of %u layers for %u examples at once",
-                       spec->layer_count, shard);
-    }
-    *ret = m;
-    return 0;
-}
-
-void fl_model_free(struct fl_model *m)
-{
-    if (!m) {
-        return;
-    }
-    for (uint32_t i = 0; i < m->ops; i++) {
-        fl_free(m->op[i].conv.weight);
-        fl_free(m->op[i].conv.dweight);
-        fl_free(m->op[i].conv.dbias);
-        fl_free(m->op[i].conv.padded);
-        fl_free(m->op[i].conv.patches);
-        fl_free(m->op[i].place);
-    }
-    for (uint32_t v = 0; v < m->values; v++) {
-        fl_free(m->value[v].at);
-        fl_free(m->value[v].d);
-    }
-    for (uint32_t i = 0; i < FL_SPEC_LAYERS_MAX; i++) {
-        fl_free(m->piece_w[i]);
-    }
-    fl_free(m);
-}
 
 void fl_model_set(struct fl_model *m, const float *theta)
 {
     m->theta = theta;
     for (uint32_t i = 0; i < m->ops; i++) {
-        if (m->op[i].layer->kind == FL_LAYER_CONV2D) {
+        if (m->op[i].kind == FL_LAYER_CONV2D) {
             fl_conv_set(&m->op[i].conv, theta + m->op[i].weight);
         }
     }
 }
 
+void fl_model_dropout(struct fl_model *m, const struct fl_seed *seed)
+{
+    if (m->drops) {
+        fl_rng_fini(&m->drop);
+    }
+    m->drops = seed != NULL;
+    if (seed) {
+        fl_rng_init(&m->drop, seed, 0);
+    }
+}
+
 /* ---- forward ---- */
+
+/* What a runner is given; backward adds the gradients. */
+static struct fl_run run_of(struct fl_model *m, const struct op *op, size_t first, size_t count)
+{
+    return (struct fl_run){.layer = op->layer,
+                           .count = count,
+                           .theta = m->theta + op->weight,
+                           .x = m->value[op->in].at + first * m->value[op->in].each,
+                           .y = m->value[op->out].at + first * m->value[op->out].each,
+                           .kept = op->kept ? op->kept + first * op->kept_each : NULL,
+                           .scratch = op->scratch,
+                           .drop = m->drops ? &m->drop : NULL};
+}
 
 /* y = x W^T + b for `count` rows. One row takes the matrix-vector kernel. */
 static void linear_forward(const struct fl_model *m, const struct op *op, const float *x, float *y,
@@ -276,26 +86,44 @@ static void linear_forward(const struct fl_model *m, const struct op *op, const 
 static void run_forward(struct fl_model *m, struct op *op, size_t first, size_t count)
 {
     const struct fl_layer *l = op->layer;
-    float *x = m->value[op->in].at + first * m->value[op->in].each;
-    float *y = m->value[op->out].at + first * m->value[op->out].each;
+    const struct value *in = &m->value[op->in], *out = &m->value[op->out];
+    float *x = in->at + first * in->each, *y = out->at + first * out->each;
 
-    switch (l->kind) {
+    if (op->runner) {
+        struct fl_run run = run_of(m, op, first, count);
+        op->runner->forward(&run);
+        return;
+    }
+    switch (op->kind) {
     case FL_LAYER_CONV2D:
         fl_conv_forward(&op->conv, m->theta + op->bias, x, y);
         break;
     case FL_LAYER_MAX_POOL:
         fl_pool_forward(x, l->in_shape[2], l->in_shape[0], l->kernel, l->out_shape[1],
-                        l->out_shape[2], y, op->place + first * m->value[op->out].count);
+                        l->out_shape[2], y, op->place + first * out->count);
         break;
     case FL_LAYER_LINEAR:
-        linear_forward(m, op, x, y, count);
+        linear_forward(m, op, x, y, count * op->rows);
         break;
     case FL_LAYER_LEAKY_RELU:
-        fl_leaky_forward(x, count * m->value[op->in].count, l->slope);
+        fl_leaky_forward(x, count * in->count, l->slope);
         break;
     case FL_LAYER_FLATTEN:
-        fl_to_chw(x, l->in_shape[0], (size_t)l->in_shape[1] * l->in_shape[2], y);
+        for (size_t n = 0; n < count; n++) {
+            fl_to_chw(x + n * in->count, l->in_shape[0], (size_t)l->in_shape[1] * l->in_shape[2],
+                      y + n * in->count);
+        }
         break;
+    case FL_LAYER_FORK:
+        memcpy(y, x, count * in->count * sizeof *y);
+        break;
+    case FL_LAYER_JOIN:
+        memcpy(y, x, count * in->count * sizeof *y);
+        fl_vec_axpy(1, m->value[op->second].at + first * m->value[op->second].each, y,
+                    count * in->count);
+        break;
+    default:
+        assert(!"a kind without its loops");
     }
 }
 
@@ -369,14 +197,15 @@ void fl_model_score(struct fl_model *m, const float *x, const int32_t *y, size_t
 
 /* ---- backward ---- */
 
+/* grad: of the weight, the bias behind it; NULL: not wanted. */
 static void linear_backward(const struct fl_model *m, const struct op *op, const float *x,
                             const float *dy, float *dx, size_t count, float *grad)
 {
     size_t in = op->layer->in_shape[0], out = op->layer->out;
 
     if (grad) {
-        fl_vec_sum_rows(dy, count, out, grad + op->bias);
-        fl_blas_gemm(true, false, out, in, count, 1, dy, out, x, in, 1, grad + op->weight, in);
+        fl_vec_sum_rows(dy, count, out, grad + in * out);
+        fl_blas_gemm(true, false, out, in, count, 1, dy, out, x, in, 1, grad, in);
     }
     if (!dx) {
         return;
@@ -389,34 +218,56 @@ static void linear_backward(const struct fl_model *m, const struct op *op, const
     }
 }
 
-/* grad NULL: linear layers' weights get none (their factors stay in the values). */
+/* grad NULL: gradients of one example, into `own`; linear layers of vectors have none (their
+ * factors stay in the values). */
 static void run_backward(struct fl_model *m, uint32_t i, size_t first, size_t count, float *grad)
 {
     struct op *op = &m->op[i];
     const struct fl_layer *l = op->layer;
-    const float *x = m->value[op->in].at + first * m->value[op->in].each;
-    const float *y = m->value[op->out].at + first * m->value[op->out].each;
-    float *dx = m->value[op->in].d + first * m->value[op->in].d_each;
-    float *dy = m->value[op->out].d + first * m->value[op->out].d_each;
+    const struct value *in = &m->value[op->in], *out = &m->value[op->out];
+    const float *x = in->at + first * in->each, *y = out->at + first * out->each;
+    float *dx = in->d + first * in->d_each, *dy = out->d + first * out->d_each;
+    float *wanted = i > m->first ? dx : NULL;
+    float *own = !op->elements ? NULL : grad ? grad + op->weight : op->own;
 
-    switch (l->kind) {
+    if (op->runner) {
+        struct fl_run run = run_of(m, op, first, count);
+        run.dy = dy;
+        run.dx = wanted;
+        run.grad = own;
+        op->runner->backward(&run);
+        return;
+    }
+    switch (op->kind) {
     case FL_LAYER_CONV2D:
-        fl_conv_backward(&op->conv, x, dy, i > m->first ? dx : NULL);
+        fl_conv_backward(&op->conv, x, dy, wanted);
         break;
     case FL_LAYER_MAX_POOL:
-        fl_pool_backward(dy, op->place + first * m->value[op->out].count, l->in_shape[1],
-                         l->in_shape[2], l->in_shape[0], l->kernel, l->out_shape[1],
-                         l->out_shape[2], dx);
+        fl_pool_backward(dy, op->place + first * out->count, l->in_shape[1], l->in_shape[2],
+                         l->in_shape[0], l->kernel, l->out_shape[1], l->out_shape[2], dx);
         break;
     case FL_LAYER_LINEAR:
-        linear_backward(m, op, x, dy, i > m->first ? dx : NULL, count, grad);
+        linear_backward(m, op, x, dy, wanted, count * op->rows, own);
         break;
     case FL_LAYER_LEAKY_RELU:
-        fl_leaky_backward(y, dy, count * m->value[op->out].count, l->slope);
+        fl_leaky_backward(y, dy, count * out->count, l->slope);
         break;
     case FL_LAYER_FLATTEN:
-        fl_to_hwc(dy, l->in_shape[0], (size_t)l->in_shape[1] * l->in_shape[2], dx);
+        for (size_t n = 0; n < count; n++) {
+            fl_to_hwc(dy + n * in->count, l->in_shape[0], (size_t)l->in_shape[1] * l->in_shape[2],
+                      dx + n * in->count);
+        }
         break;
+    case FL_LAYER_FORK:
+        fl_vec_axpy(1, dy, dx, count * in->count);
+        break;
+    case FL_LAYER_JOIN:
+        memcpy(dx, dy, count * in->count * sizeof *dx);
+        memcpy(m->value[op->second].d + first * m->value[op->second].d_each, dy,
+               count * in->count * sizeof *dx);
+        break;
+    default:
+        assert(!"a kind without its loops");
     }
 }
 
@@ -480,65 +331,38 @@ uint32_t fl_model_example(struct fl_model *m, const float *x, int32_t y,
     uint32_t k = 0;
 
     zero_convs(m);
+    for (uint32_t i = 0; i < m->ops; i++) {
+        if (m->op[i].own) {
+            memset(m->op[i].own, 0, m->op[i].elements * sizeof(float));
+        }
+    }
     forward(m, x, 1);
     score(m, &y, 1, 1, &sum);
     backward(m, 1, NULL);
     for (uint32_t i = 0; i < m->ops; i++) {
         const struct op *op = &m->op[i];
-        if (!is_weighted(op->layer)) {
+        struct fl_piece *p = &m->piece[k];
+        if (!op->elements) {
             continue;
         }
-        struct fl_piece *p = &m->piece[k];
+        k++;
         *p = (struct fl_piece){.weight = op->weight, .bias = op->bias, .out = op->layer->out};
-        p->in = (op->bias - op->weight) / p->out;
-        if (op->conv.weight) {
-            fl_conv_unpack(&op->conv, op->conv.dweight, m->piece_w[k], 1);
-            p->w = m->piece_w[k];
+        if (op->kind == FL_LAYER_CONV2D) {
+            p->in = op->conv.patch;
+            fl_conv_unpack(&op->conv, op->conv.dweight, op->own, 1);
+            p->w = op->own;
             p->d = op->conv.dbias;
+        } else if (op->own) { /* all tensors of the layer in one: nothing is gained by factors */
+            p->bias = op->weight;
+            p->out = op->elements;
+            p->d = p->w = op->own;
         } else {
+            p->in = op->layer->in_shape[0];
             p->a = m->value[op->in].at;
             p->d = m->value[op->out].d;
         }
-        k++;
     }
     *ret_pieces = m->piece;
     *ret_loss = sum.loss;
     return k;
-}
-
-/* ---- halves ---- */
-
-int fl_spec_split(const struct fl_spec *spec, struct fl_spec half[2], size_t *ret_body_elements,
-                  struct fl_err *e)
-{
-    uint32_t weighted = 0, seen = 0, cut = 0;
-    size_t elements = 0;
-
-    for (uint32_t i = 0; i < spec->layer_count; i++) {
-        weighted += is_weighted(&spec->layers[i]);
-    }
-    if (spec->head == 0 || spec->head >= weighted) {
-        return fl_fail(e, FL_R_PLAN_MODEL, "a model of %u layers with weights and a head of %u",
-                       weighted, spec->head);
-    }
-    for (uint32_t i = 0; i < spec->layer_count; i++) {
-        const struct fl_layer *l = &spec->layers[i];
-        if (!is_weighted(l)) {
-            continue;
-        }
-        if (seen++ == weighted - spec->head) {
-            cut = i;
-            break;
-        }
-        size_t patch = l->kind == FL_LAYER_CONV2D ? (size_t)l->kernel * l->kernel : 1;
-        elements += (l->in_shape[0] * patch + 1) * l->out;
-    }
-    half[0] = half[1] = *spec;
-    half[0].layer_count = cut;
-    half[1].layer_count = spec->layer_count - cut;
-    memcpy(half[1].input, spec->layers[cut].in_shape, sizeof half[1].input);
-    memset(half[1].layers, 0, sizeof half[1].layers);
-    memcpy(half[1].layers, spec->layers + cut, half[1].layer_count * sizeof spec->layers[0]);
-    *ret_body_elements = elements;
-    return 0;
 }

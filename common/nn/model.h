@@ -27,6 +27,10 @@ void fl_model_free(struct fl_model *m);
 /* Parameters for all calls that follow, until they change or are set again. Kept by reference. */
 void fl_model_set(struct fl_model *m, const float *theta);
 
+/* From here on dropout layers drop, by a stream of `seed` in the order of examples; NULL: they pass
+ * everything, as they do at first. Under a privacy unit the stream is no function of the data. */
+void fl_model_dropout(struct fl_model *m, const struct fl_seed *seed);
+
 /* out: count * outputs floats, [channels, height, width] each when the last layer is not a vector.
  */
 void fl_model_forward(struct fl_model *m, const float *x, size_t count, float *out);
@@ -45,7 +49,8 @@ void fl_model_gradient(struct fl_model *m, const float *x, const int32_t *y, siz
                        float *grad, struct fl_score *ret_score);
 
 /* The gradient of one example's loss, in the pieces that make norms cheap: a linear layer's is the
- * product d a^T of what flows back and what went in, never written out. */
+ * product d a^T of what flows back and what went in, never written out. A layer of other tensors is
+ * one vector `d` at `bias`, with in = 0. */
 struct fl_piece {
     size_t weight, bias; /* offsets into theta */
     size_t out, in;      /* the weight is out x in */

@@ -223,11 +223,11 @@ static void begin_weighted(struct graph *g, struct node *n, const struct fl_laye
                            const char *op)
 {
     const struct fl_tensors *t = g->model->tensors;
-    const char *bias = l->bias >= 0 ? t->at[l->bias].name : NULL;
+    const char *bias = l->tensors > 1 ? t->at[l->weight + 1].name : NULL;
 
     add_tensor(g, l->weight);
     if (bias) {
-        add_tensor(g, l->bias);
+        add_tensor(g, l->weight + 1);
     }
     begin(g, n, op, l->name, t->at[l->weight].name, bias);
 }
@@ -249,6 +249,10 @@ static int add_layer(struct graph *g, const struct fl_layer *l, struct fl_err *e
         attribute_ints(&n, "strides", l->kernel, 2);
         break;
     case FL_LAYER_LINEAR:
+        if (!is_vector(l->in_shape)) {
+            return fl_fail(e, FL_R_CAPABILITY, "layer %s: sequences have no ONNX form yet",
+                           l->name);
+        }
         begin_weighted(g, &n, l, "Gemm");
         attribute_int(&n, "transB", 1); /* weights are [out, in] */
         break;

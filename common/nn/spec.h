@@ -4,12 +4,15 @@
  * here.
  *
  * A network is a chain of layers over one example of shape [channels, height, width] (or [features,
- * 1, 1]). Every tensor belongs to a visibility group (ARCHITECTURE.md, "Parameters have a
- * visibility"):
+ * 1, 1]). A sequence is [width, length, 1]: one column of `length` tokens with `width` channels
+ * each. A residual block is a FORK, the layers of the block, and a JOIN that adds what the FORK got
+ * to what the block made. Every tensor belongs to a visibility group (ARCHITECTURE.md, "Parameters
+ * have a visibility"):
  *
  *   FL_GROUP_SHARED     travels and is aggregated
  *   FL_GROUP_GENERATED  made from shared and private tensors by a generator; never stored, never
- * sent FL_GROUP_PRIVATE    stays home
+ *                       sent
+ *   FL_GROUP_PRIVATE    stays home
  */
 #ifndef FL_NN_SPEC_H
 #define FL_NN_SPEC_H
@@ -22,28 +25,47 @@
 #include <stdint.h>
 
 enum {
-    FL_SPEC_LAYERS_MAX = 64,
-    FL_SPEC_TENSORS_MAX = 256,
+    FL_SPEC_LAYERS_MAX = 128,
+    FL_SPEC_TENSORS_MAX = 512,
     FL_SPEC_NAME_MAX = 64,
+    FL_SPEC_CATEGORIES_MAX = 32,
+    FL_LAYER_TENSORS_MAX = 4,
 };
 
 enum fl_layer_kind {
     FL_LAYER_CONV2D,     /* out, kernel, stride, padding; square kernels */
     FL_LAYER_MAX_POOL,   /* kernel (= stride) */
-    FL_LAYER_LINEAR,     /* out */
-    FL_LAYER_LEAKY_RELU, /* slope */
-    FL_LAYER_FLATTEN,
+    FL_LAYER_LINEAR,     /* out; of a vector, or of each token of a sequence */
+    FL_LAYER_LEAKY_RELU, /* slope; 0 = ReLU */
+    FL_LAYER_FLATTEN,    /* to a vector, in the order [channels, height, width] */
+    FL_LAYER_GELU,       /* x Phi(x), exact */
+    FL_LAYER_TANH,
+    FL_LAYER_AVG_POOL,    /* kernel (= stride) */
+    FL_LAYER_GLOBAL_POOL, /* mean over height and width (or tokens) */
+    FL_LAYER_GROUP_NORM,  /* groups of channels, over height and width */
+    FL_LAYER_LAYER_NORM,  /* over the channels of a vector, or of each token */
+    FL_LAYER_DROPOUT,     /* rate; only where fl_model_dropout was called */
+    FL_LAYER_EMBEDDING, /* the last columns of a vector are categories; each becomes `out` values */
+    FL_LAYER_SEQUENCE,  /* [1, length, width] read as a sequence of `length` tokens */
+    FL_LAYER_POSITIONS, /* adds one learned vector to each token; sinusoidal: fixed ones */
+    FL_LAYER_ATTENTION, /* multi-head self-attention: heads, causal */
+    FL_LAYER_FORK,      /* a residual block begins */
+    FL_LAYER_JOIN,      /* and ends; out, stride: the way round it is a convolution of 1 x 1 */
+    FL_LAYER_KINDS
 };
 
 struct fl_layer {
     enum fl_layer_kind kind;
     char name[FL_SPEC_NAME_MAX]; /* given or "conv1", "fc2": kind and running number of its kind */
-    uint32_t out, kernel, stride, padding;
-    float slope;
+    uint32_t out, kernel, stride, padding, groups, heads;
+    float slope, rate;
+    bool causal, sinusoidal;
+    uint32_t category_count, categories[FL_SPEC_CATEGORIES_MAX];
     unsigned line; /* in the description, for messages; 0 = unknown */
     /* set by fl_spec_check */
     uint32_t in_shape[3], out_shape[3];
-    int weight, bias; /* indices into the network's tensors, -1 = none */
+    uint32_t fork, around; /* of a JOIN: the number of its FORK, and the channels that it got */
+    int weight, tensors;   /* its first tensor in the network's order, -1 = none; how many follow */
 };
 
 struct fl_spec {
@@ -57,6 +79,16 @@ struct fl_spec {
 /* Fills names and shapes; refuses what does not fit together, naming the layer and its line
  * (-FL_R_PLAN_MODEL). Bounds: no activation and no tensor above 2^26 elements. */
 int fl_spec_check(struct fl_spec *spec, struct fl_err *e);
+/* The same for the first layers of a network that is still being written down: names and shapes
+ * only, nothing about how it must end. */
+int fl_spec_flow(struct fl_spec *spec, struct fl_err *e);
+
+/* Layers that have tensors: what `head` counts. The spec has been checked. */
+uint32_t fl_spec_weighted(const struct fl_spec *spec);
+/* The number of the layer where the head begins (layer_count when there is none). */
+uint32_t fl_spec_head(const struct fl_spec *spec);
+/* "conv2d", as descriptions have it. */
+const char *fl_layer_word(enum fl_layer_kind kind);
 
 enum fl_group { FL_GROUP_SHARED, FL_GROUP_GENERATED, FL_GROUP_PRIVATE };
 
@@ -88,15 +120,24 @@ struct fl_generator_conf {
                     fill, v and head drawn by each agent. See init.c. */
 };
 
-enum fl_start { FL_START_FAN_IN, FL_START_ZEROS, FL_START_ONES };
+enum fl_init {
+    FL_INIT_FAN_IN, /* uniform within 1/sqrt(fan_in): PyTorch's start of linear layers and kernels
+                     */
+    FL_INIT_ZERO,
+    FL_INIT_ONE,
+    FL_INIT_NORMAL, /* N(0, 1): PyTorch's start of embeddings */
+    FL_INIT_SMALL,  /* N(0, 0.02^2): learned positions */
+    FL_INIT_XAVIER, /* uniform within sqrt(6 / (fan_in + fan_out)), fan_out = 3 fan_in: the three
+                       projections of attention in one matrix */
+};
 
 struct fl_tensor {
     char name[FL_SPEC_NAME_MAX]; /* "conv1.weight", "hyper.conv1.weight.w", "embedding" */
     uint32_t rank, shape[4];
     size_t count, offset; /* elements; offset into its own vector (theta, shared or private) */
     enum fl_group group;
-    uint32_t fan_in;     /* of the layer it belongs to, for initial values */
-    enum fl_start start; /* FAN_IN unless a job lists its tensors */
+    uint32_t fan_in;   /* of the layer it belongs to, for initial values */
+    enum fl_init init; /* of the network's own tensors */
 };
 
 struct fl_tensors {

@@ -1,6 +1,6 @@
 /*
  * A job's text becomes a plan: tables for every key (deploy/docs/JOB.md is their description for
- * people), a union for the layers, then the rules between keys (plan_check.c).
+ * people), the layers (plan_layers.c), then the rules between keys (plan_check.c).
  *
  * The one word `strategy` decides which tensors travel; the rest of the file means the same under
  * all of them, so that a federation can be compared with its neighbours by changing that word.
@@ -185,50 +185,6 @@ static const struct fl_conf_field generator_word[] = {
 };
 #undef OF
 
-#define OF fl_layer
-#define NAME_KEY                                                                                   \
-    {                                                                                              \
-        TYPED("name", STRING, name), .size = FL_SPEC_NAME_MAX                                      \
-    }
-static const struct fl_conf_field conv2d_keys[] = {
-    NAME_KEY,
-    {TYPED("out", UINT32, out), .min = 1, .max = 1 << 20, .flags = FL_CONF_REQUIRED},
-    {TYPED("kernel", UINT32, kernel), .min = 1, .max = 256, .flags = FL_CONF_REQUIRED},
-    {TYPED("stride", UINT32, stride), .min = 1, .max = 256, .fallback = "1"},
-    {TYPED("padding", UINT32, padding), .max = 255, .fallback = "0"},
-    {.name = NULL},
-};
-static const struct fl_conf_field max_pool_keys[] = {
-    NAME_KEY,
-    {TYPED("size", UINT32, kernel), .min = 1, .max = 15, .flags = FL_CONF_REQUIRED},
-    {.name = NULL},
-};
-static const struct fl_conf_field linear_keys[] = {
-    NAME_KEY,
-    {TYPED("out", UINT32, out), .min = 1, .max = 1 << 26, .flags = FL_CONF_REQUIRED},
-    {.name = NULL},
-};
-static const struct fl_conf_field leaky_relu_keys[] = {
-    NAME_KEY,
-    {TYPED("slope", FLOAT, slope), .max = 1, .flags = FL_CONF_BELOW_MAX, .fallback = "0.01"},
-    {.name = NULL},
-};
-static const struct fl_conf_field flatten_keys[] = {NAME_KEY, {.name = NULL}};
-#undef OF
-
-/* In the order of enum fl_layer_kind. A layer is decoded by this table as a map that has one of
- * these keys, into an array with a place for each kind. */
-#define KIND(key, kind, keys)                                                                      \
-    [FL_LAYER_##kind] = {.name = key,                                                              \
-                         .type = FL_CONF_MAP,                                                      \
-                         .fields = keys,                                                           \
-                         .offset = FL_LAYER_##kind * sizeof(struct fl_layer)}
-static const struct fl_conf_field layer_kinds[] = {
-    KIND("conv2d", CONV2D, conv2d_keys),    KIND("max_pool", MAX_POOL, max_pool_keys),
-    KIND("linear", LINEAR, linear_keys),    KIND("leaky_relu", LEAKY_RELU, leaky_relu_keys),
-    KIND("flatten", FLATTEN, flatten_keys), {.name = NULL},
-};
-
 /* ---- sections that are not tables ---- */
 
 static int get_strategy(struct raw *raw, enum fl_visibility *ret, struct fl_err *e)
@@ -284,47 +240,6 @@ static int get_generator(const struct fl_conf_node *n, const struct fl_conf_node
     return 0;
 }
 
-static int get_layer(const struct fl_conf_node *n, struct fl_layer *ret, struct fl_err *e)
-{
-    struct fl_layer each[FL_COUNT(layer_kinds)];
-    const struct fl_conf_node *only = fl_conf_only(n);
-    unsigned kind = 0;
-
-    if (!only) {
-        return fl_conf_fail(e, n, FL_R_CONF_TYPE,
-                            "a layer is a map with one key, such as {linear: {out: 10}}");
-    }
-    memset(each, 0, sizeof each);
-    int r = fl_conf_decode(n, layer_kinds, each, e);
-    if (r) {
-        return r;
-    }
-    while (strcmp(layer_kinds[kind].name, only->key) != 0) {
-        kind++; /* it is one of them, or decoding had failed */
-    }
-    *ret = each[kind];
-    ret->kind = (enum fl_layer_kind)kind;
-    ret->line = only->key_line;
-    return 0;
-}
-
-static int get_layers(const struct fl_conf_node *n, struct fl_spec *spec, struct fl_err *e)
-{
-    int r = 0;
-
-    if (n->kind != FL_CONF_KIND_LIST) {
-        return fl_conf_fail(e, n, FL_R_CONF_TYPE, "a list of layers is wanted");
-    }
-    if (n->count == 0 || n->count > FL_SPEC_LAYERS_MAX) {
-        return fl_conf_fail(e, n, FL_R_CONF_RANGE, "%u layers; 1 to %d are allowed", n->count,
-                            FL_SPEC_LAYERS_MAX);
-    }
-    for (const struct fl_conf_node *i = n->first; i && r == 0; i = i->next) {
-        r = get_layer(i, &spec->layers[spec->layer_count++], e);
-    }
-    return r;
-}
-
 /* Layers are computed here; a list of tensors only a program can train. */
 static int check_kind(const struct raw *raw, const struct fl_conf_node *root, struct fl_err *e)
 {
@@ -364,6 +279,9 @@ static int get_model(struct raw *raw, const struct fl_conf_node *root, const cha
     struct fl_generator_conf generator;
     enum fl_visibility visibility = FL_VISIBILITY_ALL_PRIVATE;
 
+    for (uint32_t i = 0; i < 3; i++) {
+        spec.input[i] = i < raw->model.input_count ? raw->model.input[i] : 1;
+    }
     int r = get_strategy(raw, &visibility, e);
     if (r == 0) {
         r = get_generator(raw->generator, root, &generator, e);
@@ -372,7 +290,7 @@ static int get_model(struct raw *raw, const struct fl_conf_node *root, const cha
         r = check_kind(raw, root, e);
     }
     if (r == 0 && raw->model.layers) {
-        r = get_layers(raw->model.layers, &spec, e);
+        r = fl_plan_layers(raw->model.layers, &spec, e);
     }
     if (r) {
         return r;
@@ -380,9 +298,6 @@ static int get_model(struct raw *raw, const struct fl_conf_node *root, const cha
     if (raw->model.input_count == 2) {
         return fl_conf_fail(e, fl_plan_at(root, "model.input"), FL_R_CONF_RANGE,
                             "one number (features) or three (channels, height, width)");
-    }
-    for (uint32_t i = 0; i < 3; i++) {
-        spec.input[i] = i < raw->model.input_count ? raw->model.input[i] : 1;
     }
     if (raw->model.tensors) {
         return get_listed(raw, &spec, visibility, file, e);

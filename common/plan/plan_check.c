@@ -173,6 +173,23 @@ static int check_example(const struct fl_plan *p, const struct fl_conf_node *roo
     return 0;
 }
 
+/* One example's gradient must be a function of that example alone; the mask of a dropout is drawn
+ * in the order of the batch, so it also depends on who else is in it. */
+static int check_dropout(const struct fl_plan *p, const struct fl_conf_node *root, struct fl_err *e)
+{
+    const struct fl_spec *s = &p->layout.spec;
+
+    for (uint32_t i = 0; p->privacy.unit == FL_UNIT_EXAMPLE && i < s->layer_count; i++) {
+        if (s->layers[i].kind == FL_LAYER_DROPOUT && s->layers[i].rate > 0) {
+            return fl_conf_fail(e, fl_plan_at(root, "privacy.unit"), FL_R_PLAN_PRIVACY,
+                                "layer %s (line %u) is a dropout: under the unit example masks "
+                                "would tie examples to each other. Leave it out: noise regularises",
+                                s->layers[i].name, s->layers[i].line);
+        }
+    }
+    return 0;
+}
+
 /* A multiplier that stands beside an epsilon must keep it. */
 static int check_epsilon(const struct fl_plan *p, const struct fl_conf_node *root, struct fl_err *e)
 {
@@ -211,6 +228,10 @@ static int check_privacy(const struct fl_plan *p, const struct fl_conf_node *roo
         return 0;
     }
     const char *unit = v->unit == FL_UNIT_CLIENT ? "client" : "example";
+    int dropout = check_dropout(p, root, e);
+    if (dropout) {
+        return dropout;
+    }
     if (v->clip == 0) {
         return missing(root, "privacy", "clip", unit, e);
     }

@@ -1,4 +1,5 @@
-/* Inside this room only: the rules between keys, after every key by itself is right. */
+/* Inside this room only: the layers of a model, and the rules between keys, after every key by
+ * itself is right. */
 #ifndef FL_PLAN_PLAN_CHECK_H
 #define FL_PLAN_PLAN_CHECK_H
 
@@ -10,6 +11,8 @@ const struct fl_conf_node *fl_plan_at(const struct fl_conf_node *root, const cha
 
 /* `model.tensors` (plan_tensors.c). *ret is zeroed by the caller. */
 int fl_plan_tensors(const struct fl_conf_node *list, struct fl_tensors *ret, struct fl_err *e);
+/* Appends the layers of a list: one a node, or several (a residual block, an encoder). */
+int fl_plan_layers(const struct fl_conf_node *n, struct fl_spec *spec, struct fl_err *e);
 
 int fl_plan_check(const struct fl_plan *plan, const struct fl_conf_node *root, struct fl_err *e);
 

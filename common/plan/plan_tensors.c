@@ -56,9 +56,9 @@ int fl_plan_tensors(const struct fl_conf_node *list, struct fl_tensors *ret, str
         t->rank = raw.rank;
         memcpy(t->shape, raw.shape, sizeof t->shape);
         t->group = raw.private_ ? FL_GROUP_PRIVATE : FL_GROUP_SHARED;
-        t->start = raw.start      ? (enum fl_start)(raw.start - 1)
-                   : raw.rank > 1 ? FL_START_FAN_IN
-                                  : FL_START_ZEROS;
+        t->init = raw.start      ? (enum fl_init)(raw.start - 1)
+                  : raw.rank > 1 ? FL_INIT_FAN_IN
+                                 : FL_INIT_ZERO;
     }
     return 0;
 }

@@ -12,11 +12,6 @@
 
 /* ---- show ---- */
 
-static const char *const layer_names[] = {[FL_LAYER_CONV2D] = "conv2d",
-                                          [FL_LAYER_MAX_POOL] = "max_pool",
-                                          [FL_LAYER_LINEAR] = "linear",
-                                          [FL_LAYER_LEAKY_RELU] = "leaky_relu",
-                                          [FL_LAYER_FLATTEN] = "flatten"};
 static const char *const group_names[] = {[FL_GROUP_SHARED] = "shared",
                                           [FL_GROUP_GENERATED] = "generated",
                                           [FL_GROUP_PRIVATE] = "private"};
@@ -82,7 +77,7 @@ static json_t *layers_json(const struct fl_spec *s)
     for (uint32_t i = 0; i < s->layer_count; i++) {
         const struct fl_layer *y = &s->layers[i];
         json_array_append_new(
-            list, json_pack("{ss ss so so}", "name", y->name, "kind", layer_names[y->kind], "in",
+            list, json_pack("{ss ss so so}", "name", y->name, "kind", fl_layer_word(y->kind), "in",
                             shape_json(y->in_shape, flow_rank(y->in_shape)), "out",
                             shape_json(y->out_shape, flow_rank(y->out_shape))));
     }

@@ -9,6 +9,7 @@
 #include "common/nn/spec.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 static inline double *naive_conv(const struct fl_layer *l, const double *w, const double *b,
@@ -110,6 +111,8 @@ static inline double *naive_forward(const struct fl_spec *spec, const double *th
             break;
         case FL_LAYER_FLATTEN:
             break;
+        default: /* the others are compared with PyTorch (tests/golden/layers.py) */
+            abort();
         }
         if (y) {
             fl_free(v);

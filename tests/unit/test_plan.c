@@ -218,7 +218,49 @@ START_TEST(test_impossible_shapes_name_the_layer_and_line)
     bad(5, "  input: [28, 28]", "", FL_R_CONF_RANGE, "job.yaml:5:10: model.input: one number");
     bad(5, "  input: [67108864, 67108864, 67108864]", "", FL_R_PLAN_MODEL, "job.yaml: model: ");
     bad(0, "", "set: {model.layers: []}\n", FL_R_CONF_RANGE,
-        "job.yaml:27:21: model.layers: 0 layers; 1 to 64 are allowed");
+        "job.yaml:27:21: model.layers: 0 layers; 1 to 128 are allowed");
+}
+END_TEST
+
+/* One line that is replaced by others: an encoder over the rows of the image, and blocks. */
+START_TEST(test_blocks_unfold_and_say_what_is_wrong)
+{
+    const char *rest = "set: {model.layers: ";
+    char more[512];
+
+    snprintf(more, sizeof more,
+             "%s[{sequence: {}}, {transformer_encoder: {heads: 4, feed_forward: 8, layers: 2, "
+             "dropout: 0.1}}, {global_pool: {}}, {linear: {out: 10}}]}\n",
+             rest);
+    good(2, "strategy: fedavg", more);
+    /* sequence; per encoder layer: fork attention dropout join norm, fork linear relu dropout
+     * linear dropout join norm; pool, linear */
+    ck_assert_uint_eq(plan.layout.spec.layer_count, 1 + 2 * 13 + 2);
+    ck_assert_int_eq(plan.layout.spec.layers[2].kind, FL_LAYER_ATTENTION);
+    ck_assert_uint_eq(plan.layout.spec.layers[10].out, 28);
+    bad(0, "", more, FL_R_PLAN_MODEL,
+        "job.yaml: model: layer attention1: a hypernetwork makes convolutions and linear layers");
+    bad(2, "strategy: fedavg", "set: {model.layers: [{sequence: {}}, {attention: {heads: 3}}]}\n",
+        FL_R_PLAN_MODEL,
+        "job.yaml: model: layer attention1 (line 27): 3 heads do not divide a width of 28");
+    bad(2, "strategy: fedavg", "set: {model.layers: [{attention: {heads: 3}}]}\n", FL_R_PLAN_MODEL,
+        "job.yaml: model: layer attention1 (line 27): attention takes a sequence");
+    bad(2, "strategy: fedavg",
+        "set: {model.layers: [{residual: {layers: [{conv2d: {out: 2, kernel: 3}}]}}]}\n",
+        FL_R_PLAN_MODEL,
+        "job.yaml: model: layer join1 (line 27): the block makes 2x26x26, the way "
+        "round it 1x28x28: they cannot be added");
+    bad(2, "strategy: fedavg",
+        "set: {model.layers: [{residual: {layers: [{relu: {}}], stride: 2}}]}\n",
+        FL_R_CONF_CONFLICT, "job.yaml:27:33: model.layers[0].residual: stride needs project");
+    bad(2, "strategy: fedavg", "set: {model.layers: [{group_norm: {groups: 2}}]}\n",
+        FL_R_PLAN_MODEL, "job.yaml: model: layer gn1 (line 27): 2 groups do not divide 1 channels");
+    bad(2, "strategy: fedavg",
+        "set: {model.layers: [{flatten: {}}, {linear: {out: 9}}, {embedding: {width: 2, "
+        "categories: [3]}}]}\n",
+        FL_R_PLAN_MODEL, "job.yaml: model: layer embed1 (line 27): an embedding must be the first");
+    bad(2, "strategy: fedavg", "set: {model.layers: [{batch_norm: {}}]}\n", FL_R_CONF_UNKNOWN,
+        "job.yaml:27:23: model.layers[0].batch_norm: unknown key");
 }
 END_TEST
 
@@ -628,8 +670,9 @@ END_TEST
 
 TESTS_MAIN("plan", test_listed_tensors, test_tables, test_a_plan_and_its_defaults,
            test_one_word_changes_the_strategy, test_hypernetworks, test_lines_of_errors,
-           test_impossible_shapes_name_the_layer_and_line, test_sums_that_could_overflow,
-           test_privacy_claims_that_cannot_be_made, test_unit_example_needs_all_it_counts,
-           test_resolving_epsilon, test_set_writes_the_last_section, test_set_refuses,
-           test_text_too_long, test_every_allocation_may_fail,
-           test_documented_keys_exist_with_their_defaults, test_documented_example_parses)
+           test_impossible_shapes_name_the_layer_and_line, test_blocks_unfold_and_say_what_is_wrong,
+           test_sums_that_could_overflow, test_privacy_claims_that_cannot_be_made,
+           test_unit_example_needs_all_it_counts, test_resolving_epsilon,
+           test_set_writes_the_last_section, test_set_refuses, test_text_too_long,
+           test_every_allocation_may_fail, test_documented_keys_exist_with_their_defaults,
+           test_documented_example_parses)

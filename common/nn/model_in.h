@@ -1,0 +1,48 @@
+/* A network as operations and the values between them: made by model_build.c, run by model.c. */
+#ifndef FL_NN_MODEL_IN_H
+#define FL_NN_MODEL_IN_H
+
+#include "common/nn/layers.h"
+#include "common/nn/model.h"
+#include "common/nn/run.h"
+
+enum { OPS_MAX = 2 * FL_SPEC_LAYERS_MAX }; /* a JOIN may be two */
+
+struct value { /* between two operations */
+    size_t count;
+    float *at, *d;
+    size_t each, d_each; /* floats from an example to the next; 0 = shared */
+};
+
+struct op {
+    const struct fl_layer *layer;
+    enum fl_layer_kind kind; /* the layer's, but CONV2D for what a JOIN puts on the way round */
+    uint32_t in, out;        /* numbers of values; the same for a leaky ReLU */
+    uint32_t second;         /* of a JOIN: the value that came round the block */
+    size_t weight;           /* offset of its tensors in theta */
+    size_t bias;             /* of convolutions and linear layers: the bias follows the weight */
+    size_t elements;         /* of all its tensors */
+    size_t rows;             /* of a linear layer: tokens of one example */
+    struct fl_conv conv;
+    uint8_t *place;                 /* max-pool: for each example */
+    const struct fl_runner *runner; /* NULL: it is one of those in this file */
+    float *kept, *scratch;          /* of the runner */
+    size_t kept_each;
+    float *own; /* one example's gradient of all its tensors, unless its factors stand in values */
+};
+
+struct fl_model {
+    struct fl_spec spec;
+    uint32_t shard, ops, values;
+    uint32_t batched; /* the first operation that runs for a shard at once */
+    uint32_t first;   /* the first one with weights: nothing flows back before it */
+    size_t elements;
+    const float *theta;
+    struct op op[OPS_MAX];
+    struct value value[OPS_MAX + 1];
+    struct fl_piece piece[OPS_MAX];
+    struct fl_rng drop; /* of dropout */
+    bool drops;
+};
+
+#endif

@@ -1,0 +1,45 @@
+/*
+ * What the layers beside conv.c and layers.c compute: one forward and one backward of plain loops
+ * each, for model.c. Values are [height, width, channels], tokens of a sequence are its rows, and
+ * examples follow each other without gaps.
+ */
+#ifndef FL_NN_RUN_H
+#define FL_NN_RUN_H
+
+#include "common/base/rng.h"
+#include "common/nn/spec.h"
+
+struct fl_run {
+    const struct fl_layer *layer;
+    size_t count;       /* examples */
+    const float *theta; /* the layer's tensors, one after the other */
+    float *grad;        /* likewise, added to; NULL: not wanted */
+    const float *x, *dy;
+    float *y, *dx;       /* dx NULL: not wanted */
+    float *kept;         /* from forward to backward: fl_runner.kept floats an example */
+    float *scratch;      /* fl_runner.scratch floats an example */
+    struct fl_rng *drop; /* of dropout; NULL: nothing is dropped */
+};
+
+struct fl_runner {
+    void (*forward)(const struct fl_run *r);
+    void (*backward)(const struct fl_run *r);
+    size_t (*kept)(const struct fl_layer *l); /* NULL: nothing */
+    size_t (*scratch)(const struct fl_layer *l);
+};
+
+extern const struct fl_runner fl_run_gelu, fl_run_tanh, fl_run_avg_pool, fl_run_global_pool,
+    fl_run_group_norm, fl_run_layer_norm, fl_run_dropout, fl_run_embedding, fl_run_sequence,
+    fl_run_positions, fl_run_attention;
+
+static inline size_t fl_run_in(const struct fl_layer *l)
+{
+    return (size_t)l->in_shape[0] * l->in_shape[1] * l->in_shape[2];
+}
+
+static inline size_t fl_run_out(const struct fl_layer *l)
+{
+    return (size_t)l->out_shape[0] * l->out_shape[1] * l->out_shape[2];
+}
+
+#endif

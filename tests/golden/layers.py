@@ -1,0 +1,292 @@
+#!/usr/bin/python3
+"""Golden values of the engine's layers, by PyTorch: tests/golden/layers.py writes tests/golden/layer_*.safetensors.
+
+Each file holds a network as a job's text (metadata `job`), parameters in the engine's order, examples, labels, and what PyTorch makes of them
+in double precision: outputs, the gradient of the mean loss, and every example's squared gradient norm, one backward pass each. The networks
+are built from the descriptions by this script, from torch.nn alone. Needs python3-torch, python3-yaml. Seeds are fixed.
+"""
+import json
+import os
+import struct
+
+import torch
+import yaml
+from torch import nn
+
+torch.manual_seed(7)
+torch.set_default_dtype(torch.float64)
+
+CASES = {
+    "activations": ([12], 4, """
+      - linear: {out: 9}
+      - tanh: {}
+      - linear: {out: 10}
+      - gelu: {}
+      - layer_norm: {}
+      - relu: {}
+      - linear: {out: 4}"""),
+    "pools": ([3, 7, 9], 3, """
+      - conv2d: {out: 4, kernel: 3, padding: 1}
+      - gelu: {}
+      - avg_pool: {size: 2}
+      - group_norm: {groups: 2}
+      - tanh: {}
+      - flatten: {}
+      - linear: {out: 3}"""),
+    "resnet": ([3, 8, 8], 5, """
+      - conv2d: {out: 4, kernel: 3, padding: 1}
+      - group_norm: {groups: 2}
+      - relu: {}
+      - residual:
+          layers:
+            - conv2d: {out: 4, kernel: 3, padding: 1}
+            - group_norm: {groups: 4}
+            - relu: {}
+            - conv2d: {out: 4, kernel: 3, padding: 1}
+            - group_norm: {groups: 1}
+      - relu: {}
+      - residual:
+          project: 6
+          stride: 2
+          layers:
+            - conv2d: {out: 6, kernel: 3, stride: 2, padding: 1}
+            - group_norm: {groups: 3}
+            - relu: {}
+            - conv2d: {out: 6, kernel: 3, padding: 1}
+      - relu: {}
+      - max_pool: {size: 2}
+      - global_pool: {}
+      - linear: {out: 5}"""),
+    "nested": ([6], 3, """
+      - residual:
+          layers:
+            - relu: {}
+            - residual: {layers: [{linear: {out: 6}}, {tanh: {}}]}
+            - linear: {out: 6}
+      - relu: {}
+      - linear: {out: 3}"""),
+    "encoder_post": ([1, 5, 3], 4, """
+      - sequence: {}
+      - linear: {out: 8}
+      - positions: {}
+      - transformer_encoder: {layers: 2, heads: 2, feed_forward: 12}
+      - global_pool: {}
+      - linear: {out: 4}"""),
+    "encoder_pre": ([1, 6, 8], 3, """
+      - sequence: {}
+      - positions: {sinusoidal: true}
+      - transformer_encoder: {layers: 1, heads: 4, feed_forward: 10, norm: pre, activation: gelu, causal: true}
+      - layer_norm: {}
+      - flatten: {}
+      - linear: {out: 3}"""),
+    "columns": ([5], 3, """
+      - embedding: {width: 3, categories: [4, 7]}
+      - linear: {out: 8}
+      - relu: {}
+      - linear: {out: 3}"""),
+}
+EXAMPLES = 7  # more than the shard of the test: two shards, the second one short
+
+
+class Take(nn.Module):
+    """Parameters in the order of the engine: weights first, layer by layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.order = []
+
+    def add(self, *parameters):
+        self.order += parameters
+
+
+class Network(Take):
+    def __init__(self, shape, description):
+        super().__init__()
+        self.steps = nn.ModuleList()
+        self.kinds = []
+        self.shape = list(shape) if len(shape) == 3 else [shape[0], 1, 1]
+        self.build(description)
+
+    # Values are [N, channels, height, width]; a sequence is [N, width, length, 1], as the engine has it.
+    def step(self, kind, module=None, **more):
+        self.kinds.append((kind, len(self.steps), more))
+        self.steps.append(module if module is not None else nn.Identity())
+
+    def build(self, layers):
+        for layer in layers:
+            (kind, c), = layer.items()
+            getattr(self, "do_" + kind)(c or {})
+
+    def do_conv2d(self, c):
+        m = nn.Conv2d(self.shape[0], c["out"], c["kernel"], c.get("stride", 1), c.get("padding", 0))
+        self.step("plain", m)
+        self.add(m.weight, m.bias)
+        self.shape = list(m(torch.zeros(1, *self.shape)).shape[1:])
+
+    def do_linear(self, c):
+        m = nn.Linear(self.shape[0], c["out"])
+        self.step("channels", m)
+        self.add(m.weight, m.bias)
+        self.shape[0] = c["out"]
+
+    def do_layer_norm(self, c):
+        m = nn.LayerNorm(self.shape[0])
+        self.step("channels", m)
+        self.add(m.weight, m.bias)
+
+    def do_group_norm(self, c):
+        m = nn.GroupNorm(c["groups"], self.shape[0])
+        self.step("plain", m)
+        self.add(m.weight, m.bias)
+
+    def do_relu(self, c):
+        self.step("plain", nn.ReLU())
+
+    def do_leaky_relu(self, c):
+        self.step("plain", nn.LeakyReLU(c.get("slope", 0.01)))
+
+    def do_gelu(self, c):
+        self.step("plain", nn.GELU())
+
+    def do_tanh(self, c):
+        self.step("plain", nn.Tanh())
+
+    def pool(self, m):
+        self.step("plain", m)
+        self.shape = list(m(torch.zeros(1, *self.shape)).shape[1:])
+
+    def do_max_pool(self, c):
+        self.pool(nn.MaxPool2d(c["size"]))
+
+    def do_avg_pool(self, c):
+        self.pool(nn.AvgPool2d(c["size"]))
+
+    def do_global_pool(self, c):
+        self.pool(nn.AdaptiveAvgPool2d(1))
+
+    def do_flatten(self, c):
+        self.step("flatten")
+        self.shape = [self.shape[0] * self.shape[1] * self.shape[2], 1, 1]
+
+    def do_sequence(self, c):
+        self.step("sequence")
+        self.shape = [self.shape[2], self.shape[1], 1]
+
+    def do_positions(self, c):
+        width, length = self.shape[:2]
+        if c.get("sinusoidal"):
+            at = torch.arange(length).double()[:, None]
+            rate = 10000 ** (-(torch.arange(width) - torch.arange(width) % 2).double() / width)
+            waves = torch.where(torch.arange(width) % 2 == 0, torch.sin(at * rate), torch.cos(at * rate))
+            self.step("add", fixed=waves)
+        else:
+            m = nn.Embedding(length, width)
+            self.step("add", m)
+            self.add(m.weight)
+
+    def do_embedding(self, c):
+        m = nn.Embedding(sum(c["categories"]), c["width"])
+        self.step("columns", m, categories=c["categories"])
+        self.add(m.weight)
+        self.shape[0] += len(c["categories"]) * (c["width"] - 1)
+
+    def do_attention(self, c):
+        m = nn.MultiheadAttention(self.shape[0], c["heads"], batch_first=True)
+        self.step("attention", m, causal=c.get("causal", False))
+        self.add(m.in_proj_weight, m.in_proj_bias, m.out_proj.weight, m.out_proj.bias)
+
+    def do_residual(self, c):
+        inner = Network(self.shape, c["layers"])
+        self.step("residual", inner)
+        self.order += inner.order
+        if c.get("project"):
+            way = nn.Conv2d(self.shape[0], c["project"], 1, c.get("stride", 1))
+            self.step("way", way)
+            self.add(way.weight, way.bias)
+        self.shape = inner.shape
+
+    def do_transformer_encoder(self, c):
+        width = self.shape[0]
+        ff = [{"linear": {"out": c["feed_forward"]}}, {c.get("activation", "relu"): {}}, {"linear": {"out": width}}]
+        for _ in range(c.get("layers", 1)):
+            for inner in ([{"attention": {"heads": c["heads"], "causal": c.get("causal", False)}}], ff):
+                if c.get("norm", "post") == "pre":
+                    self.build([{"residual": {"layers": [{"layer_norm": {}}] + inner}}])
+                else:
+                    self.build([{"residual": {"layers": inner}}, {"layer_norm": {}}])
+
+    def forward(self, x):
+        around = None
+        for position, (kind, i, more) in enumerate(self.kinds):
+            m = self.steps[i]
+            if kind == "plain":
+                x = m(x)
+            elif kind == "channels":
+                x = m(x.movedim(1, -1)).movedim(-1, 1)
+            elif kind == "flatten":
+                x = x.reshape(x.shape[0], -1, 1, 1)
+            elif kind == "sequence":
+                x = x[:, 0].transpose(1, 2)[..., None]
+            elif kind == "add":
+                x = x + (more["fixed"] if "fixed" in more else m.weight).T[None, :, :, None]
+            elif kind == "columns":
+                numeric = x.shape[1] - len(more["categories"])
+                parts, first = [x[:, :numeric, 0, 0]], 0
+                for k, size in enumerate(more["categories"]):
+                    parts.append(m(x[:, numeric + k, 0, 0].long() + first))
+                    first += size
+                x = torch.cat(parts, 1)[:, :, None, None]
+            elif kind == "attention":
+                t = x[..., 0].transpose(1, 2)
+                mask = torch.triu(torch.ones(t.shape[1], t.shape[1], dtype=torch.bool), 1) if more["causal"] else None
+                x = m(t, t, t, attn_mask=mask, need_weights=False)[0].transpose(1, 2)[..., None]
+            elif kind == "residual":
+                follows = self.kinds[position + 1][0] if position + 1 < len(self.kinds) else None
+                around = x
+                x = m(x)
+                x = x if follows == "way" else x + around
+            elif kind == "way":
+                x = x + m(around)
+        return x
+
+
+def write(path, tensors, job):
+    header, data = {"__metadata__": {"job": job}}, b""
+    for name, t in tensors.items():
+        raw = t.detach().to(torch.float32).contiguous().numpy().tobytes()
+        header[name] = {"dtype": "F32", "shape": list(t.shape), "data_offsets": [len(data), len(data) + len(raw)]}
+        data += raw
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as f:
+        f.write(struct.pack("<Q", len(text)) + text + data)
+
+
+def make(name, shape, classes, layers):
+    job = ("name: %s\nstrategy: fedavg\nrounds: 1\nmodel:\n  input: %s\n  classes: %d\n  layers:%s\ntrain: {lr: 0.1}\nround: {members: 1}\n"
+           % (name.replace("_", "-"), json.dumps(shape), classes, layers.replace("\n      ", "\n    ")))
+    description = yaml.safe_load(job)["model"]["layers"]
+    net = Network(shape, description)
+    with torch.no_grad():
+        for p in net.order:  # float32 values, so that both sides start from the same numbers
+            spread = 0.4 if p.dim() > 1 else 0.2
+            start = torch.randn_like(p) * spread + (1 if p.dim() == 1 and p.abs().sum() == p.numel() else 0)
+            p.copy_(start.float().double())
+    size = shape if len(shape) == 3 else [shape[0], 1, 1]
+    x = torch.randn(EXAMPLES, *size).float().double()
+    if name == "columns":
+        x[:, 3, 0, 0] = torch.tensor([0, 3, 1, 2, 3, 0, 2]).double()
+        x[:, 4, 0, 0] = torch.tensor([6, 0, 5, 5, 1, 2, 3]).double()
+    y = torch.arange(EXAMPLES) % classes
+    loss = nn.CrossEntropyLoss()
+    grads = lambda at: torch.cat([g.reshape(-1) for g in torch.autograd.grad(at, net.order)])
+    out = net(x)[:, :, 0, 0]
+    norms = torch.stack([(grads(loss(net(x[i:i + 1])[:, :, 0, 0], y[i:i + 1])) ** 2).sum() for i in range(EXAMPLES)])
+    write(os.path.join(os.path.dirname(os.path.abspath(__file__)), "layer_%s.safetensors" % name),
+          {"theta": torch.cat([p.reshape(-1) for p in net.order]), "x": x, "y": y.double(), "out": out,
+           "grad": grads(loss(out, y)), "norms": norms}, job)
+
+
+if __name__ == "__main__":
+    for case in CASES.items():
+        make(case[0], *case[1])

@@ -1,0 +1,164 @@
+/*
+ * Every kind of layer against PyTorch in double precision: outputs, gradients, and the squared norm
+ * of each example's gradient, which PyTorch found by one backward pass an example. The files are
+ * made by tests/golden/layers.py; networks are job descriptions, so the grammar is tested with
+ * them.
+ */
+#include "common/base/mem.h"
+#include "common/math/vec.h"
+#include "common/nn/model.h"
+#include "common/nn/tensors.h"
+#include "common/plan/plan.h"
+#include "tests/lib/check_main.h"
+
+#include <glob.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+struct golden {
+    struct fl_tensor_file file;
+    struct fl_plan plan;
+    const char *name;
+    size_t elements, count, classes;
+    float *theta, *x, *out, *grad, *norms;
+    int32_t *y;
+};
+
+static float *values(struct golden *g, const char *name, size_t *ret_count)
+{
+    const struct fl_tensor *t = fl_tensors_find(&g->file.table, name);
+
+    ck_assert_msg(t != NULL, "%s: no %s", g->name, name);
+    float *v = fl_new(t->count, sizeof *v);
+    fl_tensor_file_get(&g->file, t, v);
+    *ret_count = t->count;
+    return v;
+}
+
+static struct golden *open_golden(const char *path)
+{
+    struct golden *g = fl_new(1, sizeof *g);
+    struct fl_err e = {0};
+    size_t n;
+
+    g->name = path;
+    ck_assert_msg(fl_tensor_file_open(path, 1 << 20, &g->file, &e) == 0, "%s", e.msg);
+    const char *job = fl_tensor_file_meta(&g->file, "job");
+    ck_assert_ptr_nonnull(job);
+    ck_assert_msg(fl_plan_parse(&g->plan, path, job, strlen(job), &e) == 0, "%s", e.msg);
+    g->theta = values(g, "theta", &g->elements);
+    ck_assert_msg(g->elements == g->plan.layout.theta.elements, "%s: %zu parameters, not %zu", path,
+                  g->plan.layout.theta.elements, g->elements);
+    g->norms = values(g, "norms", &g->count);
+    g->x = values(g, "x", &n);
+    g->out = values(g, "out", &n);
+    g->classes = n / g->count;
+    g->grad = values(g, "grad", &n);
+    ck_assert_uint_eq(n, g->elements);
+    float *y = values(g, "y", &n);
+    g->y = fl_new(n, sizeof *g->y);
+    for (size_t i = 0; i < n; i++) {
+        g->y[i] = (int32_t)y[i];
+    }
+    fl_free(y);
+    return g;
+}
+
+static void close_golden(struct golden *g)
+{
+    float *all[] = {g->theta, g->x, g->out, g->grad, g->norms};
+
+    for (size_t i = 0; i < FL_COUNT(all); i++) {
+        fl_free(all[i]);
+    }
+    fl_free(g->y);
+    fl_tensor_file_close(&g->file);
+    fl_free(g);
+}
+
+/* The largest difference, in parts of the largest value. */
+static double far(const float *got, const float *want, size_t count)
+{
+    double most = 0, scale = 0;
+
+    for (size_t i = 0; i < count; i++) {
+        double d = fabs((double)got[i] - (double)want[i]);
+        most = d > most || isnan(d) ? d : most;
+        scale = fabs((double)want[i]) > scale ? fabs((double)want[i]) : scale;
+    }
+    return most / scale;
+}
+
+static void check_outputs(struct golden *g, struct fl_model *m)
+{
+    size_t n = g->count * g->classes;
+    float *out = fl_new(n, sizeof *out), *grad = fl_new(g->elements, sizeof *grad);
+    struct fl_score score;
+
+    fl_model_forward(m, g->x, g->count, out);
+    ck_assert_msg(far(out, g->out, n) < 2e-5, "%s: outputs %g", g->name, far(out, g->out, n));
+    fl_model_gradient(m, g->x, g->y, g->count, grad, &score);
+    ck_assert_msg(far(grad, g->grad, g->elements) < 1e-4, "%s: gradient %g", g->name,
+                  far(grad, g->grad, g->elements));
+    fl_free(out);
+    fl_free(grad);
+}
+
+/* Each example's pieces: their norm, and written out their mean is the gradient. */
+static void check_examples(struct golden *g, struct fl_model *m)
+{
+    size_t features = fl_tensors_find(&g->file.table, "x")->count / g->count;
+    float *mean = fl_new(g->elements, sizeof *mean);
+
+    for (size_t i = 0; i < g->count; i++) {
+        const struct fl_piece *p;
+        double loss, norm = 0;
+        uint32_t pieces = fl_model_example(m, g->x + i * features, g->y[i], &p, &loss);
+        for (uint32_t k = 0; k < pieces; k++) {
+            double d = fl_vec_norm_squared(p[k].d, p[k].out);
+            norm += p[k].a ? d * (fl_vec_norm_squared(p[k].a, p[k].in) + 1)
+                           : d + fl_vec_norm_squared(p[k].w, p[k].in * p[k].out);
+            for (size_t o = 0; o < p[k].out; o++) {
+                mean[p[k].bias + o] += p[k].d[o] / (float)g->count;
+                for (size_t j = 0; j < p[k].in; j++) {
+                    float w = p[k].a ? p[k].d[o] * p[k].a[j] : p[k].w[o * p[k].in + j];
+                    mean[p[k].weight + o * p[k].in + j] += w / (float)g->count;
+                }
+            }
+        }
+        ck_assert_msg(fabs(norm / (double)g->norms[i] - 1) < 1e-4,
+                      "%s: example %zu: norm %g, not %g", g->name, i, norm, (double)g->norms[i]);
+    }
+    ck_assert_msg(far(mean, g->grad, g->elements) < 1e-4, "%s: mean of the examples %g", g->name,
+                  far(mean, g->grad, g->elements));
+    fl_free(mean);
+}
+
+START_TEST(test_every_layer_is_pytorchs)
+{
+    static const uint32_t shards[] = {1, 4, 16};
+    glob_t found;
+
+    ck_assert_int_eq(glob(TEST_SOURCE_ROOT "/tests/golden/layer_*.safetensors", 0, NULL, &found),
+                     0);
+    ck_assert_uint_ge(found.gl_pathc, 7);
+    for (size_t i = 0; i < found.gl_pathc; i++) {
+        struct golden *g = open_golden(found.gl_pathv[i]);
+        for (size_t k = 0; k < FL_COUNT(shards); k++) {
+            struct fl_model *m;
+            struct fl_err e = {0};
+            ck_assert_msg(fl_model_new(&g->plan.layout.spec, shards[k], &m, &e) == 0, "%s", e.msg);
+            fl_model_set(m, g->theta);
+            check_outputs(g, m);
+            check_examples(g, m);
+            check_outputs(g, m); /* and nothing was left behind */
+            fl_model_free(m);
+        }
+        close_golden(g);
+    }
+    globfree(&found);
+}
+END_TEST
+
+TESTS_MAIN("layers", test_every_layer_is_pytorchs)
