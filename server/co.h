@@ -65,7 +65,9 @@ struct co_op {
 struct co_sums {
     struct fl_plan *plan;
     const struct fl_strategy *strategy;
-    struct fl_round_rules rules; /* of that plan: names of exchanges */
+    struct fl_round_rules rules; /* of that plan and round */
+    struct fl_exchange_terms terms[FL_PLAN_EXCHANGES_MAX];
+    uint32_t terms_count;
     void *shared;
     void **slots;
     uint32_t slot_count;

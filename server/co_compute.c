@@ -73,7 +73,8 @@ static int sums_init(struct co_sums *s, const char *name, const char *text, size
     if (!s->strategy) {
         return fl_fail(e, FL_R_PLAN_STRATEGY, "%s", s->plan->strategy);
     }
-    s->strategy->rules(s->plan, &s->rules);
+    fl_strategy_rules(s->plan, 1, &s->rules);
+    s->terms_count = fl_plan_exchanges(s->plan, 1, s->terms);
     void *shared = fl_try(1, s->strategy->shared_size);
     if (!shared) {
         return fl_fail(e, FL_R_NOMEM, "a strategy");
@@ -377,6 +378,29 @@ struct finish_op {
     uint32_t members;
 };
 
+struct in_memory {
+    const float *base;
+    float *next;
+};
+
+static int base_tile(void *arg, uint32_t slot, size_t first, size_t count, float *to,
+                     struct fl_err *e)
+{
+    (void)slot;
+    (void)e;
+    memcpy(to, ((struct in_memory *)arg)->base + first, count * sizeof *to);
+    return 0;
+}
+
+static int put_tile(void *arg, uint32_t slot, size_t first, size_t count, const float *values,
+                    struct fl_err *e)
+{
+    (void)slot;
+    (void)e;
+    memcpy(((struct in_memory *)arg)->next + first, values, count * sizeof *values);
+    return 0;
+}
+
 static int compute(struct finish_op *f, struct fl_err *e)
 {
     const struct fl_strategy *strategy = f->sums->strategy;
@@ -384,8 +408,9 @@ static int compute(struct finish_op *f, struct fl_err *e)
     size_t n = tensors->elements ? tensors->elements : 1, old_size;
     uint8_t *old_state = NULL;
     float *base = fl_try_aligned(n, sizeof *base), *values = fl_try_aligned(n, sizeof *values);
-    struct fl_slot_model slot = {.base = base, .next = values};
-    struct fl_next next = {.model = &slot, .model_count = 1};
+    struct in_memory slot = {.base = base, .next = values};
+    struct fl_next next = {
+        .base = base_tile, .put = put_tile, .arg = &slot, .base_count = 1, .put_count = 1};
 
     f->state_size = strategy->state_size(f->sums->shared);
     f->state = fl_try(f->state_size, 1);

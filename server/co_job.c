@@ -59,10 +59,7 @@ void co_job_free(struct co *co, struct co_job *j)
 
 static void rules_of(const struct fl_plan *plan, struct fl_round_rules *ret)
 {
-    const struct fl_strategy *s = fl_strategy_find(plan->strategy);
-
-    memset(ret, 0, sizeof *ret);
-    s->rules(plan, ret);
+    fl_strategy_rules(plan, 1, ret);
 }
 
 static int take_text(struct co_job *j, const char *text, size_t size, struct fl_err *e)

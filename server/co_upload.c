@@ -118,7 +118,7 @@ struct seal_op {
     struct co_op op;
     struct fl_store_update u;
     struct fl_spool *spool;
-    struct fl_plan *plan; /* a copy: the round may move on */
+    struct fl_exchange_terms terms; /* a copy: the round may move on */
     char path[FL_STORE_PATH_MAX + FL_STORE_NAME_MAX];
 };
 
@@ -141,7 +141,7 @@ static void seal_run(struct co_op *op)
                           .size = s->u.size,
                           .read = co_read_fd,
                           .arg = &fd};
-    op->status = fl_update_scan(s->plan, &u, &op->err);
+    op->status = fl_update_scan(&s->terms, &u, &op->err);
     close(fd);
 }
 
@@ -169,7 +169,6 @@ static void seal_done(struct co_op *op)
 
     close_spool(co, s->spool);
     writing_ends(co, &s->u);
-    fl_free(s->plan);
     if (op->status && !wanted(co_job_by_id(co, op->job_id), &s->u)) {
         op->status = -FL_R_CANCELLED;
     } else if (op->status) {
@@ -199,14 +198,13 @@ static void seal(struct co *co, struct co_job *j, struct co_upload *up)
         w->sealing = true;
     }
     snprintf(s->path, sizeof s->path, "%s", up->path);
-    s->plan = fl_try(1, sizeof *s->plan);
-    if (!j || !j->sums || !s->plan) {
+    if (!j || !j->sums || up->u.exchange >= j->sums->terms_count) {
         s->op.status = fl_fail(&s->op.err, FL_R_CANCELLED, "the round has moved on");
         seal_done(&s->op);
         fl_free(s);
         return;
     }
-    *s->plan = *j->sums->plan;
+    s->terms = j->sums->terms[up->u.exchange];
     co_submit(co, co->seal_lane[up->u.agent % CO_SEAL_LANES], &s->op);
 }
 

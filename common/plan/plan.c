@@ -130,6 +130,16 @@ static const struct fl_conf_field server_keys[] = {
 };
 #undef OF
 
+#define OF fl_counts_conf
+static const struct fl_conf_field counts_keys[] = {
+    {TYPED("noise_multiplier", DOUBLE, noise_multiplier), .min = 0.25, .max = 1e4,
+     .flags = FL_CONF_REQUIRED},
+    {TYPED("bound", UINT32, bound), .min = 1, .max = 100000, .fallback = "10000"},
+    {TYPED("every", UINT32, every), .max = 1e6, .fallback = "0"},
+    {.name = NULL},
+};
+#undef OF
+
 #define OF raw
 static const struct fl_conf_field data_keys[] = {
     {TYPED("mean", FLOATS, plan.data.mean), .min = -1e6, .max = 1e6,
@@ -166,6 +176,7 @@ static const struct fl_conf_field plan_keys[] = {
     {TYPED("privacy", MAP, plan.privacy), .fields = privacy_keys},
     {TYPED("server", MAP, plan.server), .fields = server_keys},
     {.name = "data", .type = FL_CONF_MAP, .fields = data_keys},
+    {TYPED("counts", MAP, plan.counts), .fields = counts_keys},
     {.name = NULL},
 };
 #undef OF

@@ -21,6 +21,8 @@ enum {
     FL_PLAN_NAME_MAX = 64, /* of a job: letters, digits, '-', '_', '.'; first a letter or digit */
     FL_PLAN_EXCHANGES_MAX = 8,
     FL_PLAN_CHANNELS_MAX = 4,
+    FL_COUNTS_BITS = 32, /* grid of the exchange `counts`: sixteenths, up to 2^27 */
+    FL_COUNTS_STEP = -4,
 };
 
 enum fl_unit {
@@ -92,6 +94,14 @@ struct fl_data_conf {
     struct fl_schema schema; /* of tables; count 0 = none */
 };
 
+/* The exchange `counts`: how many training examples of each class a site has, noised. */
+struct fl_counts_conf {
+    double noise_multiplier; /* noise std: of one example (unit example) or of `bound` (client); 0:
+                                there is no such exchange */
+    uint32_t bound; /* client: L2 norm of a site's counts, clipped; example: of each count */
+    uint32_t every; /* again each so many rounds; 0: in the first round only */
+};
+
 enum fl_trainer {
     FL_TRAINER_BUILTIN,
     FL_TRAINER_EXEC, /* the site's own program; which one is never in a job */
@@ -112,6 +122,7 @@ struct fl_plan {
     struct fl_round_conf round;
     struct fl_server_opt_conf server;
     struct fl_data_conf data;
+    struct fl_counts_conf counts;
     struct fl_digest digest; /* of the text */
 };
 

@@ -190,25 +190,67 @@ static int check_dropout(const struct fl_plan *p, const struct fl_conf_node *roo
     return 0;
 }
 
+/* Counts of private examples: noised, or not at all; and with room on their grid for the noise. */
+static int check_counts(const struct fl_plan *p, const struct fl_conf_node *root, struct fl_err *e)
+{
+    const struct fl_counts_conf *c = &p->counts;
+    const struct fl_grid g = {FL_COUNTS_BITS, FL_COUNTS_STEP};
+    double step = ldexp(1, g.step), most = (double)fl_grid_max(&g) * step;
+    bool client = p->privacy.unit == FL_UNIT_CLIENT;
+
+    if (c->noise_multiplier == 0) {
+        return 0;
+    }
+    if (p->privacy.unit == FL_UNIT_NONE) {
+        return fl_conf_fail(e, fl_plan_at(root, "counts"), FL_R_PLAN_PRIVACY,
+                            "counts of examples leave a site noised and accounted: say what they "
+                            "protect by privacy.unit");
+    }
+    if (p->layout.spec.classes == 0 ||
+        (p->data.schema.count && p->data.schema.target.kind != FL_COLUMN_CATEGORY)) {
+        return fl_conf_fail(e, fl_plan_at(root, "counts"), FL_R_CONF_CONFLICT,
+                            "there are no classes to count");
+    }
+    double sigma = c->noise_multiplier * (client ? c->bound : 1);
+    if (c->bound + 14 * sigma > most) {
+        return fl_conf_fail(e, fl_plan_at(root, "counts.noise_multiplier"), FL_R_PLAN_OVERFLOW,
+                            "bound and noise reach %.4g, more than the %.4g of the counts' grid",
+                            c->bound + 14 * sigma, most);
+    }
+    return 0;
+}
+
+uint32_t fl_plan_events(const struct fl_plan *p, double noise_multiplier, struct fl_event ret[2])
+{
+    const struct fl_counts_conf *c = &p->counts;
+    bool example = p->privacy.unit == FL_UNIT_EXAMPLE;
+    uint64_t again = c->every ? (p->rounds - 1) / c->every : 0;
+
+    ret[0] = (struct fl_event){.q = example ? p->privacy.sampling_rate : 1,
+                               .sigma = noise_multiplier,
+                               .count = p->rounds * (example ? p->train.steps : 1)};
+    ret[1] = (struct fl_event){.q = 1, .sigma = c->noise_multiplier, .count = 1 + again};
+    return c->noise_multiplier > 0 ? 2 : 1;
+}
+
 /* A multiplier that stands beside an epsilon must keep it. */
 static int check_epsilon(const struct fl_plan *p, const struct fl_conf_node *root, struct fl_err *e)
 {
     const struct fl_privacy_conf *v = &p->privacy;
     bool example = v->unit == FL_UNIT_EXAMPLE;
-    struct fl_event event = {.q = example ? v->sampling_rate : 1,
-                             .sigma = v->noise_multiplier,
-                             .count = p->rounds * (example ? p->train.steps : 1)};
+    struct fl_event event[2];
     enum fl_bound bound;
     double epsilon;
 
-    int r = fl_epsilon(&event, 1, v->delta, &epsilon, &bound, e);
+    int r = fl_epsilon(event, fl_plan_events(p, v->noise_multiplier, event), v->delta, &epsilon,
+                       &bound, e);
     if (r) {
         return fl_wrap(e, r, "privacy");
     }
     if (epsilon > v->epsilon * (1 + 1e-9)) {
         return fl_conf_fail(e, fl_plan_at(root, "privacy.noise_multiplier"), FL_R_PLAN_PRIVACY,
                             "%g over %llu %s gives epsilon %.4g, more than %.4g",
-                            v->noise_multiplier, (unsigned long long)event.count,
+                            v->noise_multiplier, (unsigned long long)event[0].count,
                             example ? "steps" : "rounds", epsilon, v->epsilon);
     }
     return 0;
@@ -265,7 +307,7 @@ int fl_plan_check(const struct fl_plan *plan, const struct fl_conf_node *root, s
 {
     static int (*const rules[])(const struct fl_plan *, const struct fl_conf_node *,
                                 struct fl_err *) = {
-        check_name, check_round, check_data, check_train, check_privacy,
+        check_name, check_round, check_data, check_train, check_privacy, check_counts,
     };
 
     for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++) {

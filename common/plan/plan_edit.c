@@ -7,6 +7,7 @@
 
 #include "common/base/conf.h"
 #include "common/base/mem.h"
+#include "common/plan/plan_check.h"
 #include "common/privacy/accountant.h"
 
 #include <ctype.h>
@@ -285,6 +286,38 @@ static void round_up(double x, char *to, size_t size)
     }
 }
 
+static int epsilon_at(const struct fl_plan *p, double sigma, double *ret, struct fl_err *e)
+{
+    struct fl_event event[2];
+    enum fl_bound bound;
+
+    return fl_epsilon(event, fl_plan_events(p, sigma, event), p->privacy.delta, ret, &bound, e);
+}
+
+/* With other events beside it there is no closed form: it is looked for above *sigma, the one that
+ * would do alone. */
+static int sigma_beside(const struct fl_plan *p, double *sigma, struct fl_err *e)
+{
+    double low = *sigma, high = *sigma, epsilon = 0, target = p->privacy.epsilon;
+    int r = epsilon_at(p, high, &epsilon, e);
+
+    for (int i = 0; r == 0 && epsilon > target && i < 20; i++) {
+        low = high;
+        high *= 2;
+        r = epsilon_at(p, high, &epsilon, e);
+    }
+    if (r == 0 && epsilon > target) {
+        return fl_fail(e, FL_R_PLAN_PRIVACY, "the counts alone go beyond epsilon %g", target);
+    }
+    while (r == 0 && high - low > 1e-5 * high) {
+        double middle = (low + high) / 2;
+        r = epsilon_at(p, middle, &epsilon, e);
+        *(epsilon > target ? &low : &high) = middle;
+    }
+    *sigma = high;
+    return r;
+}
+
 static int sigma_text(const struct fl_plan *p, char *to, size_t size, struct fl_err *e)
 {
     const struct fl_privacy_conf *v = &p->privacy;
@@ -293,6 +326,9 @@ static int sigma_text(const struct fl_plan *p, char *to, size_t size, struct fl_
 
     int r = fl_sigma_for(v->epsilon, v->delta, example ? v->sampling_rate : 1,
                          p->rounds * (example ? p->train.steps : 1), &sigma, e);
+    if (r == 0 && p->counts.noise_multiplier > 0) {
+        r = sigma_beside(p, &sigma, e);
+    }
     if (r) {
         return fl_wrap(e, r, "privacy.epsilon");
     }

@@ -13,6 +13,7 @@
  */
 #include "server/strategy/mean.h"
 
+#include "common/base/le.h"
 #include "common/base/mem.h"
 #include "common/math/grid.h"
 #include "server/strategy/serveropt.h"
@@ -76,50 +77,10 @@ static void mean_fini(void *shared)
     s->momentum = NULL;
 }
 
-static void mean_rules(const struct fl_plan *plan, struct fl_round_rules *ret)
-{
-    *ret = (struct fl_round_rules){
-        .rounds = plan->rounds,
-        .job_seed = plan->seed,
-        .attempts = plan->round.attempts,
-        .exchange_count = 1,
-        .exchange = {{
-            .name = "update",
-            .members = plan->round.members,
-            .quorum = plan->round.quorum,
-            .over_select = plan->round.over_select,
-            .deadline_ms = plan->round.deadline_ms,
-            .fill_ms = plan->round.fill_ms,
-        }},
-    };
-}
-
 static size_t mean_state_size(const void *shared)
 {
     const struct shared *s = shared;
     return s->momentum ? s->elements * sizeof(float) : 0;
-}
-
-static void put_float(uint8_t *to, float x)
-{
-    uint32_t bits;
-
-    memcpy(&bits, &x, sizeof bits);
-    for (int i = 0; i < 4; i++) {
-        to[i] = (uint8_t)(bits >> (8 * i));
-    }
-}
-
-static float get_float(const uint8_t *from)
-{
-    uint32_t bits = 0;
-    float x;
-
-    for (int i = 0; i < 4; i++) {
-        bits |= (uint32_t)from[i] << (8 * i);
-    }
-    memcpy(&x, &bits, sizeof x);
-    return x;
 }
 
 static void mean_save(const void *shared, uint8_t *to)
@@ -127,7 +88,7 @@ static void mean_save(const void *shared, uint8_t *to)
     const struct shared *s = shared;
 
     for (size_t i = 0; s->momentum && i < s->elements; i++) {
-        put_float(to + 4 * i, s->momentum[i]);
+        fl_put_float(to + 4 * i, s->momentum[i]);
     }
 }
 
@@ -143,13 +104,13 @@ static int mean_load(void *shared, const uint8_t *from, size_t size, struct fl_e
                        size, s->elements);
     }
     for (size_t i = 0; i < size / sizeof(float); i++) {
-        if (!isfinite(get_float(from + 4 * i))) {
+        if (!isfinite(fl_get_float(from + 4 * i))) {
             return fl_fail(e, FL_R_STORE_MISMATCH,
                            "element %zu of the strategy state is not finite", i);
         }
     }
     for (size_t i = 0; s->momentum && i < s->elements; i++) {
-        s->momentum[i] = size ? get_float(from + 4 * i) : 0.0f;
+        s->momentum[i] = size ? fl_get_float(from + 4 * i) : 0.0f;
     }
     return 0;
 }
@@ -200,8 +161,8 @@ static void mean_slot_reset(const void *shared, void *slot)
     t->members = 0;
 }
 
-static int mean_place(void *shared, const uint64_t *agents, uint32_t count, uint32_t *ret_slot,
-                      struct fl_err *e)
+static int mean_place(const void *shared, const uint64_t *agents, uint32_t count,
+                      uint32_t *ret_slot, struct fl_err *e)
 {
     (void)shared;
     (void)agents;
@@ -266,15 +227,22 @@ static int mean_fold(void *slot, const void *shared, const struct fl_update *u, 
     return 0;
 }
 
-int fl_update_scan(const struct fl_plan *plan, const struct fl_update *u, struct fl_err *e)
+int fl_update_scan(const struct fl_exchange_terms *terms, const struct fl_update *u,
+                   struct fl_err *e)
 {
-    struct fl_grid g = {.bits = plan->grid.bits, .step = plan->grid.step};
-    uint32_t max_weight = plan->weighting == FL_WEIGHT_EXAMPLES ? plan->max_weight : 1;
-    size_t elements = plan->layout.shared.elements, values = tile_values(&g);
+    struct fl_grid g = {.bits = terms->grid.bits, .step = terms->grid.step};
+    size_t elements = terms->elements, values;
     uint64_t offset = 0;
     int64_t q[1024];
-    int r = check_update(&g, elements, max_weight, u, e);
 
+    if (terms->payload == FL_PAYLOAD_BYTES) {
+        return u->size > 0 && u->size <= terms->size
+                   ? 0
+                   : fl_fail(e, FL_R_UPDATE_LENGTH, "%llu bytes; %s takes 1 to %llu",
+                             (unsigned long long)u->size, terms->name,
+                             (unsigned long long)terms->size);
+    }
+    int r = check_update(&g, elements, terms->max_weight, u, e);
     if (r != 0) {
         return r;
     }
@@ -282,6 +250,7 @@ int fl_update_scan(const struct fl_plan *plan, const struct fl_update *u, struct
     if (!tile) {
         return fl_fail(e, FL_R_NOMEM, "a tile");
     }
+    values = tile_values(&g);
     for (size_t first = 0; r == 0 && first < elements; first += values) {
         size_t count = elements - first < values ? elements - first : values;
         size_t bytes = (count * g.bits + 7) / 8;
@@ -303,20 +272,22 @@ static int finish_tile(const struct shared *s, const struct slot *t, size_t firs
                        struct fl_next *next, double *norm2, struct fl_err *e)
 {
     double mean[FINISH_TILE], scale = ldexp(1.0, s->grid.step), weight = (double)t->weight;
-    float v_next[FINISH_TILE];
-    int r;
+    float base[FINISH_TILE], x_next[FINISH_TILE], v_next[FINISH_TILE];
+    int r = next->base(next->arg, 0, first, count, base, e);
 
+    if (r != 0 || t->weight == 0) { /* nobody: the model stays as it is */
+        return r ? r : next->put(next->arg, 0, first, count, base, e);
+    }
     for (size_t i = 0; i < count; i++) {
         mean[i] = (double)t->sum[first + i] * scale / weight;
         *norm2 += mean[i] * mean[i];
     }
-    r = fl_server_opt_step(&s->opt, next->model[0].base + first, mean, first, count,
-                           s->momentum ? s->momentum + first : NULL, next->model[0].next + first,
-                           v_next, e);
+    r = fl_server_opt_step(&s->opt, base, mean, first, count,
+                           s->momentum ? s->momentum + first : NULL, x_next, v_next, e);
     for (size_t i = 0; r == 0 && s->momentum && i < count; i++) {
-        put_float(next->state + 4 * (first + i), v_next[i]);
+        fl_put_float(next->state + 4 * (first + i), v_next[i]);
     }
-    return r;
+    return r ? r : next->put(next->arg, 0, first, count, x_next, e);
 }
 
 static int mean_finish(const void *shared, void *const *slots, uint32_t exchange,
@@ -327,17 +298,12 @@ static int mean_finish(const void *shared, void *const *slots, uint32_t exchange
     double norm2 = 0.0;
 
     (void)exchange;
-    assert(next->model_count == 1 && next->state_size == mean_state_size(s));
+    assert(next->base_count == 1 && next->state_size == mean_state_size(s));
     next->members = t->members;
     next->weight = t->weight;
     next->update_norm = 0.0;
-    if (s->elements == 0) {
-        return 0;
-    }
-    if (t->weight == 0) { /* nobody: the model and its momentum stay as they are */
-        memcpy(next->model[0].next, next->model[0].base, s->elements * sizeof(float));
+    if (t->weight == 0) { /* and so does its momentum */
         mean_save(s, next->state);
-        return 0;
     }
     for (size_t first = 0; first < s->elements; first += FINISH_TILE) {
         size_t count = s->elements - first < FINISH_TILE ? s->elements - first : FINISH_TILE;
@@ -357,7 +323,6 @@ static int mean_finish(const void *shared, void *const *slots, uint32_t exchange
         .shared_size = sizeof(struct shared),                                                      \
         .init = mean_init,                                                                         \
         .fini = mean_fini,                                                                         \
-        .rules = mean_rules,                                                                       \
         .slots = mean_slots,                                                                       \
         .slot_new = mean_slot_new,                                                                 \
         .slot_reset = mean_slot_reset,                                                             \

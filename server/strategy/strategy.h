@@ -3,18 +3,26 @@
  * round core knows exchanges, the shell owns files and lanes, and a strategy only ever sees
  * numbers.
  *
- *   place    before a round's members are invited: deals them to slots (one slot for a mean)
- *   fold     adds one committed update to its slot's integer sums and forgets it: memory O(model)
- *   finish   next model and next state from the sums; changes nothing it was given
+ *   place    the slot whose model a member starts from and folds into (one slot for a mean)
+ *   fold     adds one committed payload to its slot's sums and forgets it: memory O(model)
+ *   between  after an exchange that is not the last: what was collected becomes part of `shared`
+ *   input    what a member gets to begin an exchange with
+ *   finish   after the last: next models and next state; changes nothing it was given
+ *
+ * Which exchanges a round has is the plan's word (common/plan/exchange.h). One that has a collector
+ * (collect.h) is none of the strategy's business; all others are folded and finished here.
  *
  * Sums are 64-bit integers over the plan's grid, so that the next model has the same bytes whatever
  * the order of arrival, the number of threads or the machine, and after every crash.
  *
- * Threads: folds of one slot run one at a time (its lane), of different slots side by side;
- * `shared` is written only by init, place and load. finish reads `shared` and all slots, writes
- * only `next`, and may therefore be repeated; the shell loads next->state once the checkpoint is
- * published. After an exchange that is not the last it loads it at once: then it is what the next
- * exchange starts from, and after a crash it is computed again from the same records.
+ * Threads: `shared` is written only by init, load and between, while nothing else touches it; all
+ * others see it const, side by side. finish writes only `next` and may be repeated, and so may
+ * between: whatever it writes depends on what it is given and on the state the round began with.
+ * After a crash both are computed again, by the same calls, from the same closed records: so what
+ * `input` gives an agent has the same bytes as before.
+ *
+ * Memory: models, like updates, are seen by tiles, never all at once, so that it does not grow with
+ * members times model.
  *
  * To add one: a file with its table, a line in table.c, a golden test, a simulated round. Finite
  * scan, norm bound, noise and secure aggregation are around every strategy, not inside any.
@@ -23,6 +31,7 @@
 #define SERVER_STRATEGY_STRATEGY_H
 
 #include "common/base/err.h"
+#include "common/plan/exchange.h"
 #include "common/plan/plan.h"
 #include "server/core/round.h"
 
@@ -30,7 +39,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { FL_STRATEGY_TILE = 64 * 1024 }; /* bytes of an update read at a time */
+enum {
+    FL_STRATEGY_TILE = 64 * 1024,  /* bytes of an update read at a time */
+    FL_STRATEGY_SLOTS_MAX = 65536, /* models of one checkpoint */
+};
 
 /* What a strategy asks of its surroundings. */
 enum fl_strategy_needs {
@@ -42,21 +54,30 @@ struct fl_update {
     uint64_t agent;
     uint32_t exchange;
     uint32_t weight; /* 1..plan->max_weight */
-    uint64_t size;   /* fl_plan_update_size */
+    uint64_t size;
     int (*read)(void *arg, uint64_t offset, uint8_t *to, size_t size, struct fl_err *e);
     void *arg;
 };
 
-/* A slot's models. base and next: plan->layout.shared.elements floats (NULL when there are none).
- */
-struct fl_slot_model {
-    const float *base;
-    float *next;
+/* The committed payloads of a closed exchange, in ascending order of agents. They can be read until
+ * the call that got them returns, from its thread, in any order; tile by tile over all of them is
+ * the way to robust rules and mixes. */
+struct fl_updates {
+    uint32_t count;
+    const struct fl_update *at;
 };
 
+/* Models have plan->layout.shared.elements values each. */
 struct fl_next {
-    struct fl_slot_model *model; /* one for each slot */
-    uint32_t model_count;
+    /* A slot's model before: values [first, first + count). */
+    int (*base)(void *arg, uint32_t slot, size_t first, size_t count, float *to, struct fl_err *e);
+    /* Its model after. Every value of every slot is put once, in any order. */
+    int (*put)(void *arg, uint32_t slot, size_t first, size_t count, const float *values,
+               struct fl_err *e);
+    void *arg;
+    uint32_t base_count; /* models before: slots(shared) */
+    uint32_t put_count;  /* models after: next_slots, else the same */
+    struct fl_updates updates;
     uint8_t *state; /* state_size bytes: the strategy's next state */
     size_t state_size;
     /* For people and logs; filled by finish. */
@@ -74,28 +95,41 @@ struct fl_strategy {
     int (*init)(void *shared, const struct fl_plan *plan, struct fl_err *e);
     void (*fini)(void *shared);
 
-    /* The exchanges of a round under this plan. */
-    void (*rules)(const struct fl_plan *plan, struct fl_round_rules *ret);
-
+    /* Models of the state that was loaded; of a fresh `shared`: of the initial checkpoint, which
+     * has the plan's initial values in each. 1 to FL_STRATEGY_SLOTS_MAX. */
     uint32_t (*slots)(const void *shared);
     int (*slot_new)(const void *shared, void **ret, struct fl_err *e);
     void (*slot_reset)(const void *shared, void *slot); /* back to zero: FL_ROUND_DO_REFOLD, and for
                                                            the next round */
     void (*slot_free)(void *slot);
 
-    /* ret_slot[i] for agents[i] (ascending). */
-    int (*place)(void *shared, const uint64_t *agents, uint32_t count, uint32_t *ret_slot,
+    /* ret_slot[i], below slots(shared), for agents[i] (ascending). Also for one never seen before.
+     * A function of `shared` and of each agent alone. */
+    int (*place)(const void *shared, const uint64_t *agents, uint32_t count, uint32_t *ret_slot,
                  struct fl_err *e);
     /* The update's length, or a value outside the grid: -FL_R_UPDATE_LENGTH, -FL_R_UPDATE_RANGE, or
      * what `read` said. The slot is spoilt then: reset it and fold again. */
     int (*fold)(void *slot, const void *shared, const struct fl_update *u, struct fl_err *e);
-    /* -FL_R_NOT_FINITE when the next model would not be finite. */
+    /* After exchange `exchange` of the round, not the last. NULL: there is nothing to do. */
+    int (*between)(void *shared, void *const *slots, uint32_t exchange,
+                   const struct fl_updates *updates, struct fl_err *e);
+    /* What `agent` begins `exchange` with, where the plan says that there is something (1 to
+     * FL_EXCHANGE_BYTES_MAX bytes; *ret is freed by fl_free): a function of `shared`, on the loop
+     * when the agent is invited, so it must be quick. NULL: no exchange of this strategy has any.
+     */
+    int (*input)(const void *shared, uint32_t exchange, uint64_t agent, uint8_t **ret,
+                 size_t *ret_size, struct fl_err *e);
+    /* How many models finish will put. NULL: as many as there were. */
+    int (*next_slots)(const void *shared, void *const *slots, const struct fl_updates *updates,
+                      uint32_t *ret, struct fl_err *e);
+    /* -FL_R_NOT_FINITE when the next model would not be finite. `exchange` is the last. */
     int (*finish)(const void *shared, void *const *slots, uint32_t exchange, struct fl_next *next,
                   struct fl_err *e);
 
-    /* State (server optimizer, ...) as bytes of the checkpoint, little-endian; the size is fixed by
-     * the plan. A fresh `shared` has the state a job begins with. load checks what it gets:
-     * -FL_R_STORE_MISMATCH for another size or values that are not finite. */
+    /* State (server optimizer, the mapping of agents to slots, ...) as bytes of the checkpoint,
+     * little-endian; state_size is asked right before finish and says what that will write. A fresh
+     * `shared` has the state a job begins with. load checks what it gets: -FL_R_STORE_MISMATCH for
+     * another size or values that are not finite. */
     size_t (*state_size)(const void *shared);
     void (*save)(const void *shared, uint8_t *to);
     int (*load)(void *shared, const uint8_t *from, size_t size, struct fl_err *e);
@@ -106,8 +140,12 @@ const struct fl_strategy *fl_strategy_find(const char *name);
 /* The i-th of the table, NULL behind the end. */
 const struct fl_strategy *fl_strategy_at(size_t i);
 
-/* Scans one packed update before it is committed, so that no committed update can fail to fold: its
- * length, every value, the padding. Same errors as fold. */
-int fl_update_scan(const struct fl_plan *plan, const struct fl_update *u, struct fl_err *e);
+/* The rules of round `round`: the plan's exchanges, with the numbers of its section `round`. */
+void fl_strategy_rules(const struct fl_plan *plan, uint64_t round, struct fl_round_rules *ret);
+
+/* Scans one payload before it is committed, so that no committed one can fail to fold: its length,
+ * and on a grid every value and the padding. Same errors as fold. */
+int fl_update_scan(const struct fl_exchange_terms *terms, const struct fl_update *u,
+                   struct fl_err *e);
 
 #endif

@@ -374,7 +374,6 @@ static void before(struct world *w, const struct fl_round_event *ev)
         begin_sums(w);
     } else if (ev->type == FL_ROUND_EV_FINISHED && ev->status == 0 &&
                ev->exchange + 1 < w->rules.exchange_count) {
-        r = w->strategy->load(w->c.shared, w->c.between_state, w->c.between_size, &e);
         begin_sums(w);
     }
     if (r != 0) {

@@ -1,5 +1,6 @@
 /* The coordinator's work off the loop: one lane for the disk, one for the sums. An operation ends
  * at one moment and its answer arrives at a later one; a crash may fall between. */
+#include "tests/lib/next_memory.h"
 #include "tests/sim/world.h"
 
 #include <string.h>
@@ -55,11 +56,8 @@ static int finish(struct world *w, const struct fl_round_item *it, struct fl_dig
     struct disk *d = &w->disk;
     float next[ELEMENTS];
     uint8_t state[STATE_MAX] = {0};
-    struct fl_slot_model model = {.base = d->model, .next = next};
-    struct fl_next n = {.model = &model,
-                        .model_count = 1,
-                        .state = state,
-                        .state_size = w->strategy->state_size(w->c.shared)};
+    struct next_memory m = {.base = d->model, .next = next, .elements = ELEMENTS};
+    struct fl_next n = next_in_memory(&m, 1, state, w->strategy->state_size(w->c.shared));
     struct fl_hash h;
 
     if (!d->closed[it->exchange]) {
@@ -68,17 +66,16 @@ static int finish(struct world *w, const struct fl_round_item *it, struct fl_dig
     if (sim_chance(w, w->conf.disk_full)) {
         return -FL_R_DISK_FULL;
     }
+    if (it->exchange + 1 < w->rules.exchange_count) {
+        const struct fl_updates none = {0};
+        return w->strategy->between(w->c.shared, &w->c.slot, it->exchange, &none, NULL);
+    }
     int r = w->strategy->finish(w->c.shared, &w->c.slot, it->exchange, &n, NULL);
     if (r != 0) {
         return r;
     }
     if (n.members != d->listed[it->exchange]) {
         sim_fail(w, "%u updates are in the sum of %u members", n.members, d->listed[it->exchange]);
-    }
-    if (it->exchange + 1 < w->rules.exchange_count) {
-        memcpy(w->c.between_state, state, sizeof state);
-        w->c.between_size = n.state_size;
-        return 0;
     }
     memcpy(d->next_model, next, sizeof next);
     memcpy(d->next_state, state, sizeof state);

@@ -34,14 +34,6 @@ static void two_fini(void *shared)
     (void)shared;
 }
 
-static void two_rules(const struct fl_plan *plan, struct fl_round_rules *ret)
-{
-    fl_strategy_find("fedavg")->rules(plan, ret);
-    ret->exchange_count = 2;
-    ret->exchange[1] = ret->exchange[0];
-    memcpy(ret->exchange[0].name, "descriptor", sizeof "descriptor");
-}
-
 static uint32_t two_slots(const void *shared)
 {
     (void)shared;
@@ -67,7 +59,7 @@ static void two_slot_free(void *slot)
     fl_free(slot);
 }
 
-static int two_place(void *shared, const uint64_t *agents, uint32_t count, uint32_t *ret_slot,
+static int two_place(const void *shared, const uint64_t *agents, uint32_t count, uint32_t *ret_slot,
                      struct fl_err *e)
 {
     (void)shared;
@@ -93,28 +85,41 @@ static int two_fold(void *slot, const void *shared, const struct fl_update *u, s
     return r;
 }
 
+/* Into `shared`, where the second exchange's finish finds it. */
+static int two_between(void *shared, void *const *slots, uint32_t exchange,
+                       const struct fl_updates *updates, struct fl_err *e)
+{
+    struct two *s = shared;
+    const struct two_slot *t = slots[0];
+
+    (void)exchange;
+    (void)updates;
+    (void)e;
+    memcpy(s->described, t->sum, sizeof s->described);
+    s->weight = t->weight;
+    return 0;
+}
+
+static void two_save(const void *shared, uint8_t *to);
+
 static int two_finish(const void *shared, void *const *slots, uint32_t exchange,
                       struct fl_next *next, struct fl_err *e)
 {
     const struct two *s = shared;
     const struct two_slot *t = slots[0];
-    struct two after = *s;
+    float x[ELEMENTS];
+    int r = next->base(next->arg, 0, 0, ELEMENTS, x, e);
 
-    (void)e;
+    (void)exchange;
     next->members = t->members;
     next->weight = t->weight;
-    if (exchange == 0) {
-        memcpy(after.described, t->sum, sizeof after.described);
-        after.weight = t->weight;
-    }
-    for (size_t k = 0; exchange == 1 && k < ELEMENTS; k++) {
+    for (size_t k = 0; k < ELEMENTS; k++) {
         double described = (double)s->described[k] / (double)s->weight / 128.0;
         double mean = (double)t->sum[k] / 64.0 / (double)t->weight;
-        next->model[0].next[k] = (float)((double)next->model[0].base[k] + described * mean);
+        x[k] = (float)((double)x[k] + described * mean);
     }
-    memcpy(next->state, after.described, sizeof after.described);
-    memcpy(next->state + sizeof after.described, &after.weight, sizeof after.weight);
-    return 0;
+    two_save(s, next->state);
+    return r ? r : next->put(next->arg, 0, 0, ELEMENTS, x, e);
 }
 
 static size_t two_state_size(const void *shared)
@@ -151,13 +156,13 @@ const struct fl_strategy sim_twostep = {
     .shared_size = sizeof(struct two),
     .init = two_init,
     .fini = two_fini,
-    .rules = two_rules,
     .slots = two_slots,
     .slot_new = two_slot_new,
     .slot_reset = two_slot_reset,
     .slot_free = two_slot_free,
     .place = two_place,
     .fold = two_fold,
+    .between = two_between,
     .finish = two_finish,
     .state_size = two_state_size,
     .save = two_save,

@@ -1,4 +1,5 @@
 #include "tests/sim/world.h"
+#include "tests/lib/next_memory.h"
 
 #include "common/base/mem.h"
 #include "tests/lib/check_main.h"
@@ -211,8 +212,9 @@ void law_published(struct world *w)
     void *shared = fl_new(1, s->shared_size), *slot = NULL;
     float next[ELEMENTS];
     uint8_t state[STATE_MAX];
-    struct fl_slot_model model = {.base = d->model, .next = next};
-    struct fl_next n = {.model = &model, .model_count = 1, .state = state};
+    struct next_memory m = {.base = d->model, .next = next, .elements = ELEMENTS};
+    struct fl_next n = next_in_memory(&m, 1, state, 0);
+    const struct fl_updates none = {0};
 
     if (s->init(shared, w->plan, NULL) != 0 || s->slot_new(shared, &slot, NULL) != 0 ||
         s->load(shared, d->state, d->state_size, NULL) != 0) {
@@ -242,8 +244,9 @@ void law_published(struct world *w)
                 sim_fail(w, "a committed update does not fold");
             }
         }
-        if (s->finish(shared, &slot, x, &n, NULL) != 0 ||
-            s->load(shared, state, n.state_size, NULL) != 0) {
+        bool last = x + 1 == w->rules.exchange_count;
+        if ((last ? s->finish(shared, &slot, x, &n, NULL)
+                  : s->between(shared, &slot, x, &none, NULL)) != 0) {
             sim_fail(w, "the sums do not finish");
         }
     }
@@ -397,8 +400,11 @@ static void begin(struct world *w, const struct sim_conf *conf)
                                             .deadline_ms = conf->deadline_ms,
                                             .fill_ms = 500,
                                             .attempts = conf->attempts};
-    w->strategy->rules(w->plan, &w->rules);
+    fl_strategy_rules(w->plan, 1, &w->rules);
     if (conf->exchanges == 2) {
+        w->rules.exchange_count = 2;
+        w->rules.exchange[1] = w->rules.exchange[0];
+        memcpy(w->rules.exchange[0].name, "descriptor", sizeof "descriptor");
         w->rules.exchange[1].same_cohort = conf->same_cohort;
     }
     if (fl_round_rules_check(&w->rules, NULL) != 0) {

@@ -175,8 +175,6 @@ struct coordinator {
     struct fl_round *round;
     struct lane lane[2]; /* 0 store and spools, 1 sums */
     void *shared, *slot;
-    uint8_t between_state[STATE_MAX]; /* of an exchange that is not the last, to be loaded */
-    size_t between_size;
     bool stepping;
     struct fl_round_event queue[64];
     uint32_t queued;

@@ -4,6 +4,7 @@
 #include "server/strategy/serveropt.h"
 #include "server/strategy/strategy.h"
 #include "tests/lib/check_main.h"
+#include "tests/lib/next_memory.h"
 
 #include <math.h>
 #include <string.h>
@@ -100,13 +101,18 @@ static struct fl_update update(const struct bench *b, uint32_t i)
 
 static int finish(struct bench *b, struct fl_next *ret, struct fl_err *e)
 {
-    static struct fl_slot_model model;
-    model = (struct fl_slot_model){.base = b->base, .next = b->next};
-    *ret = (struct fl_next){.model = &model,
-                            .model_count = 1,
-                            .state = b->state,
-                            .state_size = b->strategy->state_size(b->shared)};
+    struct next_memory m = {.base = b->base, .next = b->next, .elements = b->d};
+
+    *ret = next_in_memory(&m, 1, b->state, b->strategy->state_size(b->shared));
     return b->strategy->finish(b->shared, &b->slot, 0, ret, e);
+}
+
+static int scan(const struct bench *b, const struct fl_update *u, struct fl_err *e)
+{
+    struct fl_exchange_terms terms[FL_PLAN_EXCHANGES_MAX];
+
+    ck_assert_uint_eq(fl_plan_exchanges(b->plan, 1, terms), 1);
+    return fl_update_scan(&terms[0], u, e);
 }
 
 START_TEST(test_mean_agrees_with_its_naive_twin)
@@ -122,7 +128,7 @@ START_TEST(test_mean_agrees_with_its_naive_twin)
         double norm2 = 0.0;
         for (uint32_t i = 0; i < b.n; i++) {
             struct fl_update u = update(&b, i);
-            ck_assert_int_eq(fl_update_scan(b.plan, &u, &e), 0);
+            ck_assert_int_eq(scan(&b, &u, &e), 0);
             ck_assert_int_eq(b.strategy->fold(b.slot, b.shared, &u, &e), 0);
             total += b.weight[i];
         }
@@ -240,7 +246,7 @@ START_TEST(test_updates_that_do_not_fit)
     open_bench(&b, "fedrep", 11, 50001, 1, 0.0f);
 #define BOTH(reason)                                                                               \
     do {                                                                                           \
-        ck_assert_int_eq(fl_update_scan(b.plan, &u, &e), -FL_R_##reason);                          \
+        ck_assert_int_eq(scan(&b, &u, &e), -FL_R_##reason);                                        \
         ck_assert_int_eq(b.strategy->fold(b.slot, b.shared, &u, &e), -FL_R_##reason);              \
         b.strategy->slot_reset(b.shared, b.slot);                                                  \
     } while (0)
@@ -282,7 +288,7 @@ START_TEST(test_nothing_shared_and_nobody_there)
     open_bench(&b, "local", 16, 0, 2, 0.9f);
     struct fl_update u = update(&b, 0);
     ck_assert_uint_eq(u.size, 0);
-    ck_assert_int_eq(fl_update_scan(b.plan, &u, &e), 0);
+    ck_assert_int_eq(scan(&b, &u, &e), 0);
     ck_assert_int_eq(b.strategy->fold(b.slot, b.shared, &u, &e), 0);
     ck_assert_int_eq(finish(&b, &next, &e), 0);
     ck_assert_uint_eq(next.members, 1);
@@ -343,7 +349,7 @@ START_TEST(test_every_allocation_may_fail)
         if (r == 0) {
             r = b.strategy->slot_new(b.shared, &slot, NULL);
             if (r == 0) {
-                r = fl_update_scan(b.plan, &u, NULL);
+                r = scan(&b, &u, NULL);
                 b.strategy->slot_free(slot);
             }
         }
@@ -377,9 +383,18 @@ START_TEST(test_the_table)
     for (; fl_strategy_at(n); n++) {
         const struct fl_strategy *s = fl_strategy_at(n);
         ck_assert_ptr_eq(fl_strategy_find(s->name), s);
-        s->rules(plan, &rules);
+    }
+    fl_strategy_rules(plan, 1, &rules);
+    ck_assert_int_eq(fl_round_rules_check(&rules, NULL), 0);
+    ck_assert_uint_eq(rules.exchange_count, 1);
+    ck_assert_uint_eq(rules.exchange[0].quorum, 3);
+    plan->counts = (struct fl_counts_conf){.noise_multiplier = 1, .bound = 10, .every = 3};
+    for (uint64_t round = 1; round <= 9; round++) {
+        fl_strategy_rules(plan, round, &rules);
         ck_assert_int_eq(fl_round_rules_check(&rules, NULL), 0);
-        ck_assert_uint_eq(rules.exchange[0].quorum, 3);
+        bool due = round == 1 || round == 4 || round == 7;
+        ck_assert_uint_eq(rules.exchange_count, due ? 2 : 1);
+        ck_assert_str_eq(rules.exchange[0].name, due ? "counts" : "update");
     }
     ck_assert_uint_eq(n, 4);
     ck_assert_ptr_null(fl_strategy_find("fedprox"));

@@ -1,0 +1,56 @@
+#include "common/plan/exchange.h"
+
+#include "common/math/grid.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+static struct fl_exchange_terms *add(struct fl_exchange_terms *list, uint32_t *count,
+                                     const char *name)
+{
+    assert(*count < FL_PLAN_EXCHANGES_MAX);
+    struct fl_exchange_terms *x = &list[(*count)++];
+
+    memset(x, 0, sizeof *x);
+    snprintf(x->name, sizeof x->name, "%s", name);
+    x->max_weight = 1;
+    return x;
+}
+
+/* A packed vector. Sizes were checked with the plan: they cannot overflow here. */
+static void grid_payload(struct fl_exchange_terms *x, uint32_t bits, int32_t step, size_t elements)
+{
+    const struct fl_grid g = {.bits = bits, .step = step};
+    size_t size = 0;
+
+    x->payload = FL_PAYLOAD_GRID;
+    x->grid = (struct fl_grid_conf){.bits = bits, .step = step};
+    x->elements = elements;
+    (void)fl_grid_bytes(&g, elements, &size);
+    x->size = size;
+}
+
+static bool counts_due(const struct fl_plan *plan, uint64_t round)
+{
+    const struct fl_counts_conf *c = &plan->counts;
+
+    return c->noise_multiplier > 0 && (round == 1 || (c->every > 0 && (round - 1) % c->every == 0));
+}
+
+uint32_t fl_plan_exchanges(const struct fl_plan *plan, uint64_t round,
+                           struct fl_exchange_terms ret[FL_PLAN_EXCHANGES_MAX])
+{
+    struct fl_exchange_terms *x;
+    uint32_t count = 0;
+
+    if (counts_due(plan, round)) {
+        x = add(ret, &count, "counts");
+        grid_payload(x, FL_COUNTS_BITS, FL_COUNTS_STEP, plan->layout.spec.classes);
+    }
+    x = add(ret, &count, "update");
+    grid_payload(x, plan->grid.bits, plan->grid.step, plan->layout.shared.elements);
+    x->max_weight = plan->weighting == FL_WEIGHT_EXAMPLES ? plan->max_weight : 1;
+    x->model = true;
+    return count;
+}
