@@ -540,7 +540,12 @@ static int read_entry(const char *file, struct top *top, const struct fl_conf_no
     if (top->defaults) {
         r = fl_conf_decode(top->defaults, entry_fields, &en, e);
     }
+    /* A raw node that an entry lacks is NULL afterwards: what the defaults said is kept here. */
     const struct fl_conf_node *jobs = en.jobs;
+    if (r == 0 && en.columns) {
+        r = fl_config_data_columns(en.columns, &en.agent.data, e);
+        en.columns = NULL;
+    }
     if (r == 0) {
         r = fl_conf_decode(node, entry_fields, &en, e);
     }

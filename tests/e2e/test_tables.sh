@@ -60,3 +60,36 @@ for site in site-01 site-02; do
 done
 grep -Eq 'pilot|nurse' "$work/cohortd.log" && die "a word of the data is in the coordinator's log"
 ok "no word of the data reaches the coordinator"
+
+# Every number a program is given, computed a second time in another language.
+stop "$agents"
+cat >"$work/keep.sh" <<P
+#!/bin/sh
+cp train-x.npy train-y.npy $work; cp shared.safetensors shared-out.safetensors; echo '{}'
+P
+chmod +x "$work/keep.sh"
+cat >"$work/twin.yaml" <<'JOB'
+name: twin
+strategy: fedavg
+trainer: exec
+rounds: 1
+model: {input: [10], classes: 2, layers: [{linear: {out: 2}}]}
+round: {members: 1}
+train: {batch: 20, lr: 0.1}
+data:
+  table:
+    columns:
+      - numeric: {name: age, min: 25, max: 60, mean: 40, std: 15}
+      - category: {name: job, values: [nurse, clerk], buckets: 3}
+      - category: {name: shop, values: [A, B], onehot: true}
+      - datetime: {name: since, parts: [month, weekday], as: cyclic}
+      - datetime: {name: since2, parts: [yearday, year]}
+    target: {category: {name: buys, values: ['no', 'yes']}}
+JOB
+agents_config 1 1
+sed -i 's|^  data: .*|  data: {format: csv, train_x: table.csv, columns: {since2: since}}\n  trainer: {program: [./keep.sh]}|' "$work/agents.yaml"
+start_agents
+submit twin
+finishes twin
+twin=$(python3 "$e2e_root/tests/e2e/table_twin.py" "$work/train-x.npy" "$work/train-y.npy" "$work/table.csv") || die "the two encodings differ: $twin"
+ok "Python encodes the same: $twin"

@@ -84,6 +84,44 @@ START_TEST(test_twenty_sites_stay_short)
 }
 END_TEST
 
+START_TEST(test_columns_and_programs)
+{
+    struct fl_config *c = NULL;
+    struct fl_err e;
+    const char *text = HEAD
+        "defaults:\n"
+        "  certificate: c\n"
+        "  key: k\n"
+        "  jobs: ['*']\n"
+        "  data: {format: csv, train_x: t.csv, columns: {price: Preis, day: Tag},\n"
+        "         partition: column, column: shop, client: Berlin}\n"
+        "  trainer: {program: [./train.sh, ./a.py, b.py, 'site-{n}'], time: 2m, memory: 0}\n"
+        "agents:\n"
+        "  - {count: 2, name: 'site-{n}'}\n"
+        "  - {name: own, data: {columns: {price: prix}, client: 7}, trainer: {program: [sh]}}\n";
+
+    ck_assert_msg(load(text, &c, &e) == 0, "%s", e.msg);
+    const struct fl_config_agent *a = &c->agents[1];
+    ck_assert(a->data.rename_count == 2 && a->data.memory == 1u << 30);
+    ck_assert_str_eq(a->data.rename[1].job, "day");
+    ck_assert_str_eq(a->data.rename[1].site, "Tag");
+    ck_assert_str_eq(a->data.client_text, "Berlin");
+    ck_assert_uint_eq(a->trainer.program_count, 4);
+    ck_assert_str_eq(a->trainer.program[0], "/tmp/train.sh");
+    ck_assert_str_eq(a->trainer.program[1], "/tmp/a.py");
+    ck_assert_str_eq(a->trainer.program[2], "b.py");
+    ck_assert_str_eq(a->trainer.program[3], "site-2");
+    ck_assert(a->trainer.time_ms == 120000 && a->trainer.memory == 0 && a->trainer.examples);
+    a = &c->agents[2];
+    ck_assert_uint_eq(a->data.rename_count, 1);
+    ck_assert_str_eq(a->data.rename[0].site, "prix");
+    ck_assert_str_eq(a->data.client_text, "7");
+    ck_assert_uint_eq(a->trainer.program_count, 1);
+    ck_assert_str_eq(a->trainer.program[0], "sh");
+    fl_config_free(c);
+}
+END_TEST
+
 #define GOOD                                                                                       \
     "agents:\n"                                                                                    \
     "  - name: a\n"                                                                                \
@@ -222,5 +260,6 @@ START_TEST(test_window)
 }
 END_TEST
 
-TESTS_MAIN("client_config", test_twenty_sites_stay_short, test_mistakes_are_reported_where_they_are,
-           test_memory_that_ends_is_an_error, test_window)
+TESTS_MAIN("client_config", test_columns_and_programs, test_twenty_sites_stay_short,
+           test_mistakes_are_reported_where_they_are, test_memory_that_ends_is_an_error,
+           test_window)
