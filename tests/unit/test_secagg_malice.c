@@ -167,7 +167,7 @@ START_TEST(test_late_vector)
         ck_assert_int_eq(fl_reveal_read(&w->setup.context, b->bytes, b->size, 6, &v, NULL), 0);
         for (uint32_t k = 0; k < v.count; k++) {
             const uint8_t *item = v.items + (size_t)k * FL_REVEAL_ITEM;
-            bool its = fl_u32_at(item) == gone;
+            bool its = fl_get_u32(item) == gone;
             ck_assert_uint_eq(item[4], its ? FL_SECAGG_PAIR : FL_SECAGG_SELF);
             seen += its;
         }
@@ -382,16 +382,16 @@ static void own_half(struct sw *w, uint32_t i, bool first_half, struct fl_secagg
                     count++;
                     size += 8 + SW_CERT + v.sig_size;
                 } else {
-                    fl_put_u32(&out, index);
-                    fl_put_short(&out, w->agent[a].cert, SW_CERT);
-                    fl_put_short(&out, v.sig, v.sig_size);
+                    fl_out_u32(&out, index);
+                    fl_out_short(&out, w->agent[a].cert, SW_CERT);
+                    fl_out_short(&out, v.sig, v.sig_size);
                 }
             }
         }
         if (pass == 0) {
             ck_assert_int_eq(
                 fl_out_begin(&out, FL_SECAGG_PROOFS, &w->setup.context, size, ret, NULL), 0);
-            fl_put_u32(&out, count);
+            fl_out_u32(&out, count);
         }
     }
     fl_out_end(&out);
@@ -439,7 +439,7 @@ START_TEST(test_proofs)
             break;
         case 1:
             for (uint32_t i = 0, own = index_of(w, 2); i < 4; i++) {
-                if (fl_u32_at(items + i * item) + 1 == own || (own == 0 && i == 0)) {
+                if (fl_get_u32(items + i * item) + 1 == own || (own == 0 && i == 0)) {
                     items[i * item] = (uint8_t)own;
                 }
             }
@@ -570,8 +570,8 @@ START_TEST(test_different_rosters)
     uint8_t set = 0x3f, item[FL_DELIVERY_ITEM];
     ck_assert_int_eq(
         fl_out_begin(&o, FL_SECAGG_DELIVERY, &s.context, 1 + 4 + 5 * sizeof item, &forged, &e), 0);
-    fl_put(&o, &set, 1);
-    fl_put_u32(&o, 5);
+    fl_out_put(&o, &set, 1);
+    fl_out_u32(&o, 5);
     for (uint32_t k = 0; k < 5; k++) {
         struct fl_shares_view v;
         struct fl_secagg_bytes *b = &w->agent[2 + 2 * k].up[FL_SECAGG_SHARE];
@@ -581,7 +581,7 @@ START_TEST(test_different_rosters)
                FL_SECAGG_CHECK_SIZE);
         memcpy(item + FL_SECAGG_CIPHER_SIZE + FL_SECAGG_CHECK_SIZE, v.pair_checks,
                FL_SECAGG_CHECK_SIZE);
-        fl_put(&o, item, sizeof item);
+        fl_out_put(&o, item, sizeof item);
     }
     fl_out_end(&o);
     ck_assert_int_eq(fl_secagg_client_mask(a->client, forged.bytes, forged.size, a->q, &out, &e),

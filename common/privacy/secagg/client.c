@@ -125,10 +125,10 @@ static int advertise(struct fl_secagg_client *c, struct fl_secagg_bytes *ret, st
     r = fl_out_begin(&out, FL_SECAGG_ADVERT, &c->setup.context,
                      2 * FL_SECAGG_KEY_SIZE + 2 + id->cert_size + 2 + sig_size, ret, e);
     if (r == 0) {
-        fl_put(&out, c->c.public, FL_SECAGG_KEY_SIZE);
-        fl_put(&out, c->s.public, FL_SECAGG_KEY_SIZE);
-        fl_put_short(&out, id->cert, id->cert_size);
-        fl_put_short(&out, sig, sig_size);
+        fl_out_put(&out, c->c.public, FL_SECAGG_KEY_SIZE);
+        fl_out_put(&out, c->s.public, FL_SECAGG_KEY_SIZE);
+        fl_out_short(&out, id->cert, id->cert_size);
+        fl_out_short(&out, sig, sig_size);
         fl_out_end(&out);
     }
     return r;
@@ -228,10 +228,10 @@ static int sign(struct fl_secagg_client *c, const uint8_t *survivors, size_t siz
     r = fl_out_begin(&out, FL_SECAGG_SIGNED, &c->setup.context,
                      2 + sig_size + 4 + 4 * (size_t)c->sample_count, ret, e);
     if (r == 0) {
-        fl_put_short(&out, sig, sig_size);
-        fl_put_u32(&out, c->sample_count);
+        fl_out_short(&out, sig, sig_size);
+        fl_out_u32(&out, c->sample_count);
         for (uint32_t i = 0; i < c->sample_count; i++) {
-            fl_put_u32(&out, c->sample[i]);
+            fl_out_u32(&out, c->sample[i]);
         }
         fl_out_end(&out);
     }
@@ -302,21 +302,21 @@ static int reveal(struct fl_secagg_client *c, const uint8_t *proofs, size_t size
     if (r < 0) {
         return r;
     }
-    fl_put(&out, c->own_share, sizeof c->own_share);
-    fl_put_u32(&out, count);
+    fl_out_put(&out, c->own_share, sizeof c->own_share);
+    fl_out_u32(&out, count);
     for (uint32_t i = 0; i < c->rule.neighbours; i++) {
         static const uint8_t nothing[FL_SHARE_SIZE];
         const struct fl_client_neighbour *n = &c->neighbour[i];
         bool masked = fl_set_has(c->masked_set, n->index);
         uint8_t kind = !n->held ? FL_SECAGG_NONE : masked ? FL_SECAGG_SELF : FL_SECAGG_PAIR;
         if (n->shared) {
-            fl_put_u32(&out, n->index);
-            fl_put(&out, &kind, 1);
-            fl_put(&out,
-                   kind == FL_SECAGG_NONE   ? nothing
-                   : kind == FL_SECAGG_SELF ? n->secrets
-                                            : n->secrets + FL_SHARE_SIZE,
-                   FL_SHARE_SIZE);
+            fl_out_u32(&out, n->index);
+            fl_out_put(&out, &kind, 1);
+            fl_out_put(&out,
+                       kind == FL_SECAGG_NONE   ? nothing
+                       : kind == FL_SECAGG_SELF ? n->secrets
+                                                : n->secrets + FL_SHARE_SIZE,
+                       FL_SHARE_SIZE);
         }
     }
     fl_out_end(&out);

@@ -170,14 +170,14 @@ static int shares_write(struct fl_secagg_client *c, const struct fl_share *of_b,
         return r;
     }
     fl_secagg_commit(&c->view, c->own, c->b, &commitment);
-    fl_put(&out, commitment.bytes, sizeof commitment.bytes);
+    fl_out_put(&out, commitment.bytes, sizeof commitment.bytes);
     for (uint32_t i = 0; i <= k; i++) {
         fl_secagg_check(&c->view, FL_SECAGG_SELF, c->own, of_b[i].holder - 1, of_b[i].bytes, check);
-        fl_put(&out, check, sizeof check);
+        fl_out_put(&out, check, sizeof check);
     }
     for (uint32_t i = 0; i < k; i++) {
         fl_secagg_check(&c->view, FL_SECAGG_PAIR, c->own, of_s[i].holder - 1, of_s[i].bytes, check);
-        fl_put(&out, check, sizeof check);
+        fl_out_put(&out, check, sizeof check);
     }
     for (uint32_t i = 0; i < k; i++) {
         r = seal(c, &c->neighbour[i], &of_b[i + 1], &of_s[i], cipher, e);
@@ -185,7 +185,7 @@ static int shares_write(struct fl_secagg_client *c, const struct fl_share *of_b,
             fl_secagg_bytes_free(ret);
             return r;
         }
-        fl_put(&out, cipher, sizeof cipher);
+        fl_out_put(&out, cipher, sizeof cipher);
     }
     fl_out_end(&out);
     return 0;

@@ -1,5 +1,7 @@
 #include "common/privacy/secagg/keys.h"
 
+#include "common/base/le.h"
+
 #include <sodium.h>
 #include <string.h>
 
@@ -13,9 +15,9 @@ static void begin(struct fl_hash *h, const char *label, const struct fl_digest *
 
 static void add_u32(struct fl_hash *h, uint32_t number)
 {
-    uint8_t le[4] = {(uint8_t)number, (uint8_t)(number >> 8), (uint8_t)(number >> 16),
-                     (uint8_t)(number >> 24)};
+    uint8_t le[4];
 
+    fl_put_u32(le, number);
     fl_hash_add(h, le, sizeof le);
 }
 

@@ -25,12 +25,6 @@ uint32_t fl_set_count(const uint8_t *set, uint32_t members)
     return count;
 }
 
-uint32_t fl_u32_at(const uint8_t *bytes)
-{
-    return (uint32_t)bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 |
-           (uint32_t)bytes[3] << 24;
-}
-
 /* ---- reading ---- */
 
 /* What is left to read. After the first piece that is not there, nothing is there any more. */
@@ -57,7 +51,7 @@ static uint32_t take_u32(struct in *in)
 {
     const uint8_t *at = take(in, 4);
 
-    return at ? fl_u32_at(at) : 0;
+    return at ? fl_get_u32(at) : 0;
 }
 
 /* A length of 2 bytes, 1..max, and that many bytes. */
@@ -179,8 +173,8 @@ void fl_roster_digest(const struct fl_digest *context, const struct fl_roster_vi
     fl_hash_add(&h, label, sizeof label);
     fl_hash_add(&h, context->bytes, sizeof context->bytes);
     for (int i = 0; i < 3; i++) {
-        uint8_t le[4] = {(uint8_t)numbers[i], (uint8_t)(numbers[i] >> 8),
-                         (uint8_t)(numbers[i] >> 16), (uint8_t)(numbers[i] >> 24)};
+        uint8_t le[4];
+        fl_put_u32(le, numbers[i]);
         fl_hash_add(&h, le, sizeof le);
     }
     fl_hash_add(&h, r->entries, (size_t)r->members * FL_SECAGG_ENTRY_SIZE);
@@ -255,8 +249,8 @@ int fl_signed_read(const struct fl_digest *context, const uint8_t *bytes, size_t
     ret->count = take_u32(&in);
     ret->sample = ret->count < members ? take(&in, (size_t)ret->count * 4) : NULL;
     for (uint32_t i = 0; ret->sample && i < ret->count; i++) {
-        uint32_t now = fl_u32_at(ret->sample + 4 * (size_t)i);
-        if (now >= members || (i > 0 && now <= fl_u32_at(ret->sample + 4 * (size_t)(i - 1)))) {
+        uint32_t now = fl_get_u32(ret->sample + 4 * (size_t)i);
+        if (now >= members || (i > 0 && now <= fl_get_u32(ret->sample + 4 * (size_t)(i - 1)))) {
             in.bad = true;
         }
     }
@@ -313,9 +307,9 @@ int fl_reveal_read(const struct fl_digest *context, const uint8_t *bytes, size_t
     ret->items = take(&in, (size_t)ret->count * FL_REVEAL_ITEM);
     for (uint32_t i = 0; ret->items && i < ret->count; i++) {
         const uint8_t *item = ret->items + (size_t)i * FL_REVEAL_ITEM;
-        uint32_t index = fl_u32_at(item);
+        uint32_t index = fl_get_u32(item);
         if (index >= members || item[4] > FL_SECAGG_PAIR ||
-            (i > 0 && index <= fl_u32_at(item - FL_REVEAL_ITEM))) {
+            (i > 0 && index <= fl_get_u32(item - FL_REVEAL_ITEM))) {
             in.bad = true;
         }
     }
@@ -340,12 +334,12 @@ int fl_out_begin(struct fl_secagg_out *o, enum fl_secagg_object object,
         return fl_fail(e, FL_R_NOMEM, "an object of %zu bytes", size);
     }
     *o = (struct fl_secagg_out){ret, 0};
-    fl_put(o, start, sizeof start);
-    fl_put(o, context->bytes, sizeof context->bytes);
+    fl_out_put(o, start, sizeof start);
+    fl_out_put(o, context->bytes, sizeof context->bytes);
     return 0;
 }
 
-void fl_put(struct fl_secagg_out *o, const void *bytes, size_t size)
+void fl_out_put(struct fl_secagg_out *o, const void *bytes, size_t size)
 {
     assert(size <= o->to->size - o->at);
     if (size > 0) {
@@ -354,21 +348,21 @@ void fl_put(struct fl_secagg_out *o, const void *bytes, size_t size)
     }
 }
 
-void fl_put_u32(struct fl_secagg_out *o, uint32_t number)
+void fl_out_u32(struct fl_secagg_out *o, uint32_t number)
 {
-    const uint8_t le[4] = {(uint8_t)number, (uint8_t)(number >> 8), (uint8_t)(number >> 16),
-                           (uint8_t)(number >> 24)};
+    uint8_t le[4];
 
-    fl_put(o, le, sizeof le);
+    fl_put_u32(le, number);
+    fl_out_put(o, le, sizeof le);
 }
 
-void fl_put_short(struct fl_secagg_out *o, const uint8_t *bytes, uint32_t size)
+void fl_out_short(struct fl_secagg_out *o, const uint8_t *bytes, uint32_t size)
 {
     const uint8_t le[2] = {(uint8_t)size, (uint8_t)(size >> 8)};
 
     assert(size > 0 && size <= UINT16_MAX);
-    fl_put(o, le, sizeof le);
-    fl_put(o, bytes, size);
+    fl_out_put(o, le, sizeof le);
+    fl_out_put(o, bytes, size);
 }
 
 void fl_out_end(const struct fl_secagg_out *o)

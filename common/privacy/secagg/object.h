@@ -15,6 +15,7 @@
 #ifndef FL_PRIVACY_SECAGG_OBJECT_H
 #define FL_PRIVACY_SECAGG_OBJECT_H
 
+#include "common/base/le.h"
 #include "common/privacy/secagg/keys.h"
 #include "common/privacy/secagg/rule.h"
 
@@ -115,7 +116,7 @@ int fl_masked_head_read(const struct fl_digest *context, const uint8_t *bytes, s
 struct fl_signed_view {
     const uint8_t *sig;
     uint32_t sig_size;
-    const uint8_t *sample; /* `count` numbers, ascending; fl_u32_at */
+    const uint8_t *sample; /* `count` numbers, ascending; fl_get_u32 */
     uint32_t count;
 };
 int fl_signed_read(const struct fl_digest *context, const uint8_t *bytes, size_t size,
@@ -145,11 +146,9 @@ struct fl_reveal_view {
 int fl_reveal_read(const struct fl_digest *context, const uint8_t *bytes, size_t size,
                    uint32_t members, struct fl_reveal_view *ret, struct fl_err *e);
 
-uint32_t fl_u32_at(const uint8_t *bytes);
-
 /* ---- writing ---- */
 
-/* An object of `size` bytes behind the head, filled by the fl_put functions, which stop (abort) at
+/* An object of `size` bytes behind the head, filled by the fl_out functions, which stop (abort) at
  * its end: sizes are the writer's own sums. -FL_R_NOMEM, -FL_R_LIMIT. */
 struct fl_secagg_out {
     struct fl_secagg_bytes *to;
@@ -158,10 +157,10 @@ struct fl_secagg_out {
 int fl_out_begin(struct fl_secagg_out *o, enum fl_secagg_object object,
                  const struct fl_digest *context, size_t size, struct fl_secagg_bytes *ret,
                  struct fl_err *e);
-void fl_put(struct fl_secagg_out *o, const void *bytes, size_t size);
-void fl_put_u32(struct fl_secagg_out *o, uint32_t number);
+void fl_out_put(struct fl_secagg_out *o, const void *bytes, size_t size);
+void fl_out_u32(struct fl_secagg_out *o, uint32_t number);
 /* A length of 2 bytes and the bytes. */
-void fl_put_short(struct fl_secagg_out *o, const uint8_t *bytes, uint32_t size);
+void fl_out_short(struct fl_secagg_out *o, const uint8_t *bytes, uint32_t size);
 /* All of it is written. */
 void fl_out_end(const struct fl_secagg_out *o);
 

@@ -202,7 +202,7 @@ static int take_reveal(const struct fl_secagg_server *s, uint32_t index, const u
             continue;
         }
         const uint8_t *item = v.items + (size_t)expected * FL_REVEAL_ITEM;
-        if (expected == v.count || fl_u32_at(item) != neighbour[i]) {
+        if (expected == v.count || fl_get_u32(item) != neighbour[i]) {
             return fl_fail(e, FL_R_SECAGG_OBJECT, "no share of neighbour %u", neighbour[i]);
         }
         expected++;

@@ -203,13 +203,13 @@ static int roster_write(const struct fl_secagg_server *s, uint32_t index,
     if (r < 0) {
         return r;
     }
-    fl_put_u32(&out, s->count);
-    fl_put_u32(&out, k);
-    fl_put_u32(&out, s->rule.threshold);
-    fl_put(&out, s->entries, (size_t)s->count * FL_SECAGG_ENTRY_SIZE);
+    fl_out_u32(&out, s->count);
+    fl_out_u32(&out, k);
+    fl_out_u32(&out, s->rule.threshold);
+    fl_out_put(&out, s->entries, (size_t)s->count * FL_SECAGG_ENTRY_SIZE);
     for (uint32_t i = 0; i < k; i++) {
         const struct fl_secagg_bytes *o = &s->member[neighbour[i]].object[FL_SECAGG_ADVERTISE];
-        fl_put(&out, o->bytes + FL_SECAGG_HEAD_SIZE, o->size - FL_SECAGG_HEAD_SIZE);
+        fl_out_put(&out, o->bytes + FL_SECAGG_HEAD_SIZE, o->size - FL_SECAGG_HEAD_SIZE);
     }
     fl_out_end(&out);
     return 0;
@@ -263,8 +263,8 @@ static int delivery_write(const struct fl_secagg_server *s, uint32_t index,
     if (r < 0) {
         return r;
     }
-    fl_put(&out, s->set[0], fl_set_size(s->count));
-    fl_put_u32(&out, count);
+    fl_out_put(&out, s->set[0], fl_set_size(s->count));
+    fl_out_u32(&out, count);
     for (uint32_t i = 0; i < k; i++) {
         struct fl_shares_view v;
         if (!fl_set_has(s->set[0], neighbour[i])) {
@@ -272,9 +272,9 @@ static int delivery_write(const struct fl_secagg_server *s, uint32_t index,
         }
         size_t rank = rank_among(s, neighbour[i], index);
         fl_server_shares(s, &s->member[neighbour[i]], &v);
-        fl_put(&out, v.ciphers + rank * FL_SECAGG_CIPHER_SIZE, FL_SECAGG_CIPHER_SIZE);
-        fl_put(&out, v.self_checks + (rank + 1) * FL_SECAGG_CHECK_SIZE, FL_SECAGG_CHECK_SIZE);
-        fl_put(&out, v.pair_checks + rank * FL_SECAGG_CHECK_SIZE, FL_SECAGG_CHECK_SIZE);
+        fl_out_put(&out, v.ciphers + rank * FL_SECAGG_CIPHER_SIZE, FL_SECAGG_CIPHER_SIZE);
+        fl_out_put(&out, v.self_checks + (rank + 1) * FL_SECAGG_CHECK_SIZE, FL_SECAGG_CHECK_SIZE);
+        fl_out_put(&out, v.pair_checks + rank * FL_SECAGG_CHECK_SIZE, FL_SECAGG_CHECK_SIZE);
     }
     fl_out_end(&out);
     return 0;
@@ -288,7 +288,7 @@ static int survivors_write(const struct fl_secagg_server *s, struct fl_secagg_by
         fl_out_begin(&out, FL_SECAGG_SURVIVORS, &s->setup.context, fl_set_size(s->count), ret, e);
 
     if (r == 0) {
-        fl_put(&out, s->set[1], fl_set_size(s->count));
+        fl_out_put(&out, s->set[1], fl_set_size(s->count));
         fl_out_end(&out);
     }
     return r;
@@ -319,10 +319,10 @@ static int proofs_write(const struct fl_secagg_server *s, const struct fl_server
             if (r < 0) {
                 return r;
             }
-            fl_put_u32(&out, count);
+            fl_out_u32(&out, count);
         }
         for (uint32_t i = 0; i < asked.count; i++) {
-            uint32_t index = fl_u32_at(asked.sample + 4 * (size_t)i);
+            uint32_t index = fl_get_u32(asked.sample + 4 * (size_t)i);
             const struct fl_server_member *other = &s->member[index];
             if (!other->has[FL_SECAGG_SIGN]) {
                 continue;
@@ -333,9 +333,9 @@ static int proofs_write(const struct fl_secagg_server *s, const struct fl_server
                 count++;
                 size += 4 + 2 + advert.cert_size + 2 + v.sig_size;
             } else {
-                fl_put_u32(&out, index);
-                fl_put_short(&out, advert.cert, advert.cert_size);
-                fl_put_short(&out, v.sig, v.sig_size);
+                fl_out_u32(&out, index);
+                fl_out_short(&out, advert.cert, advert.cert_size);
+                fl_out_short(&out, v.sig, v.sig_size);
             }
         }
     }

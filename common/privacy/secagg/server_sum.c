@@ -27,7 +27,7 @@ static uint32_t gather(const struct fl_secagg_server *s, uint32_t dealer, const 
         const uint8_t *share = holder == dealer && alive ? v.self : NULL;
         for (uint32_t at = 0; at < v.count && holder != dealer; at++) {
             const uint8_t *item = v.items + (size_t)at * FL_REVEAL_ITEM;
-            if (fl_u32_at(item) == dealer && item[4] != FL_SECAGG_NONE) {
+            if (fl_get_u32(item) == dealer && item[4] != FL_SECAGG_NONE) {
                 share = item + 5;
             }
         }
