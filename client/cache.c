@@ -86,7 +86,7 @@ static int list_cached(void *arg, const char *path, const char *name)
 {
     struct listing *l = arg;
     struct stat st;
-    char plan[FL_DIGEST_HEX], base[FL_DIGEST_HEX];
+    char plan[FL_DIGEST_HEX], base[FL_DIGEST_HEX], input[FL_DIGEST_HEX];
 
     if (strlen(name) >= sizeof l->at->name || stat(path, &st) != 0) {
         return fl_file_remove(path, l->e);
@@ -101,8 +101,10 @@ static int list_cached(void *arg, const char *path, const char *name)
     c->size = (uint64_t)st.st_size;
     fl_digest_hex(&l->task->plan, plan);
     fl_digest_hex(&l->task->base, base);
-    c->needed =
-        strncmp(name, plan, FL_DIGEST_HEX - 1) == 0 || strncmp(name, base, FL_DIGEST_HEX - 1) == 0;
+    fl_digest_hex(&l->task->input, input);
+    c->needed = strncmp(name, plan, FL_DIGEST_HEX - 1) == 0 ||
+                strncmp(name, base, FL_DIGEST_HEX - 1) == 0 ||
+                strncmp(name, input, FL_DIGEST_HEX - 1) == 0;
     return 0;
 }
 
@@ -121,7 +123,7 @@ int fl_vault_make_room(struct fl_vault *v, const struct fl_agent_task *task, str
 {
     struct listing l = {.task = task, .e = e};
     char path[FL_VAULT_PATH_MAX];
-    uint64_t used = task->plan_size + task->base_size;
+    uint64_t used = task->plan_size + task->base_size + task->input_size;
     size_t files = 0;
     int r = fl_vault_each(v, "cache", list_cached, &l, e);
 

@@ -18,7 +18,8 @@ enum { HOLD_WAIT, HOLD_DECIDED };
 
 static bool is_fetch(const struct fl_runner_op *op)
 {
-    return op->op == FL_AGENT_STATE_FETCH_PLAN || op->op == FL_AGENT_STATE_FETCH_BASE;
+    return op->op == FL_AGENT_STATE_FETCH_PLAN || op->op == FL_AGENT_STATE_FETCH_BASE ||
+           op->op == FL_AGENT_STATE_FETCH_INPUT;
 }
 
 /* ---- in the job ---------------------------------------------------------------------------------
@@ -71,6 +72,7 @@ static void run_files(struct fl_runner_op *op)
         break;
     case FL_AGENT_STATE_FETCH_PLAN:
     case FL_AGENT_STATE_FETCH_BASE:
+    case FL_AGENT_STATE_FETCH_INPUT:
         run_fetch(op);
         break;
     case FL_AGENT_STATE_JUDGE:
@@ -285,6 +287,10 @@ void fl_runner_begin(struct fl_runner *r, enum fl_agent_state what)
     case FL_AGENT_STATE_FETCH_BASE:
         op->digest = r->task.what.base;
         op->size = r->task.what.base_size;
+        break;
+    case FL_AGENT_STATE_FETCH_INPUT:
+        op->digest = r->task.what.input;
+        op->size = r->task.what.input_size;
         break;
     case FL_AGENT_STATE_MARK:
         op->offer = r->core.offer;

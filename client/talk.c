@@ -136,6 +136,11 @@ static void get_task(const Cohort__Task *m, struct fl_agent_task *t)
     t->base_size = m->base_size;
     t->update_size = m->update_size;
     t->deadline_left_ms = m->deadline_left_ms;
+    snprintf(t->exchange, sizeof t->exchange, "%s", m->exchange);
+    if (m->input) {
+        get_digest(&m->input->digest, &t->input);
+        t->input_size = m->input->size;
+    }
 }
 
 static void get_final(const Cohort__Final *m, struct fl_agent_task *t)

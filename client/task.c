@@ -1,4 +1,4 @@
-#include "client/task.h"
+#include "client/task_in.h"
 
 #include "client/core/outbox.h"
 #include "client/exec.h"
@@ -8,6 +8,7 @@
 #include "common/base/crashpoint.h"
 #include "common/base/mem.h"
 #include "common/io/file.h"
+#include "common/math/grid.h"
 #include "common/nn/param/param.h"
 #include "common/nn/tensors.h"
 
@@ -26,142 +27,33 @@ void fl_task_init(struct fl_task *t, struct fl_vault *v, const struct fl_agent_t
     atomic_init(&t->cancel, false);
 }
 
-static void drop_vectors(struct fl_task *t)
+void fl_task_drop_vectors(struct fl_task *t)
 {
+    struct fl_produced *p = &t->produced;
+
     fl_free(t->delta);
     fl_free(t->private_out);
     t->delta = t->private_out = NULL;
+    if (p->q) {
+        explicit_bzero(p->q, t->terms.elements * sizeof *p->q);
+    }
+    if (p->bytes) {
+        explicit_bzero(p->bytes, p->size);
+    }
+    fl_free(p->q);
+    fl_free(p->bytes);
+    p->q = NULL;
+    p->bytes = NULL;
 }
 
 void fl_task_fini(struct fl_task *t)
 {
-    drop_vectors(t);
+    fl_task_drop_vectors(t);
     fl_free(t->plan);
     t->plan = NULL;
     json_decref(t->final_line);
     t->final_line = NULL;
     explicit_bzero(&t->seed, sizeof t->seed);
-}
-
-/* ---- floats in files: 4 bytes, little-endian ----------------------------------------------------
- */
-
-static void floats_from_bytes(const uint8_t *from, size_t count, float *to)
-{
-    for (size_t i = 0; i < count; i++) {
-        uint32_t w = (uint32_t)from[4 * i] | (uint32_t)from[4 * i + 1] << 8 |
-                     (uint32_t)from[4 * i + 2] << 16 | (uint32_t)from[4 * i + 3] << 24;
-        memcpy(&to[i], &w, sizeof w);
-    }
-}
-
-static void floats_to_bytes(const float *from, size_t count, uint8_t *to)
-{
-    for (size_t i = 0; i < count; i++) {
-        uint32_t w;
-        memcpy(&w, &from[i], sizeof w);
-        to[4 * i] = (uint8_t)w;
-        to[4 * i + 1] = (uint8_t)(w >> 8);
-        to[4 * i + 2] = (uint8_t)(w >> 16);
-        to[4 * i + 3] = (uint8_t)(w >> 24);
-    }
-}
-
-static void digest_of_floats(const float *x, size_t count, struct fl_digest *ret)
-{
-    uint8_t bytes[4096];
-    struct fl_hash h;
-
-    fl_hash_init(&h);
-    while (count) {
-        size_t n = count < sizeof bytes / 4 ? count : sizeof bytes / 4;
-        floats_to_bytes(x, n, bytes);
-        fl_hash_add(&h, bytes, 4 * n);
-        x += n;
-        count -= n;
-    }
-    fl_hash_end(&h, ret);
-}
-
-/* ---- private tensors ----------------------------------------------------------------------------
- */
-
-static size_t private_count(const struct fl_task *t)
-{
-    return t->plan->layout.private_.elements;
-}
-
-/* As a job begins: of the job's seed where the published start asks for it, else of the agent's. */
-static int initial_private(const struct fl_task *t, float **ret, struct fl_err *e)
-{
-    struct fl_seed job;
-    float *x = fl_try_aligned(private_count(t) + 1, sizeof *x);
-
-    if (!x) {
-        return fl_fail(e, FL_R_NOMEM, "out of memory for the private tensors");
-    }
-    fl_seed_from_u64(t->plan->seed, &job);
-    fl_layout_init_private(&t->plan->layout, &job, &t->vault->seed, x);
-    *ret = x;
-    return 0;
-}
-
-/* [sync] Digest of the private tensors that go into this round. Zero: there are none. */
-static int private_digest(struct fl_task *t, struct fl_digest *ret, struct fl_err *e)
-{
-    uint64_t round;
-    float *x = NULL;
-
-    memset(ret, 0, sizeof *ret);
-    if (private_count(t) == 0) {
-        return 0;
-    }
-    int r = fl_ledger_private(t->vault->ledger, t->what.key.incarnation, ret, &round, e);
-    if (r != 0 && !(r == 1 && fl_digest_is_zero(ret))) {
-        return r < 0 ? r : 0;
-    }
-    r = initial_private(t, &x, e);
-    if (r == 0) {
-        digest_of_floats(x, private_count(t), ret);
-        fl_free(x);
-    }
-    return r;
-}
-
-/* The private tensors with the digest found before: from their file, or as the job begins. */
-static int load_private(const struct fl_task *t, const struct fl_digest *digest, float **ret,
-                        struct fl_err *e)
-{
-    char path[FL_VAULT_PATH_MAX];
-    struct fl_digest found;
-    uint8_t *bytes;
-    size_t size, count = private_count(t);
-
-    int r = initial_private(t, ret, e);
-    if (r || count == 0) {
-        return r;
-    }
-    digest_of_floats(*ret, count, &found);
-    if (fl_digest_equal(&found, digest)) {
-        return 0;
-    }
-    fl_vault_private_path(t->vault, t->what.key.incarnation, digest, path);
-    r = fl_file_read(path, 4 * count, &bytes, &size, e);
-    if (r == 0) {
-        fl_digest_of(bytes, size, &found);
-        if (size != 4 * count || !fl_digest_equal(&found, digest)) {
-            r = fl_fail(e, FL_R_STORE_MISMATCH, "%s: its bytes do not match its name", path);
-        } else {
-            floats_from_bytes(bytes, count, *ret);
-        }
-        explicit_bzero(bytes, size);
-        fl_free(bytes);
-    }
-    if (r) {
-        fl_free(*ret);
-        *ret = NULL;
-    }
-    return r;
 }
 
 /* ---- judge --------------------------------------------------------------------------------------
@@ -191,13 +83,72 @@ static int read_plan(struct fl_task *t, struct fl_err *e)
         return fl_fail(e, FL_R_POLICY_JOB, "the plan is of job %s, the task of job %s",
                        t->plan->name, t->what.job);
     }
-    /* safetensors: the values and a header in front. The exact check is fl_tensors_read's. */
+    return 0;
+}
+
+/* safetensors: the values and a header in front. The exact check is fl_tensors_read's. */
+static int check_model(const struct fl_task *t, bool wanted, struct fl_err *e)
+{
     uint64_t values = 4 * (uint64_t)t->plan->layout.shared.elements;
-    if (t->what.base_size < values || t->what.base_size > values + 8 + FL_TENSORS_HEADER_MAX) {
+    uint64_t least = wanted ? values : 0, most = wanted ? values + 8 + FL_TENSORS_HEADER_MAX : 0;
+
+    if (t->what.base_size < least || t->what.base_size > most) {
         return fl_fail(e, FL_R_UPDATE_SHAPE, "a model of %llu bytes; the plan's has %llu of values",
-                       (unsigned long long)t->what.base_size, (unsigned long long)values);
+                       (unsigned long long)t->what.base_size, (unsigned long long)least);
     }
-    return fl_policy_judge(t->vault->agent->policy, t->plan, e);
+    return 0;
+}
+
+/* What is asked for, by the plan's own list and not by the coordinator's word. */
+static int find_exchange(struct fl_task *t, struct fl_err *e)
+{
+    struct fl_exchange_terms list[FL_PLAN_EXCHANGES_MAX];
+    const struct fl_agent_task *w = &t->what;
+    uint32_t i = w->key.exchange;
+
+    if (i >= fl_plan_exchanges(t->plan, w->key.round, list) ||
+        strcmp(list[i].name, w->exchange) != 0) {
+        return fl_fail(e, FL_R_CAPABILITY, "the plan has no exchange %u named %s in round %llu", i,
+                       w->exchange, (unsigned long long)w->key.round);
+    }
+    t->terms = list[i];
+    bool update = strcmp(w->exchange, "update") == 0;
+    t->producer = update ? NULL : fl_producer_find(w->exchange);
+    if (!update && !t->producer) {
+        return fl_fail(e, FL_R_CAPABILITY, "the exchange %s is not known here", w->exchange);
+    }
+    if (w->update_size != t->terms.size) {
+        return fl_fail(e, FL_R_UPDATE_LENGTH, "%llu bytes for %s; the plan's has %llu",
+                       (unsigned long long)w->update_size, w->exchange,
+                       (unsigned long long)t->terms.size);
+    }
+    if (t->terms.input != (w->input_size > 0)) {
+        return fl_fail(e, FL_R_CAPABILITY, "%s of %llu bytes to begin %s with",
+                       t->terms.input ? "something instead" : "something",
+                       (unsigned long long)w->input_size, w->exchange);
+    }
+    return check_model(t, t->terms.model, e);
+}
+
+/* What it will cost; the site's least noise holds for everything that is noised. */
+static int event_of(const struct fl_task *t, struct fl_event *ret, struct fl_err *e)
+{
+    const struct fl_policy_job *job = fl_policy_find(t->vault->agent->policy, t->what.job);
+
+    if (!t->producer) {
+        return fl_outbox_event(t->plan, ret, e);
+    }
+    if (t->vault->agent->data.format == FL_DATA_PROGRAM) {
+        return fl_fail(e, FL_R_EXEC_NONE, "only the trainer's program reads these data: no %s",
+                       t->terms.name);
+    }
+    int r = t->producer->event(t->plan, &t->terms, ret, e);
+    if (r == 0 && job && ret->count > 0 && !(ret->sigma >= job->min_noise_multiplier)) {
+        r = fl_fail(e, FL_R_POLICY_NOISE,
+                    "%s of job %s have noise multiplier %g; this site requires at least %g",
+                    t->terms.name, t->what.job, ret->sigma, job->min_noise_multiplier);
+    }
+    return r;
 }
 
 static int load_data(struct fl_task *t, struct fl_err *e)
@@ -239,22 +190,22 @@ int fl_task_judge(struct fl_task *t, bool *ret_costs, struct fl_err *e)
     if (r) {
         return r;
     }
-    if (t->what.key.exchange != 0) {
-        return fl_fail(e, FL_R_CAPABILITY, "exchange %u is not known here", t->what.key.exchange);
+    r = find_exchange(t, e);
+    if (r == 0) {
+        r = fl_policy_judge(t->vault->agent->policy, t->plan, e);
+    }
+    if (r) {
+        return r;
     }
     if (!fl_plan_resolved(t->plan)) {
         return fl_fail(e, FL_R_PLAN_PRIVACY, "the plan has a unit but no noise");
-    }
-    if (t->what.update_size != fl_plan_update_size(t->plan)) {
-        return fl_fail(e, FL_R_UPDATE_LENGTH, "an update of %llu bytes; the plan's has %zu",
-                       (unsigned long long)t->what.update_size, fl_plan_update_size(t->plan));
     }
     r = load_data(t, e);
     if (r == 0) {
         r = check_delta(t, e);
     }
     if (r == 0) {
-        r = fl_outbox_event(t->plan, &event, e);
+        r = event_of(t, &event, e);
     }
     if (r == 0) {
         r = fl_ledger_allows(t->vault->ledger, budget_of(t), t->what.job, t->plan->privacy.unit,
@@ -273,8 +224,15 @@ int fl_task_intent(struct fl_task *t, struct fl_err *e)
 {
     t->inputs.plan = t->what.plan;
     t->inputs.base = t->what.base;
+    if (t->what.input_size) {
+        struct fl_hash h; /* of both: the seed belongs to these inputs only */
+        fl_hash_init(&h);
+        fl_hash_add(&h, t->what.base.bytes, sizeof t->what.base.bytes);
+        fl_hash_add(&h, t->what.input.bytes, sizeof t->what.input.bytes);
+        fl_hash_end(&h, &t->inputs.base);
+    }
     t->inputs.data = t->vault->data.digest;
-    int r = private_digest(t, &t->inputs.private_state, e);
+    int r = fl_task_private_digest(t, &t->inputs.private_state, e);
     if (r) {
         return r;
     }
@@ -330,6 +288,41 @@ static int train_by(const struct fl_task *t, const struct fl_train_task *task,
                                                : fl_train(task, ret, e);
 }
 
+static int produce(struct fl_task *t, struct fl_err *e)
+{
+    struct fl_produce in = {.plan = t->plan,
+                            .terms = &t->terms,
+                            .key = t->what.key,
+                            .data = &t->vault->data,
+                            .site = &t->vault->seed,
+                            .cancel = &t->cancel};
+    struct fl_seed seed;
+    float *base = NULL;
+    uint8_t *input = NULL;
+    int r = t->terms.model ? load_base(t, &base, e) : 0;
+
+    if (r == 0 && t->terms.input) {
+        r = fl_vault_object(t->vault, &t->what.input, t->what.input_size, &input, e);
+    }
+    fl_task_drop_vectors(t);
+    if (r == 0) {
+        fl_seed_derive(&t->seed, t->terms.name, t->what.key.round, &seed);
+        in.seed = &seed;
+        in.base = base;
+        in.input = input;
+        in.input_size = t->terms.input ? (size_t)t->what.input_size : 0;
+        r = t->producer->make(&in, &t->produced, e);
+        explicit_bzero(&seed, sizeof seed);
+    }
+    if (r == 0) {
+        r = t->producer->event(t->plan, &t->terms, &t->event, e);
+    }
+    FL_CRASH_POINT("agent-train-after");
+    fl_free(base);
+    fl_free(input);
+    return r;
+}
+
 int fl_task_train(struct fl_task *t, struct fl_err *e)
 {
     struct fl_train_task task = {
@@ -342,16 +335,19 @@ int fl_task_train(struct fl_task *t, struct fl_err *e)
         return fl_fail(e, FL_R_CANCELLED, "cancelled before it began");
     }
     FL_CRASH_POINT("agent-train-before");
+    if (t->producer) {
+        return produce(t, e);
+    }
     r = load_base(t, &base, e);
     if (r == 0) {
-        r = load_private(t, &t->inputs.private_state, &private_in, e);
+        r = fl_task_load_private(t, &t->inputs.private_state, &private_in, e);
     }
     if (r) {
         goto out;
     }
-    drop_vectors(t);
+    fl_task_drop_vectors(t);
     t->delta = fl_try_aligned(t->plan->layout.shared.elements + 1, sizeof *t->delta);
-    t->private_out = fl_try_aligned(private_count(t) + 1, sizeof *t->private_out);
+    t->private_out = fl_try_aligned(fl_task_private_count(t) + 1, sizeof *t->private_out);
     if (!t->delta || !t->private_out) {
         r = fl_fail(e, FL_R_NOMEM, "out of memory for the update");
         goto out;
@@ -370,184 +366,13 @@ out:
     fl_free(base);
     fl_free(private_in);
     if (r) {
-        drop_vectors(t);
+        fl_task_drop_vectors(t);
     }
     return r;
 }
 
-/* ---- seal, debit --------------------------------------------------------------------------------
+/* ---- debit --------------------------------------------------------------------------------------
  */
-
-/* The private tensors after this round, in a file named by their digest (zero: there are none). */
-static int write_private(struct fl_task *t, struct fl_digest *ret, struct fl_err *e)
-{
-    char path[FL_VAULT_PATH_MAX];
-    size_t count = private_count(t);
-
-    memset(ret, 0, sizeof *ret);
-    if (count == 0) {
-        return 0;
-    }
-    uint8_t *bytes = fl_try(count, 4);
-    if (!bytes) {
-        return fl_fail(e, FL_R_NOMEM, "out of memory for the private tensors");
-    }
-    floats_to_bytes(t->private_out, count, bytes);
-    fl_digest_of(bytes, 4 * count, ret);
-    fl_vault_private_path(t->vault, t->what.key.incarnation, ret, path);
-    int r = fl_file_replace(path, bytes, 4 * count, 0600, e);
-    explicit_bzero(bytes, 4 * count);
-    fl_free(bytes);
-    return r;
-}
-
-static uint32_t weight_of(const struct fl_task *t)
-{
-    uint32_t n = t->vault->agent->declared_examples;
-
-    if (t->plan->weighting != FL_WEIGHT_EXAMPLES || n == 0) {
-        return 1;
-    }
-    return n < t->plan->max_weight ? n : t->plan->max_weight;
-}
-
-/* Leaks on purpose, for the tests that must notice them (-Dseeded_leaks): never in a build that is
- * used. COHORT_SEEDED_LEAK chooses which. */
-#ifdef FL_SEEDED_LEAKS
-static bool leaks(const char *what)
-{
-    const char *chosen = getenv("COHORT_SEEDED_LEAK");
-
-    return chosen && strcmp(chosen, what) == 0;
-}
-
-/* Before sealing: into the update itself. */
-static void leak_into_update(struct fl_task *t)
-{
-    size_t count = private_count(t);
-
-    if (t->plan->layout.shared.elements == 0) {
-        return;
-    }
-    if (leaks("head") && count > 0) { /* private tensors of the network are first */
-        t->delta[0] += t->private_out[0];
-    }
-    if (leaks("embedding") && count > 0) { /* the embedding is last */
-        t->delta[0] += t->private_out[count - 1];
-    }
-    if (leaks("accuracy") && isfinite(t->trained.accuracy_received)) {
-        t->delta[0] += (float)t->trained.accuracy_received;
-    }
-}
-
-/* After it: into what is said about the update. */
-static void leak_into_offer(struct fl_task *t)
-{
-    for (uint32_t i = 0; leaks("label") && i < t->vault->data.train.count; i++) {
-        t->offer.weight += t->vault->data.train.y[i] == 0;
-    }
-}
-#else
-static void leak_into_update(struct fl_task *t)
-{
-    (void)t;
-}
-
-static void leak_into_offer(struct fl_task *t)
-{
-    (void)t;
-}
-#endif
-
-static int write_offer(struct fl_task *t, struct fl_err *e)
-{
-    char path[FL_VAULT_PATH_MAX];
-    const struct fl_release *r = &t->release;
-    json_t *line = fl_report_new("round", &t->what, t->plan, &t->trained);
-
-    if (!line) {
-        return fl_fail(e, FL_R_NOMEM, "out of memory");
-    }
-    fl_report_count(line, "train_examples", t->vault->data.train.count);
-    fl_report_count(line, "test_examples", t->vault->data.test.count);
-    fl_report_update(line, r, t->norm_after, t->plan);
-    char *text = fl_vault_offer_text(&t->offer, line);
-    json_decref(line);
-    if (!text) {
-        return fl_fail(e, FL_R_NOMEM, "out of memory");
-    }
-    fl_vault_digest_path(t->vault, "outbox", &t->offer.digest, ".offer", path);
-    int code = fl_file_replace(path, text, strlen(text), 0600, e);
-    free(text);
-    return code;
-}
-
-static void fill_release(struct fl_task *t, const struct fl_sealed *s)
-{
-    struct fl_release *r = &t->release;
-    struct fl_agent_offer *o = &t->offer;
-
-    memset(r, 0, sizeof *r);
-    r->key = t->what.key;
-    memcpy(r->job, t->what.job, sizeof r->job);
-    memcpy(r->coordinator, t->coordinator, sizeof r->coordinator);
-    r->unit = t->plan->privacy.unit;
-    r->event = s->event;
-    r->data = t->inputs.data;
-    r->update = s->digest;
-    r->size = s->size;
-    r->norm_before = s->norm_before;
-    r->clip = r->unit == FL_UNIT_NONE ? 0 : t->plan->privacy.clip;
-    r->noise_std = s->noise_std;
-    t->norm_after = s->norm_after;
-    r->saturated = s->saturated;
-    memset(o, 0, sizeof *o);
-    o->key = t->what.key;
-    memcpy(o->job, t->what.job, sizeof o->job);
-    o->digest = s->digest;
-    o->size = s->size;
-    o->plan = t->what.plan;
-    o->base = t->what.base;
-    o->weight = weight_of(t);
-}
-
-int fl_task_seal(struct fl_task *t, struct fl_agent_offer *ret, struct fl_err *e)
-{
-    char path[FL_VAULT_PATH_MAX];
-    struct fl_sealed sealed = {0};
-    struct fl_seed seed;
-
-    leak_into_update(t);
-    fl_seed_derive(&t->seed, "seal", t->what.key.round, &seed);
-    int r = fl_outbox_seal(t->plan, t->delta,
-                           t->plan->privacy.unit == FL_UNIT_EXAMPLE ? &t->event : NULL, &seed,
-                           &sealed, e);
-    explicit_bzero(&seed, sizeof seed);
-    if (r) {
-        goto out;
-    }
-    fill_release(t, &sealed);
-    leak_into_offer(t);
-    fl_vault_digest_path(t->vault, "outbox", &sealed.digest, "", path);
-    FL_CRASH_POINT("agent-seal-before");
-    r = fl_file_replace(path, sealed.bytes, sealed.size, 0600, e);
-    if (r == 0) {
-        FL_CRASH_POINT("agent-seal-bytes");
-        r = write_private(t, &t->release.private_state, e);
-    }
-    if (r == 0) {
-        FL_CRASH_POINT("agent-seal-private");
-        r = write_offer(t, e);
-    }
-    if (r == 0) {
-        FL_CRASH_POINT("agent-seal-after");
-        *ret = t->offer;
-    }
-out:
-    fl_sealed_fini(&sealed);
-    drop_vectors(t);
-    return r;
-}
 
 int fl_task_debit(struct fl_task *t, struct fl_err *e)
 {
@@ -571,11 +396,13 @@ int fl_task_prepare_final(struct fl_task *t, struct fl_err *e)
 {
     int r = read_plan(t, e);
 
+    r = r ? r : check_model(t, true, e);
+    r = r ? r : fl_policy_judge(t->vault->agent->policy, t->plan, e);
     if (r == 0) {
         r = load_data(t, e);
     }
     if (r == 0) {
-        r = private_digest(t, &t->inputs.private_state, e);
+        r = fl_task_private_digest(t, &t->inputs.private_state, e);
     }
     if (r) {
         return r;
@@ -630,7 +457,7 @@ static int serve_final(const struct fl_task *t, struct fl_train_report *ret, str
 
     int r = served ? load_base(t, &base, e) : fl_fail(e, FL_R_NOMEM, "out of memory");
     if (r == 0) {
-        r = load_private(t, &t->inputs.private_state, &private_in, e);
+        r = fl_task_load_private(t, &t->inputs.private_state, &private_in, e);
     }
     if (r == 0) {
         r = fl_param_make(&t->plan->layout, base, private_in, served, e);

@@ -13,6 +13,7 @@
 
 #include "client/core/agent.h"
 #include "client/core/ledger.h"
+#include "client/produce.h"
 #include "client/trainer/trainer.h"
 #include "client/vault.h"
 
@@ -25,10 +26,13 @@ struct fl_task {
     uint8_t coordinator[16];
     atomic_bool cancel;
     struct fl_plan *plan;
+    struct fl_exchange_terms terms;     /* of this exchange, from the plan */
+    const struct fl_producer *producer; /* NULL: the update, made by the trainer */
     struct fl_intent_inputs inputs;
     struct fl_seed seed;
-    float *delta, *private_out; /* from training to sealing */
-    struct fl_event event;      /* unit example: what training cost */
+    float *delta, *private_out;  /* from training to sealing */
+    struct fl_produced produced; /* likewise, of a producer */
+    struct fl_event event;       /* unit example: what training cost */
     struct fl_train_report trained;
     struct fl_release release; /* from sealing to the debit */
     double norm_after;         /* of the sealed update, before noise */
@@ -45,7 +49,8 @@ void fl_task_fini(struct fl_task *t);
 int fl_task_judge(struct fl_task *t, bool *ret_costs, struct fl_err *e);
 /* [sync] The seed of this round, durably bound to its inputs. */
 int fl_task_intent(struct fl_task *t, struct fl_err *e);
-/* [long] -FL_R_CANCELLED when `cancel` was set. */
+/* [long] Trains, or makes what else the exchange asks for. -FL_R_CANCELLED when `cancel` was set.
+ */
 int fl_task_train(struct fl_task *t, struct fl_err *e);
 /* [sync] Bytes, private tensors and .offer, each synced. */
 int fl_task_seal(struct fl_task *t, struct fl_agent_offer *ret, struct fl_err *e);

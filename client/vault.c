@@ -452,6 +452,8 @@ int fl_vault_look(struct fl_vault *v, const struct fl_agent_task *task, unsigned
     have |= is_file_of(path, task->plan_size) ? FL_AGENT_HAVE_PLAN : 0u;
     fl_vault_digest_path(v, "cache", &task->base, "", path);
     have |= is_file_of(path, task->base_size) ? FL_AGENT_HAVE_BASE : 0u;
+    fl_vault_digest_path(v, "cache", &task->input, "", path);
+    have |= task->input_size && is_file_of(path, task->input_size) ? FL_AGENT_HAVE_INPUT : 0u;
     *ret_have = have;
     return 0;
 }

@@ -19,8 +19,9 @@
 #include <string.h>
 
 static const char *const state_names[FL_AGENT_STATES] = {
-    "rest",  "ask",  "pending", "look",  "fetch-plan", "judge", "fetch-base", "intent",
-    "train", "seal", "hold",    "debit", "deliver",    "mark",  "evaluate",   "stopped"};
+    "rest",       "ask",         "pending", "look",     "fetch-plan", "judge",
+    "fetch-base", "fetch-input", "intent",  "train",    "seal",       "hold",
+    "debit",      "deliver",     "mark",    "evaluate", "stopped"};
 static const char *const link_names[] = {"down", "connecting", "hello", "up", "closing"};
 
 const char *fl_agent_state_name(enum fl_agent_state s)

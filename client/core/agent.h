@@ -9,8 +9,8 @@
  *   link   DOWN -> CONNECTING -> HELLO -> UP -> CLOSING -> DOWN          backoff with full jitter
  *
  *   work   REST -> PENDING? -> ASK -> LOOK -> FETCH_PLAN -> JUDGE -> FETCH_BASE
- *               -> INTENT -> TRAIN -> SEAL -> HOLD? -> DEBIT -> DELIVER -> MARK -> REST
- *          REST -> LOOK -> FETCH_PLAN -> FETCH_BASE -> EVALUATE -> REST   the final model of a job
+ *               -> FETCH_INPUT -> INTENT -> TRAIN -> SEAL -> HOLD? -> DEBIT -> DELIVER -> MARK ->
+ * REST REST -> LOOK -> FETCH_PLAN -> FETCH_BASE -> EVALUATE -> REST   the final model of a job
  *
  * The order everything rests on is the order of these states: an intent is durable before training,
  * the update's bytes are synced before the debit that names them, and an Offer exists only behind a
@@ -28,6 +28,7 @@
 #include "common/base/err.h"
 #include "common/base/hash.h"
 #include "common/base/rng.h"
+#include "common/plan/exchange.h"
 #include "common/plan/plan.h"
 #include "common/wire/ids.h"
 
@@ -60,10 +61,11 @@ enum fl_agent_state {
     FL_AGENT_STATE_FETCH_PLAN,
     FL_AGENT_STATE_JUDGE, /* plan, site policy, budget, data */
     FL_AGENT_STATE_FETCH_BASE,
+    FL_AGENT_STATE_FETCH_INPUT,
     FL_AGENT_STATE_INTENT,
-    FL_AGENT_STATE_TRAIN,
-    FL_AGENT_STATE_SEAL, /* clip, noise, pack; bytes and private state synced */
-    FL_AGENT_STATE_HOLD, /* until the site's administrator approves or rejects */
+    FL_AGENT_STATE_TRAIN, /* or whatever else this exchange asks for: client/produce.h */
+    FL_AGENT_STATE_SEAL,  /* clip, noise, pack; bytes and private state synced */
+    FL_AGENT_STATE_HOLD,  /* until the site's administrator approves or rejects */
     FL_AGENT_STATE_DEBIT,
     FL_AGENT_STATE_DELIVER,  /* offer, upload, await the answer */
     FL_AGENT_STATE_MARK,     /* settled: the ledger knows, the bytes may go */
@@ -95,8 +97,10 @@ struct fl_agent_conf {
 struct fl_agent_task {
     struct fl_key key;
     char job[FL_PLAN_NAME_MAX];
-    struct fl_digest plan, base;
+    char exchange[FL_PLAN_NAME_MAX];
+    struct fl_digest plan, base, input;
     uint64_t plan_size, base_size, update_size;
+    uint64_t input_size;       /* 0 = there is none */
     uint64_t deadline_left_ms; /* 0 = none */
     bool final;
 };
@@ -133,6 +137,7 @@ enum fl_agent_ev {
 enum {
     FL_AGENT_HAVE_PLAN = 1,
     FL_AGENT_HAVE_BASE = 2,
+    FL_AGENT_HAVE_INPUT = 16,
     FL_AGENT_HAVE_RELEASE = 4, /* offer is filled, its bytes are there */
     FL_AGENT_HAVE_SETTLED =
         8, /* released before and settled (bytes gone), or final model evaluated */

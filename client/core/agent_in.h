@@ -23,7 +23,8 @@ void fl_agent_work(struct fl_agent *a, const struct fl_agent_event *ev, struct f
 
 static inline bool fl_agent_is_fetch(enum fl_agent_state s)
 {
-    return s == FL_AGENT_STATE_FETCH_PLAN || s == FL_AGENT_STATE_FETCH_BASE;
+    return s == FL_AGENT_STATE_FETCH_PLAN || s == FL_AGENT_STATE_FETCH_BASE ||
+           s == FL_AGENT_STATE_FETCH_INPUT;
 }
 
 /* There is a task, and no debit for it is under way. */

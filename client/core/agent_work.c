@@ -112,7 +112,8 @@ static void on_task(struct fl_agent *a, const struct fl_agent_event *ev, struct 
         ev->task.deadline_left_ms ? fl_agent_after(a, ev->task.deadline_left_ms) : UINT64_MAX;
     a->costs = false;
     if (a->task.plan_size == 0 || a->task.plan_size > FL_PLAN_TEXT_MAX ||
-        a->task.base_size > a->conf.max_base || a->task.update_size > a->conf.max_base) {
+        a->task.base_size > a->conf.max_base || a->task.update_size > a->conf.max_base ||
+        a->task.input_size > FL_EXCHANGE_BYTES_MAX) {
         give_up(a, t, FL_R_LIMIT, true);
         return;
     }
@@ -267,7 +268,10 @@ static void on_looked(struct fl_agent *a, const struct fl_agent_event *ev, struc
 {
     a->have = ev->have;
     if (a->task.base_size == 0) {
-        a->have |= FL_AGENT_HAVE_BASE; /* nothing travels in this job: nothing to fetch */
+        a->have |= FL_AGENT_HAVE_BASE; /* this exchange needs none */
+    }
+    if (a->task.input_size == 0) {
+        a->have |= FL_AGENT_HAVE_INPUT;
     }
     if (a->task.final && (ev->have & FL_AGENT_HAVE_SETTLED)) {
         final_dealt_with(a);
@@ -285,6 +289,15 @@ static void on_looked(struct fl_agent *a, const struct fl_agent_event *ev, struc
     }
 }
 
+/* What is still to be fetched, then the work. */
+static void fetch_rest(struct fl_agent *a, struct fl_agent_todo *t)
+{
+    fl_agent_begin(a, t,
+                   !(a->have & FL_AGENT_HAVE_BASE)    ? FL_AGENT_STATE_FETCH_BASE
+                   : !(a->have & FL_AGENT_HAVE_INPUT) ? FL_AGENT_STATE_FETCH_INPUT
+                                                      : FL_AGENT_STATE_INTENT);
+}
+
 static void on_judged(struct fl_agent *a, const struct fl_agent_event *ev, struct fl_agent_todo *t)
 {
     if (a->link != FL_AGENT_LINK_UP) {
@@ -294,8 +307,7 @@ static void on_judged(struct fl_agent *a, const struct fl_agent_event *ev, struc
     }
     a->costs = ev->costs;
     accept_task(a, t);
-    fl_agent_begin(
-        a, t, a->have & FL_AGENT_HAVE_BASE ? FL_AGENT_STATE_INTENT : FL_AGENT_STATE_FETCH_BASE);
+    fetch_rest(a, t);
 }
 
 static void pay(struct fl_agent *a, struct fl_agent_todo *t)
@@ -346,6 +358,7 @@ static void on_failed(struct fl_agent *a, const struct fl_agent_event *ev, struc
         break;
     case FL_AGENT_STATE_FETCH_PLAN:
     case FL_AGENT_STATE_FETCH_BASE:
+    case FL_AGENT_STATE_FETCH_INPUT:
         if (reason == FL_R_PEER_CLOSED || reason == FL_R_PEER_SILENT || reason == FL_R_CANCELLED) {
             fl_agent_rest(a, t, reason, a->task.final ? a->ask_at : a->now_ms);
             break;
@@ -393,7 +406,16 @@ static void on_done(struct fl_agent *a, const struct fl_agent_event *ev, struct 
         on_judged(a, ev, t);
         break;
     case FL_AGENT_STATE_FETCH_BASE:
-        fl_agent_begin(a, t, a->task.final ? FL_AGENT_STATE_EVALUATE : FL_AGENT_STATE_INTENT);
+        a->have |= FL_AGENT_HAVE_BASE;
+        if (a->task.final) {
+            fl_agent_begin(a, t, FL_AGENT_STATE_EVALUATE);
+        } else {
+            fetch_rest(a, t);
+        }
+        break;
+    case FL_AGENT_STATE_FETCH_INPUT:
+        a->have |= FL_AGENT_HAVE_INPUT;
+        fetch_rest(a, t);
         break;
     case FL_AGENT_STATE_INTENT:
         fl_agent_begin(a, t, FL_AGENT_STATE_TRAIN);

@@ -64,10 +64,17 @@ static const struct rule ask[] = {{NAME, 1, FL_WIRE_NAME_MAX, FL_WIRE_JOBS_MAX}}
 static const struct rule rest[] = {{REASON}, {PEOPLE}, {RETRY}, {INSIDE, 1, 1, FL_WIRE_FINALS_MAX}};
 static const struct rule final[] = {{INCARNATION}, {JOB},    {ROUND}, {DIGEST},
                                     {PLAN_SIZE},   {DIGEST}, {SIZE}};
-static const struct rule task[] = {
-    {KEY},    {JOB},         {JOB},
-    {DIGEST}, {PLAN_SIZE},   {DIGEST},
-    {SIZE},   {UPDATE_SIZE}, {NUMBER, 0, (uint64_t)366 * 86400000, 0}};
+static const struct rule task[] = {{KEY},
+                                   {JOB},
+                                   {JOB},
+                                   {DIGEST},
+                                   {PLAN_SIZE},
+                                   {DIGEST},
+                                   {UPDATE_SIZE},
+                                   {UPDATE_SIZE},
+                                   {NUMBER, 0, (uint64_t)366 * 86400000, 0},
+                                   {INSIDE, 0, 1, 0}};
+static const struct rule object[] = {{DIGEST}, {SIZE}};
 static const struct rule accept[] = {{KEY}};
 static const struct rule decline[] = {{KEY}, {REASON}, {PEOPLE}};
 static const struct rule fetch[] = {{DIGEST}, {OFFSET}};
@@ -100,7 +107,7 @@ static const struct {
     TYPE(bye, bye),         TYPE(ask, ask),       TYPE(rest, rest),       TYPE(final, final),
     TYPE(task, task),       TYPE(accept, accept), TYPE(decline, decline), TYPE(over, decline),
     TYPE(fetch, fetch),     TYPE(offer, offer),   TYPE(resume, resume),   TYPE(ack, ack),
-    TYPE(mark, mark),
+    TYPE(mark, mark),       TYPE(object, object),
 };
 
 int fl_msg_rules_count(const ProtobufCMessageDescriptor *type)

@@ -31,7 +31,7 @@ enum {
     FL_PEER_RATE_BURST = 64, /* messages (not chunks) at once, ... */
     FL_PEER_RATE_MS = 50,    /* ... and then one each so many ms */
     /* What we asked for does not count: a round of a small model is over in milliseconds. */
-    FL_PEER_TASK_MESSAGES = 6,  /* Fetch twice, Accept, Offer, Offer again, Ask */
+    FL_PEER_TASK_MESSAGES = 7,  /* Fetch three times, Accept, Offer, Offer again, Ask */
     FL_PEER_FINAL_MESSAGES = 3, /* Fetch twice, Ask */
 };
 
@@ -111,6 +111,7 @@ struct fl_offer_terms {
     bool open;               /* the round is open: its plan and base are frozen */
     struct fl_digest plan, base;
     uint64_t update_size; /* of the offer's exchange */
+    bool at_most;         /* opaque bytes: 1 to update_size; else exactly */
     uint32_t max_weight;  /* 1 with equal weights */
     uint32_t late_rounds; /* published rounds back that are looked up in the store */
 };

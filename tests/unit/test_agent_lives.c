@@ -29,7 +29,7 @@ struct update {
 /* What survives a crash of the agent. */
 struct disk {
     struct update of[ROUNDS];
-    bool plan, base[ROUNDS];
+    bool plan, base[ROUNDS], input[ROUNDS];
     bool final_done;
 };
 
@@ -98,6 +98,9 @@ static int effect(struct world *w)
     case FL_AGENT_STATE_FETCH_BASE:
         w->disk.base[w->round] = true;
         break;
+    case FL_AGENT_STATE_FETCH_INPUT:
+        w->disk.input[w->round] = true;
+        break;
     case FL_AGENT_STATE_INTENT:
         if (!u->intent) {
             u->intent = true;
@@ -105,7 +108,7 @@ static int effect(struct world *w)
         }
         break;
     case FL_AGENT_STATE_TRAIN:
-        ck_assert(u->intent && w->disk.base[w->round]);
+        ck_assert(u->intent && w->disk.base[w->round] && w->disk.input[w->round]);
         break;
     case FL_AGENT_STATE_SEAL:
         ck_assert(u->intent);
@@ -153,7 +156,8 @@ static void finish_op(struct world *w)
         if (w->op == FL_AGENT_STATE_DEBIT && chance(w, 50)) {
             effect(w); /* it said no and is durable all the same */
         }
-    } else if (w->op == FL_AGENT_STATE_FETCH_PLAN || w->op == FL_AGENT_STATE_FETCH_BASE) {
+    } else if (w->op == FL_AGENT_STATE_FETCH_PLAN || w->op == FL_AGENT_STATE_FETCH_BASE ||
+               w->op == FL_AGENT_STATE_FETCH_INPUT) {
         ev.status = w->link == 2 ? effect(w) : -FL_R_PEER_CLOSED;
     } else {
         ev.status = effect(w);
@@ -167,7 +171,8 @@ static void finish_op(struct world *w)
         }
     } else if (ev.status == 0 && w->op == FL_AGENT_STATE_LOOK) {
         ev.have = (w->disk.plan ? FL_AGENT_HAVE_PLAN : 0u) |
-                  (w->disk.base[w->round] ? FL_AGENT_HAVE_BASE : 0u);
+                  (w->disk.base[w->round] ? FL_AGENT_HAVE_BASE : 0u) |
+                  (w->disk.input[w->round] ? FL_AGENT_HAVE_INPUT : 0u);
         if (w->final) {
             ev.have |= w->disk.final_done ? FL_AGENT_HAVE_SETTLED : 0u;
         } else if (u->settled) {
@@ -272,6 +277,7 @@ static void answer_ask(struct world *w)
                                          .job = "demo",
                                          .plan_size = 10,
                                          .base_size = 400,
+                                         .input_size = 30,
                                          .update_size = 100,
                                          .deadline_left_ms = 60000 + fl_rng_below(&w->rng, 60000)};
         world_step(w, &ev);

@@ -9,6 +9,7 @@
 #include "client/task.h"
 #include "common/base/mem.h"
 #include "common/io/file.h"
+#include "common/math/grid.h"
 #include "common/nn/tensors.h"
 #include "tests/lib/check_main.h"
 #include "tests/lib/pretend_trainer.h"
@@ -119,6 +120,7 @@ static void site_init(struct site *s, const char *privacy)
     make_base(s, size, NAN);
     s->what = (struct fl_agent_task){.key = {.incarnation = {1}, .round = 1},
                                      .job = "demo",
+                                     .exchange = "update",
                                      .plan_size = size,
                                      .base_size = s->base_size,
                                      .update_size = 2 * SHARED};
@@ -623,7 +625,86 @@ START_TEST(test_memory_that_ends)
 }
 END_TEST
 
-TESTS_MAIN("task", test_one_round, test_crashes, test_other_inputs_make_nothing, test_refusals,
-           test_cancel_and_bad_numbers, test_spoiled_model, test_folder, test_cache_is_bounded,
-           test_final_model, test_nothing_private_leaves, test_declines_tell_nothing,
-           test_memory_that_ends)
+#define PLAN_COUNTS PLAN_CLIENT "counts: {noise_multiplier: 0.25, bound: 20}\n"
+
+/* The class counts that an offer's bytes in the outbox are. */
+static void read_counts(const struct site *s, const struct fl_agent_offer *offer, double ret[3])
+{
+    const struct fl_grid g = {FL_COUNTS_BITS, FL_COUNTS_STEP};
+    uint8_t bytes[12];
+    int64_t q[3];
+    int fd;
+
+    ck_assert_int_eq(fl_vault_update(s->vault, offer, &fd, &e), 0);
+    ck_assert_int_eq(pread(fd, bytes, sizeof bytes, 0), sizeof bytes);
+    close(fd);
+    ck_assert_int_eq(fl_grid_unpack(&g, bytes, sizeof bytes, 0, 3, q, &e), 0);
+    for (int i = 0; i < 3; i++) {
+        ret[i] = (double)q[i] / 16;
+    }
+}
+
+/* Another exchange of the round goes the same way: intent, outbox, debit; a key of its own. */
+START_TEST(test_counts)
+{
+    struct site s;
+    struct fl_task t;
+    struct fl_agent_offer first, offer;
+    double counts[3], truth[3] = {0}, norm = 0;
+    bool costs;
+
+    site_init(&s, PLAN_COUNTS);
+    s.what.base_size = 0;
+    s.what.update_size = 12;
+    fetch(&s);
+    fl_task_init(&t, s.vault, &s.what, s.coordinator); /* the plan's exchange 0 is another one */
+    ck_assert_int_eq(fl_task_judge(&t, &costs, &e), -FL_R_CAPABILITY);
+    fl_task_fini(&t);
+    snprintf(s.what.exchange, sizeof s.what.exchange, "counts");
+    to_sealed(&s, &t, &first);
+    fl_task_fini(&t);
+    site_reopen(&s);
+    to_sealed(&s, &t, &offer);
+    ck_assert(fl_digest_equal(&offer.digest, &first.digest));
+    ck_assert_uint_eq(offer.size, 12);
+    ck_assert_double_eq(t.release.event.sigma, 0.25);
+    ck_assert_uint_eq(t.release.event.count, 1);
+    ck_assert_double_eq_tol(t.release.noise_std, 0.25 * 20, 1e-6);
+    ck_assert_double_le(t.norm_after, 20);
+    ck_assert_int_eq(fl_task_debit(&t, &e), 0);
+    for (uint32_t i = 0; i < s.vault->data.train.count; i++) {
+        truth[s.vault->data.train.y[i]]++;
+    }
+    for (int i = 0; i < 3; i++) {
+        norm += truth[i] * truth[i];
+    }
+    read_counts(&s, &offer, counts);
+    for (int i = 0; i < 3; i++) { /* clipped to 20, then noise of 5 */
+        ck_assert_double_eq_tol(counts[i], truth[i] * 20 / sqrt(norm), 8 * 5);
+        ck_assert(counts[i] != truth[i] * 20 / sqrt(norm));
+    }
+    fl_task_fini(&t);
+    ck_assert_int_eq(files(&s, "private", ""), 0); /* nothing was trained yet */
+
+    /* The update of the same round: exchange 1 now, with its model. */
+    s.what.key.exchange = 1;
+    s.what.base_size = s.base_size;
+    s.what.update_size = 2 * SHARED;
+    snprintf(s.what.exchange, sizeof s.what.exchange, "update");
+    to_sealed(&s, &t, &offer);
+    ck_assert_int_eq(fl_task_debit(&t, &e), 0);
+    fl_task_fini(&t);
+    ck_assert_int_eq(files(&s, "outbox", ""), 4);
+    /* Round 2 has no counts. */
+    s.what.key.round = 2;
+    fl_task_init(&t, s.vault, &s.what, s.coordinator);
+    ck_assert_int_eq(fl_task_judge(&t, &costs, &e), -FL_R_CAPABILITY);
+    fl_task_fini(&t);
+    site_fini(&s);
+}
+END_TEST
+
+TESTS_MAIN("task", test_one_round, test_counts, test_crashes, test_other_inputs_make_nothing,
+           test_refusals, test_cancel_and_bad_numbers, test_spoiled_model, test_folder,
+           test_cache_is_bounded, test_final_model, test_nothing_private_leaves,
+           test_declines_tell_nothing, test_memory_that_ends)
