@@ -1,13 +1,21 @@
 /*
- * Convolution as a matrix product: the patches of one image become the rows of a matrix ("im2col"),
- * its product with the kernels is the output in HWC order. Backward is two more products: kernels
- * from output gradients and patches, patch gradients from output gradients and kernels, which are
- * then added back to where the patches came from.
+ * Where the machine has the register tiles of common/math/tile.h, a convolution is products with
+ * the image where it lies. In HWC order the part of a patch in one row of the image is a run of
+ * kernel * channels floats, and that of the next pixel begins stride * channels later; so a row of
+ * outputs is a product of a matrix whose rows overlap, in `kernel` segments, with the kernels as
+ * patch x out. The kernels' gradient is the transposed product, and inputs' gradients are added to
+ * overlapping rows. No patches are made.
+ *
+ * Elsewhere, convolution as a matrix product: the patches of one image become the rows of a matrix
+ * ("im2col"), its product with the kernels is the output in HWC order. Backward is two more
+ * products: kernels from output gradients and patches, patch gradients from output gradients and
+ * kernels, which are then added back to where the patches came from.
  *
  * One image at a time: its patch matrix (160 KB for the second layer of the Fashion-MNIST network)
  * stays in the cache between being written and being used, and memory does not grow with the batch.
  */
 #include "common/math/blas.h"
+#include "common/math/tile.h"
 #include "common/math/vec.h"
 #include "common/nn/layers.h"
 
@@ -20,12 +28,35 @@ void fl_conv_set(struct fl_conv *c, const float *weight)
     for (size_t o = 0; o < c->out; o++) {
         fl_to_hwc(weight + o * c->patch, c->channels, window, c->weight + o * c->row);
     }
+    for (size_t o = 0; c->across && o < c->out; o++) {
+        for (size_t i = 0; i < c->patch; i++) {
+            c->across[i * c->out + o] = c->weight[o * c->row + i];
+        }
+    }
+}
+
+/* From the gradient as patch x out. */
+static void unpack_across(const struct fl_conv *c, const float *packed, float *to, float scale)
+{
+    size_t window = c->kernel * c->kernel;
+
+    for (size_t k = 0; k < window; k++) {
+        for (size_t i = 0; i < c->channels; i++) {
+            for (size_t o = 0; o < c->out; o++) {
+                to[o * c->patch + i * window + k] = scale * *packed++;
+            }
+        }
+    }
 }
 
 void fl_conv_unpack(const struct fl_conv *c, const float *packed, float *to, float scale)
 {
     size_t window = c->kernel * c->kernel;
 
+    if (c->across) {
+        unpack_across(c, packed, to, scale);
+        return;
+    }
     for (size_t o = 0; o < c->out; o++) {
         float *t = to + o * c->patch;
         fl_to_chw(packed + o * c->row, c->channels, window, t);
@@ -93,9 +124,72 @@ FL_VECTOR static void add_patches(const struct fl_conv *c, float *restrict x)
     }
 }
 
+/* ---- without patches ---- */
+
+static void direct_forward(const struct fl_conv *c, const float *bias, const float *x, float *y)
+{
+    size_t line = (c->width + 2 * c->padding) * c->channels;
+    struct fl_tile t = {.m = c->out_width,
+                        .n = c->out,
+                        .k = c->kernel * c->channels,
+                        .segments = c->kernel,
+                        .apart = line,
+                        .lda = c->stride * c->channels,
+                        .ldb = c->out,
+                        .ldc = c->out};
+
+    for (size_t oy = 0; oy < c->out_height; oy++) {
+        fl_tile_nn(&t, x + oy * c->stride * line, c->across, bias, y + oy * c->out_width * c->out);
+    }
+}
+
+static void direct_weights(const struct fl_conv *c, const float *x, const float *dy)
+{
+    size_t line = (c->width + 2 * c->padding) * c->channels, run = c->kernel * c->channels;
+    struct fl_tile t = {.m = run,
+                        .n = c->out,
+                        .k = c->out_width,
+                        .segments = c->out_height,
+                        .apart = c->stride * line,
+                        .lda = c->stride * c->channels,
+                        .ldb = c->out,
+                        .ldc = c->out};
+
+    for (size_t ky = 0; ky < c->kernel; ky++) {
+        fl_tile_tn(&t, x + ky * line, dy, true, c->dweight + ky * run * c->out);
+    }
+}
+
+/* Into a zeroed padded image. */
+static void direct_inputs(const struct fl_conv *c, const float *dy, float *dx)
+{
+    size_t line = (c->width + 2 * c->padding) * c->channels, run = c->kernel * c->channels;
+    struct fl_tile t = {.m = c->out_width,
+                        .n = run,
+                        .k = c->out,
+                        .segments = 1,
+                        .lda = c->out,
+                        .ldb = c->row,
+                        .ldc = c->stride * c->channels};
+
+    for (size_t oy = 0; oy < c->out_height; oy++) {
+        for (size_t ky = 0; ky < c->kernel; ky++) {
+            fl_tile_nn_add(&t, dy + oy * c->out_width * c->out, c->weight + ky * run,
+                           dx + (oy * c->stride + ky) * line);
+        }
+    }
+}
+
+/* ---- both ---- */
+
 void fl_conv_forward(struct fl_conv *c, const float *bias, const float *x, float *y)
 {
     size_t pixels = c->out_height * c->out_width;
+
+    if (c->across) {
+        direct_forward(c, bias, pad(c, x), y);
+        return;
+    }
 
     make_patches(c, pad(c, x));
     fl_fill_rows(bias, pixels, c->out, y);
@@ -109,18 +203,26 @@ void fl_conv_backward(struct fl_conv *c, const float *x, const float *dy, float 
     size_t line = c->width * c->channels, border = c->padding * c->channels;
     float *to = c->padded ? c->padded : dx;
 
-    make_patches(c, pad(c, x));
     fl_vec_sum_rows(dy, pixels, c->out, c->dbias);
-    /* Whole rows, with what is in their unused ends: kernels like multiples of 16. */
-    fl_blas_gemm(true, false, c->out, c->row, pixels, 1, dy, c->out, c->patches, c->row, 1,
-                 c->dweight, c->row);
+    if (c->across) {
+        direct_weights(c, pad(c, x), dy);
+    } else {
+        make_patches(c, pad(c, x));
+        /* Whole rows, with what is in their unused ends: kernels like multiples of 16. */
+        fl_blas_gemm(true, false, c->out, c->row, pixels, 1, dy, c->out, c->patches, c->row, 1,
+                     c->dweight, c->row);
+    }
     if (!dx) {
         return;
     }
-    fl_blas_gemm(false, false, pixels, c->patch, c->out, 1, dy, c->out, c->weight, c->row, 0,
-                 c->patches, c->row);
     memset(to, 0, (c->height + 2 * c->padding) * (line + 2 * border) * sizeof *to);
-    add_patches(c, to);
+    if (c->across) {
+        direct_inputs(c, dy, to);
+    } else {
+        fl_blas_gemm(false, false, pixels, c->patch, c->out, 1, dy, c->out, c->weight, c->row, 0,
+                     c->patches, c->row);
+        add_patches(c, to);
+    }
     if (!c->padded) {
         return;
     }

@@ -18,19 +18,27 @@ struct fl_conv {
     size_t out_height, out_width;
     size_t patch, row; /* elements of a patch: kernel * kernel * channels, and as stored */
     float *weight;     /* out x row, patches in (ky, kx, channel) order */
-    float *dweight;    /* the same, summed over examples */
+    float *dweight;    /* like across or else like weight, summed over examples */
     float *dbias;      /* out */
+    float *across;     /* patch x out, for products without patches; NULL: with patches */
     float *padded;     /* the input with its border of zeros, NULL without padding */
-    float *patches;    /* out_height * out_width x row */
+    float *patches;    /* out_height * out_width x row; NULL without patches */
 };
 
 /* From and to the layout of theta: [out, channels, ky, kx]. */
 void fl_conv_set(struct fl_conv *c, const float *weight);
 void fl_conv_unpack(const struct fl_conv *c, const float *packed, float *to, float scale);
 void fl_conv_forward(struct fl_conv *c, const float *bias, const float *x, float *y);
-/* Adds to dweight and dbias; fills dx unless it is NULL. Patches are made again: cheaper than to
- * keep. */
+/* Adds to dweight and dbias; fills dx unless it is NULL. Patches, if any, are made again: cheaper
+ * than to keep. */
 void fl_conv_backward(struct fl_conv *c, const float *x, const float *dy, float *dx);
+
+/* y = x W^T + b for `rows` rows; weight is out x in, the bias follows it. */
+void fl_linear_forward(const float *weight, size_t in, size_t out, const float *x, size_t rows,
+                       float *y);
+/* Adds to grad (weight and bias, as above) unless it is NULL; fills dx unless it is NULL. */
+void fl_linear_backward(const float *weight, size_t in, size_t out, const float *x, const float *dy,
+                        size_t rows, float *grad, float *dx);
 
 /* Windows of kernel x kernel without overlap; place[i] is the number of the maximum in its window.
  */

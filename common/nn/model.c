@@ -24,7 +24,6 @@
  */
 #include "common/nn/model.h"
 
-#include "common/math/blas.h"
 #include "common/math/vec.h"
 #include "common/nn/model_in.h"
 
@@ -67,20 +66,6 @@ static struct fl_run run_of(struct fl_model *m, const struct op *op, size_t firs
                            .drop = m->drops ? &m->drop : NULL};
 }
 
-/* y = x W^T + b for `count` rows. One row takes the matrix-vector kernel. */
-static void linear_forward(const struct fl_model *m, const struct op *op, const float *x, float *y,
-                           size_t count)
-{
-    size_t in = op->layer->in_shape[0], out = op->layer->out;
-
-    fl_fill_rows(m->theta + op->bias, count, out, y);
-    if (count == 1) {
-        fl_blas_gemv(false, out, in, 1, m->theta + op->weight, in, x, 1, y);
-    } else {
-        fl_blas_gemm(false, true, count, out, in, 1, x, in, m->theta + op->weight, in, 1, y, out);
-    }
-}
-
 /* Operation `op` for `count` examples from number `first` of the shard; count > 1 only for batched
  * ones. */
 static void run_forward(struct fl_model *m, struct op *op, size_t first, size_t count)
@@ -103,7 +88,7 @@ static void run_forward(struct fl_model *m, struct op *op, size_t first, size_t 
                         l->out_shape[2], y, op->place + first * out->count);
         break;
     case FL_LAYER_LINEAR:
-        linear_forward(m, op, x, y, count * op->rows);
+        fl_linear_forward(m->theta + op->weight, l->in_shape[0], l->out, x, count * op->rows, y);
         break;
     case FL_LAYER_LEAKY_RELU:
         fl_leaky_forward(x, count * in->count, l->slope);
@@ -197,27 +182,6 @@ void fl_model_score(struct fl_model *m, const float *x, const int32_t *y, size_t
 
 /* ---- backward ---- */
 
-/* grad: of the weight, the bias behind it; NULL: not wanted. */
-static void linear_backward(const struct fl_model *m, const struct op *op, const float *x,
-                            const float *dy, float *dx, size_t count, float *grad)
-{
-    size_t in = op->layer->in_shape[0], out = op->layer->out;
-
-    if (grad) {
-        fl_vec_sum_rows(dy, count, out, grad + in * out);
-        fl_blas_gemm(true, false, out, in, count, 1, dy, out, x, in, 1, grad, in);
-    }
-    if (!dx) {
-        return;
-    }
-    if (count == 1) {
-        fl_blas_gemv(true, out, in, 1, m->theta + op->weight, in, dy, 0, dx);
-    } else {
-        fl_blas_gemm(false, false, count, in, out, 1, dy, out, m->theta + op->weight, in, 0, dx,
-                     in);
-    }
-}
-
 /* grad NULL: gradients of one example, into `own`; linear layers of vectors have none (their
  * factors stay in the values). */
 static void run_backward(struct fl_model *m, uint32_t i, size_t first, size_t count, float *grad)
@@ -247,7 +211,8 @@ static void run_backward(struct fl_model *m, uint32_t i, size_t first, size_t co
                          l->in_shape[0], l->kernel, l->out_shape[1], l->out_shape[2], dx);
         break;
     case FL_LAYER_LINEAR:
-        linear_backward(m, op, x, dy, wanted, count * op->rows, own);
+        fl_linear_backward(m->theta + op->weight, l->in_shape[0], l->out, x, dy, count * op->rows,
+                           own, wanted);
         break;
     case FL_LAYER_LEAKY_RELU:
         fl_leaky_backward(y, dy, count * out->count, l->slope);

@@ -1,5 +1,6 @@
 /* From the layers of a spec to operations, values and memory; model.c says what they are. */
 #include "common/base/mem.h"
+#include "common/math/tile.h"
 #include "common/nn/kinds.h"
 #include "common/nn/model_in.h"
 
@@ -188,8 +189,14 @@ static bool new_conv(struct fl_conv *c, const struct fl_layer *l, const uint32_t
     c->weight = fl_try_aligned(c->out * c->row, sizeof(float));
     c->dweight = fl_try_aligned(c->out * c->row, sizeof(float));
     c->dbias = fl_try_aligned(c->out, sizeof(float));
-    c->patches = fl_try_aligned(c->out_height * c->out_width * c->row + FL_SLACK, sizeof(float));
-    return c->weight && c->dweight && c->dbias && c->patches && (c->padded || !c->padding);
+    if (fl_tile_fast()) {
+        c->across = fl_try_aligned(c->patch * c->out, sizeof(float));
+    } else {
+        c->patches =
+            fl_try_aligned(c->out_height * c->out_width * c->row + FL_SLACK, sizeof(float));
+    }
+    return c->weight && c->dweight && c->dbias && (c->patches || c->across) &&
+           (c->padded || !c->padding);
 }
 
 static bool new_op(struct fl_model *m, struct op *op)
@@ -272,6 +279,7 @@ void fl_model_free(struct fl_model *m)
         fl_free(m->op[i].conv.dbias);
         fl_free(m->op[i].conv.padded);
         fl_free(m->op[i].conv.patches);
+        fl_free(m->op[i].conv.across);
         fl_free(m->op[i].place);
         fl_free(m->op[i].kept);
         fl_free(m->op[i].scratch);
