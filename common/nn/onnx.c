@@ -1,6 +1,7 @@
 #include "common/nn/onnx.h"
 
 #include "common/base/mem.h"
+#include "common/nn/onnx_in.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -9,14 +10,7 @@
 
 enum { VARINT = 0, BYTES = 2, FIXED32 = 5, SIZE_MAX_31 = 0x7fffffff };
 
-/* Grows; after a failure everything is ignored until it is looked at. */
-struct pb {
-    uint8_t *at;
-    size_t size, room;
-    bool failed;
-};
-
-static void put(struct pb *p, const void *bytes, size_t size)
+void fl_pb_put(struct fl_pb *p, const void *bytes, size_t size)
 {
     if (!p->failed && p->room - p->size < size) {
         size_t room = p->room ? p->room : 256;
@@ -32,7 +26,7 @@ static void put(struct pb *p, const void *bytes, size_t size)
     }
 }
 
-static void put_varint(struct pb *p, uint64_t x)
+static void put_varint(struct fl_pb *p, uint64_t x)
 {
     uint8_t bytes[10];
     size_t n = 0;
@@ -41,95 +35,39 @@ static void put_varint(struct pb *p, uint64_t x)
         bytes[n++] = (uint8_t)((x & 0x7f) | (x > 0x7f ? 0x80 : 0));
         x >>= 7;
     } while (x);
-    put(p, bytes, n);
+    fl_pb_put(p, bytes, n);
 }
 
-static void put_tag(struct pb *p, unsigned field, unsigned type)
+static void put_tag(struct fl_pb *p, unsigned field, unsigned type)
 {
     put_varint(p, field << 3 | type);
 }
 
-static void put_int(struct pb *p, unsigned field, uint64_t x)
+void fl_pb_int(struct fl_pb *p, unsigned field, uint64_t x)
 {
     put_tag(p, field, VARINT);
     put_varint(p, x);
 }
 
-static void put_bytes(struct pb *p, unsigned field, const void *bytes, size_t size)
+static void put_bytes(struct fl_pb *p, unsigned field, const void *bytes, size_t size)
 {
     put_tag(p, field, BYTES);
     put_varint(p, size);
-    put(p, bytes, size);
+    fl_pb_put(p, bytes, size);
 }
 
-static void put_text(struct pb *p, unsigned field, const char *text)
+void fl_pb_text(struct fl_pb *p, unsigned field, const char *text)
 {
     put_bytes(p, field, text, strlen(text));
 }
 
-static void put_float(struct pb *p, unsigned field, float x)
+/* Little-endian. */
+static void put_floats(struct fl_pb *p, const float *x, size_t count)
 {
-    uint32_t w;
-    uint8_t bytes[4];
+    uint8_t bytes[1024];
 
-    memcpy(&w, &x, sizeof w);
-    for (int i = 0; i < 4; i++) {
-        bytes[i] = (uint8_t)(w >> 8 * i);
-    }
-    put_tag(p, field, FIXED32);
-    put(p, bytes, sizeof bytes);
-}
-
-/* An inner message, which is used up. */
-static void put_message(struct pb *p, unsigned field, struct pb *inner)
-{
-    put_bytes(p, field, inner->at, inner->size);
-    p->failed |= inner->failed;
-    fl_free(inner->at);
-    *inner = (struct pb){0};
-}
-
-/* ---- ONNX ---- */
-
-enum { MODEL_IR = 7, MODEL_OPSET = 13 };
-enum { DATA_FLOAT = 1, DATA_INT64 = 7 };
-enum { ATTRIBUTE_FLOAT = 1, ATTRIBUTE_INT = 2, ATTRIBUTE_INTS = 7 };
-
-struct graph {
-    const struct fl_onnx *model;
-    struct pb out;    /* GraphProto: nodes */
-    struct pb values; /* its initializers, appended at the end */
-    char last[80];    /* name of the value the last node made */
-    unsigned count;   /* of nodes */
-};
-
-struct node {
-    struct pb pb;
-    char name[80], to[80];
-};
-
-static void tensor_head(struct pb *p, const char *name, unsigned type, const uint64_t *dims,
-                        uint32_t rank)
-{
-    for (uint32_t i = 0; i < rank; i++) {
-        put_int(p, 1, dims[i]); /* dims */
-    }
-    put_int(p, 2, type);  /* data_type */
-    put_text(p, 8, name); /* name */
-}
-
-/* An initializer of floats: raw_data, little-endian. */
-static void add_floats(struct graph *g, const char *name, const uint64_t *dims, uint32_t rank,
-                       const float *x, size_t count)
-{
-    struct pb t = {0};
-
-    tensor_head(&t, name, DATA_FLOAT, dims, rank);
-    put_tag(&t, 9, BYTES);
-    put_varint(&t, 4 * (uint64_t)count);
-    for (size_t i = 0; i < count; i += 256) {
-        uint8_t bytes[1024];
-        size_t n = count - i < 256 ? count - i : 256;
+    for (size_t i = 0, n; i < count; i += n) {
+        n = count - i < sizeof bytes / 4 ? count - i : sizeof bytes / 4;
         for (size_t k = 0; k < n; k++) {
             uint32_t w;
             memcpy(&w, x + i + k, sizeof w);
@@ -137,242 +75,262 @@ static void add_floats(struct graph *g, const char *name, const uint64_t *dims, 
                 bytes[4 * k + b] = (uint8_t)(w >> 8 * b);
             }
         }
-        put(&t, bytes, 4 * n);
+        fl_pb_put(p, bytes, 4 * n);
     }
-    put_message(&g->values, 5, &t); /* initializer */
 }
 
-static void add_tensor(struct graph *g, int index)
+void fl_pb_message(struct fl_pb *p, unsigned field, struct fl_pb *inner)
 {
-    const struct fl_tensor *t = &g->model->tensors->at[index];
-    uint64_t dims[4];
+    put_bytes(p, field, inner->at, inner->size);
+    p->failed |= inner->failed;
+    fl_free(inner->at);
+    *inner = (struct fl_pb){0};
+}
 
-    for (uint32_t i = 0; i < t->rank; i++) {
-        dims[i] = t->shape[i];
+/* ---- nodes ---- */
+
+enum { MODEL_IR = 7, MODEL_OPSET = 13 };
+enum { DATA_FLOAT = 1, DATA_INT64 = 7 };
+enum { ATTRIBUTE_FLOAT = 1, ATTRIBUTE_INT = 2, ATTRIBUTE_INTS = 7 };
+
+static void new_name(struct fl_onnx_graph *g, const char *what, char ret[FL_ONNX_NAME])
+{
+    snprintf(ret, FL_ONNX_NAME, "%.60s/%.20s%u", g->layer, what, g->count++);
+}
+
+void fl_onnx_begin(struct fl_onnx_node *n, const char *op)
+{
+    *n = (struct fl_onnx_node){{0}};
+    fl_pb_text(&n->pb, 4, op); /* op_type */
+}
+
+void fl_onnx_in(struct fl_onnx_node *n, const char *name)
+{
+    fl_pb_text(&n->pb, 1, name); /* input */
+}
+
+void fl_onnx_attr_int(struct fl_onnx_node *n, const char *name, int64_t x)
+{
+    struct fl_pb a = {0};
+
+    fl_pb_text(&a, 1, name);
+    fl_pb_int(&a, 3, (uint64_t)x);
+    fl_pb_int(&a, 20, ATTRIBUTE_INT);
+    fl_pb_message(&n->pb, 5, &a); /* attribute */
+}
+
+void fl_onnx_attr_ints(struct fl_onnx_node *n, const char *name, const int64_t *x, uint32_t count)
+{
+    struct fl_pb a = {0};
+
+    fl_pb_text(&a, 1, name);
+    for (uint32_t i = 0; i < count; i++) {
+        fl_pb_int(&a, 8, (uint64_t)x[i]);
     }
-    add_floats(g, t->name, dims, t->rank, g->model->theta + t->offset, t->count);
+    fl_pb_int(&a, 20, ATTRIBUTE_INTS);
+    fl_pb_message(&n->pb, 5, &a);
 }
 
-/* A node that takes the last value and perhaps others. */
-static void begin(struct graph *g, struct node *n, const char *op, const char *name,
-                  const char *second, const char *third)
+void fl_onnx_attr_float(struct fl_onnx_node *n, const char *name, float x)
 {
-    *n = (struct node){{0}, "", ""};
-    snprintf(n->name, sizeof n->name, "%s", name);
-    snprintf(n->to, sizeof n->to, "%.60s.out", name);
-    put_text(&n->pb, 1, g->last); /* input */
-    if (second) {
-        put_text(&n->pb, 1, second);
+    struct fl_pb a = {0};
+
+    fl_pb_text(&a, 1, name);
+    put_tag(&a, 2, FIXED32);
+    put_floats(&a, &x, 1);
+    fl_pb_int(&a, 20, ATTRIBUTE_FLOAT);
+    fl_pb_message(&n->pb, 5, &a);
+}
+
+void fl_onnx_end(struct fl_onnx_graph *g, struct fl_onnx_node *n, unsigned outputs,
+                 char ret[][FL_ONNX_NAME])
+{
+    char name[FL_ONNX_NAME];
+
+    for (unsigned i = 0; i < outputs; i++) {
+        new_name(g, "", ret[i]);
+        fl_pb_text(&n->pb, 2, ret[i]); /* output */
     }
-    if (third) {
-        put_text(&n->pb, 1, third);
+    new_name(g, "node", name);
+    fl_pb_text(&n->pb, 3, name);
+    fl_pb_message(&g->nodes, 1, &n->pb); /* GraphProto.node */
+}
+
+void fl_onnx_op(struct fl_onnx_graph *g, const char *op, const char *a, const char *b,
+                char ret[FL_ONNX_NAME])
+{
+    struct fl_onnx_node n;
+    char out[1][FL_ONNX_NAME];
+
+    fl_onnx_begin(&n, op);
+    fl_onnx_in(&n, a);
+    if (b) {
+        fl_onnx_in(&n, b);
     }
-    put_text(&n->pb, 4, op); /* op_type */
+    fl_onnx_end(g, &n, 1, out);
+    memcpy(ret, out[0], FL_ONNX_NAME);
 }
 
-static void end(struct graph *g, struct node *n)
+/* ---- initializers: TensorProto ---- */
+
+static void tensor_head(struct fl_pb *p, const char *name, unsigned type)
 {
-    put_text(&n->pb, 2, n->to); /* output */
-    put_text(&n->pb, 3, n->name);
-    snprintf(g->last, sizeof g->last, "%s", n->to);
-    put_message(&g->out, 1, &n->pb); /* node */
-    g->count++;
+    fl_pb_int(p, 2, type);  /* data_type */
+    fl_pb_text(p, 8, name); /* name */
 }
 
-static void attribute_int(struct node *n, const char *name, uint64_t x)
+void fl_onnx_floats(struct fl_onnx_graph *g, const char *what, const uint32_t *dims, uint32_t rank,
+                    const float *x, char ret[FL_ONNX_NAME])
 {
-    struct pb a = {0};
+    struct fl_pb t = {0};
+    size_t count = 1;
 
-    put_text(&a, 1, name);
-    put_int(&a, 3, x);
-    put_int(&a, 20, ATTRIBUTE_INT);
-    put_message(&n->pb, 5, &a); /* attribute */
-}
-
-static void attribute_ints(struct node *n, const char *name, uint64_t x, unsigned times)
-{
-    struct pb a = {0};
-
-    put_text(&a, 1, name);
-    for (unsigned i = 0; i < times; i++) {
-        put_int(&a, 8, x);
+    new_name(g, what, ret);
+    for (uint32_t i = 0; i < rank; i++) {
+        fl_pb_int(&t, 1, dims[i]); /* dims */
+        count *= dims[i];
     }
-    put_int(&a, 20, ATTRIBUTE_INTS);
-    put_message(&n->pb, 5, &a);
+    tensor_head(&t, ret, DATA_FLOAT);
+    put_tag(&t, 9, BYTES); /* raw_data */
+    put_varint(&t, 4 * (uint64_t)count);
+    put_floats(&t, x, count);
+    fl_pb_message(&g->values, 5, &t); /* GraphProto.initializer */
 }
 
-static void attribute_float(struct node *n, const char *name, float x)
+void fl_onnx_float(struct fl_onnx_graph *g, const char *what, float x, char ret[FL_ONNX_NAME])
 {
-    struct pb a = {0};
+    const uint32_t one = 1;
 
-    put_text(&a, 1, name);
-    put_float(&a, 2, x);
-    put_int(&a, 20, ATTRIBUTE_FLOAT);
-    put_message(&n->pb, 5, &a);
+    fl_onnx_floats(g, what, &one, 1, &x, ret);
 }
 
-/* ---- layers ---- */
+void fl_onnx_ints(struct fl_onnx_graph *g, const char *what, const int64_t *x, uint32_t count,
+                  bool scalar, char ret[FL_ONNX_NAME])
+{
+    struct fl_pb t = {0};
+
+    new_name(g, what, ret);
+    if (!scalar) {
+        fl_pb_int(&t, 1, count);
+    }
+    tensor_head(&t, ret, DATA_INT64);
+    for (uint32_t i = 0; i < count; i++) {
+        fl_pb_int(&t, 7, (uint64_t)x[i]); /* int64_data */
+    }
+    fl_pb_message(&g->values, 5, &t);
+}
+
+/* ---- the whole ---- */
 
 static bool is_vector(const uint32_t shape[3])
 {
     return shape[1] == 1 && shape[2] == 1;
 }
 
-/* Layers with weights. */
-static void begin_weighted(struct graph *g, struct node *n, const struct fl_layer *l,
-                           const char *op)
-{
-    const struct fl_tensors *t = g->model->tensors;
-    const char *bias = l->tensors > 1 ? t->at[l->weight + 1].name : NULL;
-
-    add_tensor(g, l->weight);
-    if (bias) {
-        add_tensor(g, l->weight + 1);
-    }
-    begin(g, n, op, l->name, t->at[l->weight].name, bias);
-}
-
-static int add_layer(struct graph *g, const struct fl_layer *l, struct fl_err *e)
-{
-    struct node n;
-
-    switch (l->kind) {
-    case FL_LAYER_CONV2D:
-        begin_weighted(g, &n, l, "Conv");
-        attribute_ints(&n, "kernel_shape", l->kernel, 2);
-        attribute_ints(&n, "strides", l->stride, 2);
-        attribute_ints(&n, "pads", l->padding, 4);
-        break;
-    case FL_LAYER_MAX_POOL:
-        begin(g, &n, "MaxPool", l->name, NULL, NULL);
-        attribute_ints(&n, "kernel_shape", l->kernel, 2);
-        attribute_ints(&n, "strides", l->kernel, 2);
-        break;
-    case FL_LAYER_LINEAR:
-        if (!is_vector(l->in_shape)) {
-            return fl_fail(e, FL_R_CAPABILITY, "layer %s: sequences have no ONNX form yet",
-                           l->name);
-        }
-        begin_weighted(g, &n, l, "Gemm");
-        attribute_int(&n, "transB", 1); /* weights are [out, in] */
-        break;
-    case FL_LAYER_LEAKY_RELU:
-        begin(g, &n, "LeakyRelu", l->name, NULL, NULL);
-        attribute_float(&n, "alpha", l->slope);
-        break;
-    case FL_LAYER_FLATTEN:
-        if (is_vector(l->in_shape)) {
-            return 0; /* a vector is already [batch, features] */
-        }
-        begin(g, &n, "Flatten", l->name, NULL, NULL);
-        attribute_int(&n, "axis", 1);
-        break;
-    default:
-        return fl_fail(e, FL_R_CAPABILITY, "layer %s has no ONNX form yet", l->name);
-    }
-    end(g, &n);
-    return 0;
-}
-
-static void add_scaling(struct graph *g)
+static void add_scaling(struct fl_onnx_graph *g)
 {
     const struct fl_onnx *m = g->model;
-    const uint32_t *in = m->spec->input;
-    const uint64_t dims[3] = {m->channels, 1, 1};
-    uint32_t rank = m->channels == 1 || is_vector(in) ? 1 : 3;
-    struct node n;
+    const uint32_t dims[3] = {m->channels, 1, 1};
+    uint32_t rank = m->channels == 1 || is_vector(m->spec->input) ? 1 : 3;
+    char mean[FL_ONNX_NAME], std[FL_ONNX_NAME];
 
     if (m->channels == 0) {
         return;
     }
-    add_floats(g, "input.mean", dims, rank, m->mean, m->channels);
-    add_floats(g, "input.std", dims, rank, m->std, m->channels);
-    begin(g, &n, "Sub", "input.shift", "input.mean", NULL);
-    end(g, &n);
-    begin(g, &n, "Div", "input.scale", "input.std", NULL);
-    end(g, &n);
+    fl_onnx_floats(g, "mean", dims, rank, m->mean, mean);
+    fl_onnx_floats(g, "std", dims, rank, m->std, std);
+    fl_onnx_op(g, "Sub", g->now.name, mean, g->now.name);
+    fl_onnx_op(g, "Div", g->now.name, std, g->now.name);
 }
-
-/* ---- the whole ---- */
 
 /* ValueInfoProto: a float tensor [batch, ...]. */
-static void put_value(struct pb *p, unsigned field, const char *name, const uint32_t shape[3])
+static void put_value(struct fl_pb *p, unsigned field, const char *name, const uint32_t shape[3])
 {
-    struct pb dims = {0}, tensor = {0}, type = {0}, value = {0}, batch = {0};
+    struct fl_pb dims = {0}, tensor = {0}, type = {0}, value = {0}, batch = {0};
 
-    put_text(&batch, 2, "batch");  /* dim_param */
-    put_message(&dims, 1, &batch); /* TensorShapeProto.dim */
+    fl_pb_text(&batch, 2, "batch");  /* dim_param */
+    fl_pb_message(&dims, 1, &batch); /* TensorShapeProto.dim */
     for (int i = 0; i < (is_vector(shape) ? 1 : 3); i++) {
-        struct pb d = {0};
-        put_int(&d, 1, shape[i]); /* dim_value */
-        put_message(&dims, 1, &d);
+        struct fl_pb d = {0};
+        fl_pb_int(&d, 1, shape[i]); /* dim_value */
+        fl_pb_message(&dims, 1, &d);
     }
-    put_int(&tensor, 1, DATA_FLOAT); /* elem_type */
-    put_message(&tensor, 2, &dims);  /* shape */
-    put_message(&type, 1, &tensor);  /* tensor_type */
-    put_text(&value, 1, name);
-    put_message(&value, 2, &type);
-    put_message(p, field, &value);
+    fl_pb_int(&tensor, 1, DATA_FLOAT); /* elem_type */
+    fl_pb_message(&tensor, 2, &dims);  /* shape */
+    fl_pb_message(&type, 1, &tensor);  /* tensor_type */
+    fl_pb_text(&value, 1, name);
+    fl_pb_message(&value, 2, &type);
+    fl_pb_message(p, field, &value);
 }
 
-static int make_graph(struct graph *g, struct fl_err *e)
+static int make_graph(struct fl_onnx_graph *g, struct fl_err *e)
 {
     const struct fl_spec *s = g->model->spec;
-    struct node n;
+    struct fl_pb last = {0};
     int r = 0;
 
     if (s->layer_count == 0) {
         return fl_fail(e, FL_R_CAPABILITY,
                        "a network known by its tensors only has no ONNX form: its program has it");
     }
-    snprintf(g->last, sizeof g->last, "input");
+    g->layer = "input";
+    snprintf(g->now.name, sizeof g->now.name, "input");
+    g->now.form = is_vector(s->input) ? FL_ONNX_VECTOR : FL_ONNX_IMAGE;
     add_scaling(g);
     for (uint32_t i = 0; r == 0 && i < s->layer_count; i++) {
-        r = add_layer(g, &s->layers[i], e);
+        g->layer = s->layers[i].name;
+        r = fl_onnx_layer(g, &s->layers[i], e);
     }
     if (r) {
         return r;
     }
-    begin(g, &n, "Identity", "result", NULL, NULL);
-    snprintf(n.to, sizeof n.to, "output");
-    end(g, &n);
-    put_text(&g->out, 2, g->model->name);
-    put(&g->out, g->values.at, g->values.size); /* fields of the same message */
-    g->out.failed |= g->values.failed;
-    put_value(&g->out, 11, "input", s->input);
-    put_value(&g->out, 12, "output", s->layers[s->layer_count - 1].out_shape);
+    fl_pb_text(&last, 1, g->now.name);
+    fl_pb_text(&last, 2, "output");
+    fl_pb_text(&last, 3, "result");
+    fl_pb_text(&last, 4, "Identity");
+    fl_pb_message(&g->nodes, 1, &last);
+    fl_pb_text(&g->nodes, 2, g->model->name);
+    fl_pb_put(&g->nodes, g->values.at, g->values.size); /* fields of the same message */
+    g->nodes.failed |= g->values.failed;
+    put_value(&g->nodes, 11, "input", s->input);
+    put_value(&g->nodes, 12, "output", s->layers[s->layer_count - 1].out_shape);
     return 0;
 }
 
-static void make_model(struct pb *p, const struct fl_onnx *m, struct pb *graph)
+static void make_model(struct fl_pb *p, const struct fl_onnx *m, struct fl_pb *graph)
 {
-    struct pb opset = {0};
+    struct fl_pb opset = {0};
 
-    put_int(p, 1, MODEL_IR);
-    put_text(p, 2, "cohort");
-    put_message(p, 7, graph);
-    put_text(&opset, 1, "");
-    put_int(&opset, 2, MODEL_OPSET);
-    put_message(p, 8, &opset);
+    fl_pb_int(p, 1, MODEL_IR);
+    fl_pb_text(p, 2, "cohort");
+    fl_pb_message(p, 7, graph);
+    fl_pb_text(&opset, 1, "");
+    fl_pb_int(&opset, 2, MODEL_OPSET);
+    fl_pb_message(p, 8, &opset);
     for (size_t i = 0; i < m->meta_count; i++) {
-        struct pb entry = {0};
-        put_text(&entry, 1, m->meta[i].key);
-        put_text(&entry, 2, m->meta[i].value);
-        put_message(p, 14, &entry);
+        struct fl_pb entry = {0};
+        fl_pb_text(&entry, 1, m->meta[i].key);
+        fl_pb_text(&entry, 2, m->meta[i].value);
+        fl_pb_message(p, 14, &entry);
     }
 }
 
 int fl_onnx_write(const struct fl_onnx *model, uint8_t **ret, size_t *ret_size, struct fl_err *e)
 {
-    struct graph g = {.model = model};
-    struct pb all = {0};
-    int r = make_graph(&g, e);
+    struct fl_onnx_graph *g = fl_try(1, sizeof *g);
+    struct fl_pb all = {0};
 
-    if (r == 0) {
-        make_model(&all, model, &g.out);
+    if (!g) {
+        return fl_fail(e, FL_R_NOMEM, "out of memory for the ONNX file");
     }
-    fl_free(g.values.at);
-    fl_free(g.out.at);
+    g->model = model;
+    int r = make_graph(g, e);
+    if (r == 0) {
+        make_model(&all, model, &g->nodes);
+    }
+    fl_free(g->values.at);
+    fl_free(g->nodes.at);
+    fl_free(g);
     if (r == 0 && all.failed) {
         r = fl_fail(e, FL_R_NOMEM, "out of memory for the ONNX file");
     }

@@ -4,8 +4,10 @@
 
 #include "common/base/mem.h"
 #include "common/nn/model.h"
+#include "common/plan/plan.h"
 #include "tests/lib/check_main.h"
 
+#include <glob.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -58,6 +60,28 @@ static float *random_floats(size_t count, uint64_t seed)
     return x;
 }
 
+static void ask_others(const uint8_t *bytes, size_t size, const float *x, const uint32_t in[3],
+                       const float *y, const uint32_t out[3])
+{
+    char command[512];
+
+    snprintf(folder, sizeof folder, "/tmp/test_onnx_XXXXXX");
+    ck_assert_ptr_nonnull(mkdtemp(folder));
+    put_file("m.onnx", bytes, size);
+    put_npy("x.npy", x, in);
+    put_npy("y.npy", y, out);
+    snprintf(command, sizeof command,
+             "/usr/bin/python3 " TEST_SOURCE_ROOT
+             "/tests/golden/check_onnx.py %s/m.onnx %s/x.npy %s/y.npy",
+             folder, folder, folder);
+    fflush(stdout);
+    int status = system(command); /* no /usr/bin/python3: 127, skipped too */
+    int code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    ck_assert_msg(code == 0 || code == 77 || code == 127, "status %d", code);
+    snprintf(command, sizeof command, "rm -r %s", folder);
+    ck_assert_int_eq(system(command), 0);
+}
+
 /* Writes the network, examples and what we make of them; asks the others. */
 static void compare(struct fl_spec *spec, uint32_t channels)
 {
@@ -65,7 +89,6 @@ static void compare(struct fl_spec *spec, uint32_t channels)
     static const struct fl_meta meta[] = {{"job", "fashion"}, {"round", "12"}};
     struct fl_layout *layout = fl_new(1, sizeof *layout);
     struct fl_model *model = NULL;
-    char command[512];
     uint8_t *bytes;
     size_t size;
 
@@ -95,21 +118,7 @@ static void compare(struct fl_spec *spec, uint32_t channels)
                            .meta = meta,
                            .meta_count = 2};
     ck_assert_msg(fl_onnx_write(&onnx, &bytes, &size, &err) == 0, "%s", err.msg);
-    snprintf(folder, sizeof folder, "/tmp/test_onnx_XXXXXX");
-    ck_assert_ptr_nonnull(mkdtemp(folder));
-    put_file("m.onnx", bytes, size);
-    put_npy("x.npy", x, in);
-    put_npy("y.npy", y, out);
-    snprintf(command, sizeof command,
-             "/usr/bin/python3 " TEST_SOURCE_ROOT
-             "/tests/golden/check_onnx.py %s/m.onnx %s/x.npy %s/y.npy",
-             folder, folder, folder);
-    fflush(stdout);
-    int status = system(command); /* no /usr/bin/python3: 127, skipped too */
-    int code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-    ck_assert_msg(code == 0 || code == 77 || code == 127, "status %d", code);
-    snprintf(command, sizeof command, "rm -r %s", folder);
-    ck_assert_int_eq(system(command), 0);
+    ask_others(bytes, size, x, in, y, out);
     fl_free(bytes);
     fl_free(theta);
     fl_free(x);
@@ -155,6 +164,56 @@ START_TEST(test_others_compute_the_same)
 }
 END_TEST
 
+/* One file of PyTorch's: parameters, examples, outputs. */
+static void compare_golden(const char *path)
+{
+    struct fl_tensor_file *f = fl_new(1, sizeof *f);
+    struct fl_plan *plan = fl_new(1, sizeof *plan);
+    const char *names[] = {"theta", "x", "out"};
+    float *v[3];
+    uint8_t *bytes;
+    size_t size;
+
+    ck_assert_msg(fl_tensor_file_open(path, 1 << 20, f, &err) == 0, "%s", err.msg);
+    const char *job = fl_tensor_file_meta(f, "job");
+    ck_assert_msg(fl_plan_parse(plan, path, job, strlen(job), &err) == 0, "%s", err.msg);
+    for (int i = 0; i < 3; i++) {
+        const struct fl_tensor *t = fl_tensors_find(&f->table, names[i]);
+        v[i] = fl_new(t->count, sizeof *v[i]);
+        fl_tensor_file_get(f, t, v[i]);
+    }
+    ck_assert_uint_eq(fl_tensors_find(&f->table, "x")->shape[0], EXAMPLES);
+    struct fl_onnx onnx = {.spec = &plan->layout.spec,
+                           .tensors = &plan->layout.theta,
+                           .theta = v[0],
+                           .name = plan->name};
+    ck_assert_msg(fl_onnx_write(&onnx, &bytes, &size, &err) == 0, "%s", err.msg);
+    printf("%s: ", strrchr(path, '/') + 1);
+    ask_others(bytes, size, v[1], plan->layout.spec.input, v[2],
+               plan->layout.spec.layers[plan->layout.spec.layer_count - 1].out_shape);
+    for (int i = 0; i < 3; i++) {
+        fl_free(v[i]);
+    }
+    fl_free(bytes);
+    fl_tensor_file_close(f);
+    fl_free(f);
+    fl_free(plan);
+}
+
+START_TEST(test_pytorchs_networks)
+{
+    glob_t found;
+
+    ck_assert_int_eq(glob(TEST_SOURCE_ROOT "/tests/golden/layer_*.safetensors", 0, NULL, &found),
+                     0);
+    ck_assert_uint_ge(found.gl_pathc, 7);
+    for (size_t i = 0; i < found.gl_pathc; i++) {
+        compare_golden(found.gl_pathv[i]);
+    }
+    globfree(&found);
+}
+END_TEST
+
 START_TEST(test_every_allocation_may_fail)
 {
     struct fl_spec spec = {.input = {9, 1, 1},
@@ -186,4 +245,5 @@ START_TEST(test_every_allocation_may_fail)
 }
 END_TEST
 
-TESTS_MAIN("onnx", test_others_compute_the_same, test_every_allocation_may_fail)
+TESTS_MAIN("onnx", test_others_compute_the_same, test_pytorchs_networks,
+           test_every_allocation_may_fail)
