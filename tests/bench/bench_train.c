@@ -8,7 +8,9 @@
 #include "client/trainer/session.h"
 #include "common/base/mem.h"
 #include "common/math/blas.h"
+#include "common/math/tile.h"
 #include "common/math/vec.h"
+#include "common/nn/layers.h"
 #include "common/privacy/noise.h"
 #include "tests/lib/nets.h"
 
@@ -19,7 +21,7 @@
 #include <sys/resource.h>
 #include <time.h>
 
-enum { BATCH = 50, REPEATS = 9, SITE = 600 };
+enum { BATCH = 50, REPEATS = 9, SITE = 600, LARGE = 512 };
 
 static double now(void)
 {
@@ -146,7 +148,8 @@ static void fill(struct fl_examples *x, struct fl_rng *r)
     }
 }
 
-static void site_init(struct site *s, enum fl_visibility v, const struct fl_generator_conf *g)
+static void site_init(struct site *s, void (*net)(struct fl_spec *), enum fl_visibility v,
+                      const struct fl_generator_conf *g)
 {
     struct fl_spec spec;
     struct fl_seed seed;
@@ -155,7 +158,7 @@ static void site_init(struct site *s, enum fl_visibility v, const struct fl_gene
 
     memset(s, 0, sizeof *s);
     s->plan = fl_new(1, sizeof *s->plan);
-    nets_fmnist(&spec);
+    net(&spec);
     if (fl_spec_check(&spec, &e) < 0 || fl_layout_init(&s->plan->layout, &spec, v, g, &e) < 0) {
         abort();
     }
@@ -221,8 +224,9 @@ static double step_seconds(struct site *s)
     return best;
 }
 
-/* Seconds of one noised step; `steps` of them through fl_train, less what it does beside. */
-static double noised_seconds(struct site *s, float *delta, float *private_out)
+/* Seconds of one noised step of `batch` expected examples; 20 of them through fl_train, less what
+ * it does beside. */
+static double noised_seconds(struct site *s, size_t batch, float *delta, float *private_out)
 {
     struct fl_train_task task = {
         .plan = s->plan, .data = &s->data, .base = s->shared, .private_in = s->private_};
@@ -231,7 +235,7 @@ static double noised_seconds(struct site *s, float *delta, float *private_out)
     s->plan->privacy = (struct fl_privacy_conf){.unit = FL_UNIT_EXAMPLE,
                                                 .clip = 1,
                                                 .noise_multiplier = 1,
-                                                .sampling_rate = (double)BATCH / SITE,
+                                                .sampling_rate = (double)batch / SITE,
                                                 .examples = SITE};
     for (int repeat = 0; repeat < REPEATS; repeat++) {
         for (int k = 0; k < 2; k++) {
@@ -273,11 +277,141 @@ static void print_step(const char *what, double s, double floor)
     fflush(stdout);
 }
 
-static void bench_generator(const char *what, const struct fl_generator_conf *g, double products_s)
+/* ---- products, each beside OpenBLAS's own time for it ---- */
+
+static const struct large {
+    const char *name;
+    bool ta, tb;
+    size_t m, n, k;
+} large[] = {
+    {"linear_forward", false, true, 50, 256, 784}, {"linear_weights", true, false, 256, 784, 50},
+    {"linear_inputs", false, false, 50, 512, 128}, {"conv_forward", false, true, 64, 32, 400},
+    {"conv_weights", true, false, 32, 400, 64},    {"conv_inputs", false, false, 64, 400, 32},
+};
+
+/* The second convolution of the network "cnn", 12 x 12 x 16 to 8 x 8 x 32: as the engine does it,
+ * patches and all. */
+static void large_conv(const char *name, struct fl_conv *c, const float *x, const float *dy,
+                       float *to)
+{
+    if (strcmp(name, "conv_forward") == 0) {
+        fl_conv_forward(c, c->dbias, x, to);
+    } else {
+        fl_conv_backward(c, x, dy, strcmp(name, "conv_inputs") == 0 ? to : NULL);
+    }
+}
+
+static void large_linear(const struct large *p, const float *a, const float *b, float *c)
+{
+    struct fl_tile t = {.m = p->m, .n = p->n, .k = p->k, .segments = 1, .ldc = p->n};
+
+    t.lda = p->ta ? p->m : p->k;
+    t.ldb = p->tb ? p->k : p->n;
+    if (p->ta) {
+        fl_tile_tn(&t, a, b, true, c);
+    } else if (p->tb) {
+        fl_tile_nt(&t, a, b, NULL, c);
+    } else {
+        fl_tile_nn(&t, a, b, NULL, c);
+    }
+}
+
+static void bench_products(void)
+{
+    enum { ROOM = 256 * 784 + 64, TIMES = 100 };
+    float *at[7];
+    double before = 0;
+
+    for (size_t i = 0; i < FL_COUNT(at); i++) {
+        if (!(at[i] = fl_try_aligned(ROOM, sizeof(float)))) {
+            abort();
+        }
+    }
+    struct fl_conv conv = {.channels = 16,
+                           .height = 12,
+                           .width = 12,
+                           .out = 32,
+                           .kernel = 5,
+                           .stride = 1,
+                           .out_height = 8,
+                           .out_width = 8,
+                           .patch = 400,
+                           .row = 400,
+                           .weight = at[0],
+                           .dweight = at[1],
+                           .dbias = at[2],
+                           .across = fl_tile_fast() ? at[3] : NULL,
+                           .patches = at[4]};
+    for (size_t i = 0; i < FL_COUNT(large); i++) {
+        const struct large *p = &large[i];
+        double ours, theirs, flops = 2 * (double)(p->m * p->n * p->k);
+        BEST(
+            theirs, for (size_t n = 0; n < TIMES; n++) {
+                fl_blas_gemm(p->ta, p->tb, p->m, p->n, p->k, 1, at[0], p->ta ? p->m : p->k, at[1],
+                             p->tb ? p->k : p->n, 0, at[4], p->n);
+            });
+        if (p->name[0] == 'c') {
+            BEST(
+                ours, for (size_t n = 0; n < TIMES;
+                           n++) { large_conv(p->name, &conv, at[5], at[6], at[4]); });
+        } else {
+            BEST(
+                ours, for (size_t n = 0; n < TIMES; n++) { large_linear(p, at[0], at[1], at[4]); });
+        }
+        /* Backward with inputs is both products: the weights' alone is taken off. */
+        double own = strcmp(p->name, "conv_inputs") == 0 ? ours - before : ours;
+        before = ours;
+        printf("{\"bench\":\"product\",\"name\":\"%s\",\"gflops\":%.0f,"
+               "\"openblas_gflops\":%.0f}\n",
+               p->name, flops * TIMES / own * 1e-9, flops * TIMES / theirs * 1e-9);
+    }
+    for (size_t i = 0; i < FL_COUNT(at); i++) {
+        fl_free(at[i]);
+    }
+}
+
+/* ---- beside PyTorch ---- */
+
+static void print_rate(const char *what, double samples_per_s)
+{
+    printf("{\"bench\":\"%s\",\"by\":\"cohort\",\"threads\":1,\"samples_per_cpu_s\":%.0f}\n", what,
+           samples_per_s);
+    fflush(stdout);
+}
+
+/* A network's plain step, and its private one at two sizes of the batch. */
+static void bench_network(const char *what, void (*net)(struct fl_spec *))
+{
+    struct site s;
+    char name[40];
+
+    site_init(&s, net, FL_VISIBILITY_ALL_SHARED, NULL);
+    size_t n = s.plan->layout.shared.elements;
+    float *delta = fl_try_aligned(n, sizeof *delta);
+    if (!delta) {
+        abort();
+    }
+    double plain = step_seconds(&s) / BATCH, noise = floor_noise(n);
+    print_rate(what, 1 / plain);
+    for (int k = 0; k < 2; k++) {
+        size_t batch = k ? LARGE : BATCH;
+        double s_private = noised_seconds(&s, batch, delta, delta) / (double)batch;
+        snprintf(name, sizeof name, k ? "%s_private_%d" : "%s_private", what, LARGE);
+        print_rate(name, 1 / s_private);
+        printf("{\"bench\":\"%s_cost\",\"of_plain_step\":%.2f,\"without_noise\":%.2f}\n", name,
+               s_private / plain, (s_private - noise / (double)batch) / plain);
+    }
+    fl_free(delta);
+    site_fini(&s);
+}
+
+/* plain: seconds of a step without a generator. */
+static void bench_generator(const char *what, const struct fl_generator_conf *g, double products_s,
+                            double plain)
 {
     struct site s;
 
-    site_init(&s, FL_VISIBILITY_BODY_GENERATED, g);
+    site_init(&s, nets_fmnist, FL_VISIBILITY_BODY_GENERATED, g);
     const struct fl_layout *l = &s.plan->layout;
     float *delta = fl_try_aligned(l->shared.elements, sizeof *delta);
     float *private_out = fl_try_aligned(l->private_.elements, sizeof *private_out);
@@ -285,7 +419,12 @@ static void bench_generator(const char *what, const struct fl_generator_conf *g,
         abort();
     }
     double passes = g->kind == FL_GENERATOR_AFFINE ? floor_passes(g->hidden, l->generated) : 0;
-    print_step(what, step_seconds(&s), BATCH * products_s + passes);
+    double step = step_seconds(&s);
+    print_step(what, step, BATCH * products_s + passes);
+    printf("{\"bench\":\"%s_cost\",\"of_plain_step\":%.2f,\"added_ms\":%.3f,\"two_passes_ms\":%.3f,"
+           "\"added_of_two_passes\":%.2f}\n",
+           what, step / plain, 1e3 * (step - plain), 1e3 * passes,
+           passes > 0 ? (step - plain) / passes : 0.0);
     /* The head's epoch and the two tests need the forward products only, about a third. */
     double floor = 5 * (SITE * products_s + SITE / BATCH * passes) + 3 * SITE * products_s / 3;
     double round = round_seconds(&s, delta, private_out);
@@ -305,14 +444,18 @@ int main(void)
 
     printf("{\"bench\":\"blas\",\"library\":\"%s\",\"products_us_per_sample\":%.1f}\n",
            fl_blas_name(), products_s * 1e6);
-    site_init(&s, FL_VISIBILITY_ALL_SHARED, NULL);
+    bench_products();
+    bench_network("cnn", nets_cnn);
+    bench_network("mlp", nets_mlp);
+    site_init(&s, nets_fmnist, FL_VISIBILITY_ALL_SHARED, NULL);
     size_t n = s.plan->layout.shared.elements;
     float *delta = fl_try_aligned(n, sizeof *delta);
     if (!delta) {
         abort();
     }
-    print_step("plain_step", step_seconds(&s), BATCH * products_s);
-    print_step("noised_step", noised_seconds(&s, delta, delta),
+    double plain = step_seconds(&s);
+    print_step("plain_step", plain, BATCH * products_s);
+    print_step("noised_step", noised_seconds(&s, BATCH, delta, delta),
                BATCH * products_s + floor_noise(n));
     fl_free(delta);
     site_fini(&s);
@@ -321,19 +464,19 @@ int main(void)
     bench_generator("hyperfl_affine_3",
                     &(struct fl_generator_conf){FL_GENERATOR_AFFINE, .embedding = 64, .hidden = 3,
                                                 .scaled = true},
-                    products_s);
+                    products_s, plain);
     bench_generator("hyperfl_kronecker_64",
                     &(struct fl_generator_conf){FL_GENERATOR_KRONECKER, .embedding = 128,
                                                 .hidden = 64, .scaled = true},
-                    products_s);
+                    products_s, plain);
     bench_generator("hyperfl_chunked",
                     &(struct fl_generator_conf){FL_GENERATOR_CHUNKED, .embedding = 16, .hidden = 64,
                                                 .chunk = 1024, .scaled = true},
-                    products_s);
+                    products_s, plain);
     bench_generator("hyperfl_affine_128",
                     &(struct fl_generator_conf){FL_GENERATOR_AFFINE, .embedding = 64, .hidden = 128,
                                                 .scaled = true},
-                    products_s);
+                    products_s, plain);
     getrusage(RUSAGE_SELF, &usage);
     printf("{\"bench\":\"memory_affine_128\",\"peak_mb\":%.1f}\n", (double)usage.ru_maxrss / 1024);
     return 0;
