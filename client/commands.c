@@ -108,10 +108,11 @@ static void print_ledger(const json_t *all)
         printf("  data %.16s: %lld releases, %lld waiting; ", text(o, "data"), count(o, "releases"),
                count(o, "waiting"));
         if (json_is_number(json_object_get(o, "epsilon"))) {
-            printf("epsilon %s of %s at delta %s (unit %s: %s; bound %s)\n",
+            printf("epsilon %s of %s at delta %s (unit %s: %s; against %s; "
+                   "bound %s)\n",
                    number(o, "epsilon", b[0], ""), number(o, "budget", b[1], ""),
                    number(o, "delta", b[2], ""), text(o, "unit"), text(o, "neighbours"),
-                   text(o, "bound"));
+                   text(o, "adversary"), text(o, "bound"));
         } else {
             printf("no epsilon (unit %s)\n", text(o, "unit"));
         }

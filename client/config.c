@@ -17,6 +17,8 @@ static const char *const levels[] = {"error", "warn", "info", "debug", NULL};
 static const char *const log_formats[] = {"auto", "text", "json", NULL};
 static const char *const orders[] = {"measure", "chacha20", "aes-ccm", NULL};
 
+static const char *const noises[] = {"local", "central", NULL};
+
 static const struct fl_conf_field privacy_fields[] = {
     {.name = "unit", .type = FL_CONF_ENUM, AT(struct entry, privacy.unit), .words = units},
     {.name = "epsilon",
@@ -31,6 +33,7 @@ static const struct fl_conf_field privacy_fields[] = {
      .flags = FL_CONF_ABOVE_MIN | FL_CONF_BELOW_MAX,
      .min = 0,
      .max = 1},
+    {.name = "noise", .type = FL_CONF_ENUM, AT(struct entry, noise), .words = noises},
     {.name = NULL}};
 
 static const char *const holds[] = {[FL_HOLD_NONE] = "none", [FL_HOLD_APPROVE] = "approve", NULL};
@@ -327,6 +330,7 @@ static int read_job(const struct fl_conf_node *n, const struct entry *en, struct
 
     memset(job, 0, sizeof *job);
     job->budget = en->privacy;
+    job->budget.central = en->noise == 1;
     if (n->kind == FL_CONF_KIND_SCALAR) {
         if (strlen(n->text) >= sizeof job->name) {
             return fl_conf_fail(e, n, FL_R_CONF_RANGE, "a job's name has at most %zu characters",

@@ -15,6 +15,7 @@ struct entry {
     char client[64], window[16];
     const struct fl_conf_node *jobs, *columns;
     struct fl_budget privacy;
+    unsigned noise; /* of the budget: 0 local, 1 central */
 };
 
 #define AT(type, member)   .offset = offsetof(type, member)

@@ -41,7 +41,7 @@ const char *fl_report_neighbours(enum fl_unit unit)
     }
 }
 
-void fl_report_epsilon(json_t *line, enum fl_unit unit, double epsilon, double delta,
+void fl_report_epsilon(json_t *line, enum fl_unit unit, bool central, double epsilon, double delta,
                        enum fl_bound bound)
 {
     fl_report_text(line, "unit", fl_policy_unit_name(unit));
@@ -53,6 +53,9 @@ void fl_report_epsilon(json_t *line, enum fl_unit unit, double epsilon, double d
     fl_report_number(line, "delta", delta);
     fl_report_text(line, "bound", fl_bound_name(bound));
     fl_report_text(line, "neighbours", fl_report_neighbours(unit));
+    fl_report_text(line, "adversary",
+                   central ? "everyone but the coordinators that add the noise"
+                           : "everyone who sees uploads, the coordinator too");
 }
 
 void fl_report_trained(json_t *line, const struct fl_train_report *trained)

@@ -34,8 +34,9 @@ void fl_report_trained(json_t *line, const struct fl_train_report *trained);
 void fl_report_number(json_t *line, const char *name, double value);
 void fl_report_count(json_t *line, const char *name, uint64_t value);
 void fl_report_text(json_t *line, const char *name, const char *value);
-/* Epsilon never stands alone: with delta, unit, neighbours and the bound that was computed. */
-void fl_report_epsilon(json_t *line, enum fl_unit unit, double epsilon, double delta,
+/* Epsilon never stands alone: with delta, unit, neighbours, whom it holds against (central: not
+ * against coordinators that are trusted with the noise) and the bound that was computed. */
+void fl_report_epsilon(json_t *line, enum fl_unit unit, bool central, double epsilon, double delta,
                        enum fl_bound bound);
 /* "one example added or removed at this site" */
 const char *fl_report_neighbours(enum fl_unit unit);

@@ -134,13 +134,14 @@ static json_t *show_spent(struct fl_ledger *l, const struct fl_config_agent *age
     fl_report_count(o, "releases", s->releases);
     fl_report_count(o, "waiting", s->waiting);
     if (s->unit == FL_UNIT_NONE || !budget ||
-        fl_ledger_spent(l, &s->data, s->unit, budget->delta, &epsilon, &bound, NULL) != 0) {
+        fl_ledger_spent(l, &s->data, s->unit, budget->central, budget->delta, &epsilon, &bound,
+                        NULL) != 0) {
         /* Without noise, or without a delta, no epsilon can be stated. */
         fl_report_text(o, "unit", fl_policy_unit_name(s->unit));
         json_object_set_new(o, "epsilon", json_null());
         return o;
     }
-    fl_report_epsilon(o, s->unit, epsilon, budget->delta, bound);
+    fl_report_epsilon(o, s->unit, budget->central, epsilon, budget->delta, bound);
     fl_report_number(o, "budget", budget->epsilon);
     return o;
 }

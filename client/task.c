@@ -208,8 +208,11 @@ int fl_task_judge(struct fl_task *t, bool *ret_costs, struct fl_err *e)
         r = event_of(t, &event, e);
     }
     if (r == 0) {
+        r = fl_ledger_participates(t->vault->ledger, &t->what.key, &event, e);
+    }
+    if (r == 0) {
         r = fl_ledger_allows(t->vault->ledger, budget_of(t), t->what.job, t->plan->privacy.unit,
-                             &event, &t->vault->data.digest, e);
+                             fl_task_is_central(t), &event, &t->vault->data.digest, e);
     }
     if (r == 0) {
         *ret_costs = event.count > 0;

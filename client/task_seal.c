@@ -121,6 +121,7 @@ static void fill_release(struct fl_task *t, const struct fl_sealed *s)
     r->noise_std = s->noise_std;
     t->norm_after = s->norm_after;
     r->saturated = s->saturated;
+    r->central = fl_task_is_central(t);
     memset(o, 0, sizeof *o);
     o->key = t->what.key;
     memcpy(o->job, t->what.job, sizeof o->job);

@@ -5,6 +5,7 @@
  *     co_peer.c      connections: messages in, answers out
  *     co_mark.c      how far agents' ledgers are, and its echo
  *     co_round.c     performs what a round core asks for
+ *     co_secret.c    the key of the noise that is added to sums
  *     co_upload.c    spools: open, receive, seal
  *     co_compute.c   folds, finishes, writes checkpoints
  *     co_job.c       jobs come and go; restart
@@ -186,6 +187,7 @@ struct co {
     void (*stopped)(void *arg, int status);
     void *stopped_arg;
     uint8_t id[16];
+    struct fl_seed secret;
     uint64_t started_ms;
 
     struct fl_work *work;
@@ -304,6 +306,14 @@ void co_peer_send_resume(struct co_peer *p, const struct fl_key *key,
 /* Jobs that are over: their final models, in a Rest, once on this connection. True when one was
  * sent. */
 bool co_peer_finals(struct co_peer *p);
+
+/* ---- co_secret.c ---- */
+
+/* Reads or makes it. */
+int co_secret_open(struct co *co, struct fl_err *e);
+/* Of one job. */
+void co_secret_of(const struct co *co, const uint8_t incarnation[FL_INCARNATION_SIZE],
+                  struct fl_seed *ret);
 
 /* ---- co_mark.c ---- */
 

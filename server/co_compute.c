@@ -17,6 +17,7 @@
 #include "common/base/mem.h"
 #include "common/io/file.h"
 #include "common/nn/tensors.h"
+#include "server/strategy/sumnoise.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -72,6 +73,10 @@ static int sums_init(struct co_sums *s, const char *name, const char *text, size
     s->strategy = fl_strategy_find(s->plan->strategy);
     if (!s->strategy) {
         return fl_fail(e, FL_R_PLAN_STRATEGY, "%s", s->plan->strategy);
+    }
+    if (fl_sum_noise_wanted(s->plan) && !(s->strategy->needs & FL_STRATEGY_SUM_NOISE)) {
+        return fl_fail(e, FL_R_PLAN_STRATEGY, "strategy %s cannot noise its sums",
+                       s->plan->strategy);
     }
     fl_strategy_rules(s->plan, 1, &s->rules);
     s->terms_count = fl_plan_exchanges(s->plan, 1, s->terms);
@@ -367,6 +372,7 @@ struct finish_op {
     uint64_t round;
     uint32_t exchange;
     uint8_t incarnation[FL_INCARNATION_SIZE];
+    struct fl_seed secret; /* of the job */
     char base_path[FL_STORE_PATH_MAX];
     uint64_t base_size;
     /* results */
@@ -409,8 +415,13 @@ static int compute(struct finish_op *f, struct fl_err *e)
     uint8_t *old_state = NULL;
     float *base = fl_try_aligned(n, sizeof *base), *values = fl_try_aligned(n, sizeof *values);
     struct in_memory slot = {.base = base, .next = values};
-    struct fl_next next = {
-        .base = base_tile, .put = put_tile, .arg = &slot, .base_count = 1, .put_count = 1};
+    struct fl_next next = {.base = base_tile,
+                           .put = put_tile,
+                           .arg = &slot,
+                           .base_count = 1,
+                           .put_count = 1,
+                           .round = f->round,
+                           .secret = &f->secret};
 
     f->state_size = strategy->state_size(f->sums->shared);
     f->state = fl_try(f->state_size, 1);
@@ -509,6 +520,7 @@ void co_finish(struct co *co, struct co_job *j, const struct fl_round_item *item
     f->exchange = item->exchange;
     f->base_size = fl_object_size(j->model);
     memcpy(f->incarnation, j->incarnation, sizeof f->incarnation);
+    co_secret_of(co, f->incarnation, &f->secret);
     fl_store_checkpoint_path(co->store, j->incarnation, item->round - 1, &j->checkpoint,
                              f->base_path);
     co_submit(co, j->lane, &f->op);

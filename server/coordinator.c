@@ -237,6 +237,7 @@ static int open_all(struct co *co, struct fl_err *e)
 
     if ((r = fl_tls_conf_new(true, &files, &co->tls, e)) != 0 ||
         (r = fl_store_open(c->state, &quota, &co->store, co->id, e)) != 0 ||
+        (r = co_secret_open(co, e)) != 0 ||
         (r = fl_work_new(co->loop, threads, &co->work, e)) != 0 ||
         (r = fl_pool_new(c->limits.frame_buffers, &co->pool, e)) != 0 ||
         (r = fl_roster_new(FL_STORE_AGENTS_MAX, &co->roster, e)) != 0) {

@@ -66,14 +66,20 @@ struct fl_release {
                                        zero = none */
     double norm_before, clip, noise_std; /* for `outbox show`; 0 where it does not apply */
     uint64_t saturated;
+    bool central; /* the coordinator adds the noise: without it against the coordinator */
 };
 /* May this be spent? Asked before training. -FL_R_BUDGET_SPENT with the epsilon it would reach;
  * -FL_R_POLICY_NOISE when the unit is not the budget's, or when something else was released of
  * these data under another unit (then no epsilon of this one can be true any more);
  * -FL_R_WITHDRAWN. A budget of unit `none` allows everything. */
 int fl_ledger_allows(struct fl_ledger *l, const struct fl_budget *budget, const char *job,
-                     enum fl_unit unit, const struct fl_event *event, const struct fl_digest *data,
-                     struct fl_err *e);
+                     enum fl_unit unit, bool central, const struct fl_event *event,
+                     const struct fl_digest *data, struct fl_err *e);
+/* A tree's noise covers one participation: has this incarnation's tree of rounds that `key` is in
+ * had one already (under another key)? -FL_R_PARTICIPATION. Asked before training, and again by the
+ * debit. Nothing to ask for other mechanisms. */
+int fl_ledger_participates(struct fl_ledger *l, const struct fl_key *key,
+                           const struct fl_event *event, struct fl_err *e);
 /* The debit: durable on return. Checks the budget again. The same release twice is fine; another
  * digest for the key is -FL_R_LEDGER. */
 int fl_ledger_debit(struct fl_ledger *l, const struct fl_budget *budget, const struct fl_release *r,
@@ -99,10 +105,12 @@ int fl_ledger_each(struct fl_ledger *l,
                    int (*each)(void *arg, const struct fl_release *r, uint64_t wall_ms,
                                bool acknowledged),
                    void *arg, struct fl_err *e);
-/* Epsilon spent so far on a data set version at this delta, under this unit. Infinity when anything
- * was released of it under another unit. */
+/* Epsilon spent so far on a data set version at this delta, under this unit; central: against
+ * everybody but coordinators that were trusted with the noise. Infinity when anything was released
+ * of it under another unit, or left without noise and `central` is false. */
 int fl_ledger_spent(struct fl_ledger *l, const struct fl_digest *data, enum fl_unit unit,
-                    double delta, double *ret_epsilon, enum fl_bound *ret_bound, struct fl_err *e);
+                    bool central, double delta, double *ret_epsilon, enum fl_bound *ret_bound,
+                    struct fl_err *e);
 /* Recomputes the chain from its first entry: -FL_R_LEDGER with the number of the entry that does
  * not fit. */
 int fl_ledger_verify(struct fl_ledger *l, struct fl_err *e);

@@ -23,17 +23,19 @@ struct spending {
     uint32_t count;
     uint64_t foreign; /* releases of these data under another unit */
     enum fl_unit other;
+    uint64_t bare; /* releases without noise to a coordinator, where that matters */
 };
 
 static int load_spending(const struct fl_ledger *l, const struct fl_digest *data, enum fl_unit unit,
-                         struct spending *ret, struct fl_err *e)
+                         bool central, struct spending *ret, struct fl_err *e)
 {
     struct spending sp = {0};
     sqlite3_stmt *s;
     int r = fl_ledger_db_prepare(
         l,
-        "SELECT unit, count(*), mechanism, q, sigma, a, b, sum(count) FROM entry"
-        " WHERE kind = 3 AND data = ?1 AND size > 0 GROUP BY unit, mechanism, q, sigma, a, b",
+        "SELECT unit, count(*), mechanism, q, sigma, a, b, sum(count), coalesce(flag, 0) AS central"
+        " FROM entry WHERE kind = 3 AND data = ?1 AND size > 0"
+        " GROUP BY unit, mechanism, q, sigma, a, b, central",
         &s, e);
 
     if (r < 0) {
@@ -41,6 +43,10 @@ static int load_spending(const struct fl_ledger *l, const struct fl_digest *data
     }
     sqlite3_bind_blob(s, 1, data->bytes, sizeof data->bytes, SQLITE_STATIC);
     while ((r = fl_ledger_db_step(l, s, e)) == 1) {
+        if (sqlite3_column_int(s, 8) && !central) {
+            sp.bare += (uint64_t)sqlite3_column_int64(s, 1);
+            continue;
+        }
         if (sqlite3_column_int(s, 0) != (int)unit) {
             sp.foreign += (uint64_t)sqlite3_column_int64(s, 1);
             sp.other = (enum fl_unit)sqlite3_column_int(s, 0);
@@ -103,6 +109,13 @@ static int check_spending(const struct spending *sp, const struct fl_budget *bud
                        (unsigned long long)sp->foreign, fl_policy_unit_name(sp->other),
                        fl_policy_unit_name(budget->unit));
     }
+    if (sp->bare) {
+        return fl_fail(e, FL_R_POLICY_NOISE,
+                       "%llu updates of these data went to a coordinator that adds the noise; no "
+                       "epsilon holds against it any more (privacy.noise: central counts against "
+                       "everybody else)",
+                       (unsigned long long)sp->bare);
+    }
     r = fl_filter_allows(sp->events, sp->count, event, 1, budget->epsilon, budget->delta, &allowed,
                          e);
     if (r < 0) {
@@ -111,9 +124,45 @@ static int check_spending(const struct spending *sp, const struct fl_budget *bud
     return allowed ? 0 : refuse_spent(sp, budget, event, e);
 }
 
+int fl_ledger_participates(struct fl_ledger *l, const struct fl_key *key,
+                           const struct fl_event *event, struct fl_err *e)
+{
+    sqlite3_stmt *s;
+
+    if (event->mechanism != FL_MECHANISM_TREE || event->count == 0 || !(event->a >= 1)) {
+        return 0;
+    }
+    uint64_t tree = (uint64_t)event->a, round = key->round ? key->round - 1 : 0;
+    uint64_t first = round / tree * tree + 1, last = first + tree - 1;
+    int r = fl_ledger_db_prepare(l,
+                                 "SELECT round FROM entry WHERE kind = 3 AND incarnation = ?1 AND"
+                                 " round BETWEEN ?2 AND ?3 AND size > 0 AND mechanism = ?6 AND"
+                                 " NOT (round = ?4 AND exchange = ?5) LIMIT 1",
+                                 &s, e);
+    if (r < 0) {
+        return r;
+    }
+    sqlite3_bind_blob(s, 1, key->incarnation, sizeof key->incarnation, SQLITE_STATIC);
+    sqlite3_bind_int64(s, 2, (sqlite3_int64)first);
+    sqlite3_bind_int64(s, 3, (sqlite3_int64)last);
+    sqlite3_bind_int64(s, 4, (sqlite3_int64)key->round);
+    sqlite3_bind_int64(s, 5, key->exchange);
+    sqlite3_bind_int(s, 6, FL_MECHANISM_TREE);
+    r = fl_ledger_db_step(l, s, e);
+    if (r == 1) {
+        r = fl_fail(e, FL_R_PARTICIPATION,
+                    "round %llu is in the tree of rounds %llu to %llu, of which this site was in "
+                    "round %lld already",
+                    (unsigned long long)key->round, (unsigned long long)first,
+                    (unsigned long long)last, (long long)sqlite3_column_int64(s, 0));
+    }
+    sqlite3_finalize(s);
+    return r;
+}
+
 int fl_ledger_allows(struct fl_ledger *l, const struct fl_budget *budget, const char *job,
-                     enum fl_unit unit, const struct fl_event *event, const struct fl_digest *data,
-                     struct fl_err *e)
+                     enum fl_unit unit, bool central, const struct fl_event *event,
+                     const struct fl_digest *data, struct fl_err *e)
 {
     struct spending sp = {0};
     bool withdrawn = false;
@@ -143,22 +192,27 @@ int fl_ledger_allows(struct fl_ledger *l, const struct fl_budget *budget, const 
                        "job %s releases under unit `%s`; this site's budget is for unit `%s`", job,
                        fl_policy_unit_name(unit), fl_policy_unit_name(budget->unit));
     }
-    r = load_spending(l, data, unit, &sp, e);
+    if (central && !budget->central) {
+        return fl_fail(e, FL_R_POLICY_NOISE,
+                       "job %s leaves the noise to the coordinator; this site adds it itself", job);
+    }
+    r = load_spending(l, data, unit, budget->central, &sp, e);
     r = r < 0 ? r : check_spending(&sp, budget, event, e);
     fl_free(sp.events);
     return r;
 }
 
 int fl_ledger_spent(struct fl_ledger *l, const struct fl_digest *data, enum fl_unit unit,
-                    double delta, double *ret_epsilon, enum fl_bound *ret_bound, struct fl_err *e)
+                    bool central, double delta, double *ret_epsilon, enum fl_bound *ret_bound,
+                    struct fl_err *e)
 {
     struct spending sp = {0};
-    int r = load_spending(l, data, unit, &sp, e);
+    int r = load_spending(l, data, unit, central, &sp, e);
 
     if (r < 0) {
         return r;
     }
-    if (sp.foreign || (unit == FL_UNIT_NONE && sp.count)) {
+    if (sp.foreign || sp.bare || (unit == FL_UNIT_NONE && sp.count)) {
         *ret_epsilon = INFINITY;
         *ret_bound = FL_BOUND_RDP;
     } else {

@@ -42,7 +42,7 @@ enum fl_entry_column {
     FL_ENTRY_PLAN,
     FL_ENTRY_BASE,
     FL_ENTRY_SEED, /* digest of the seed, which has a table of its own and is erased in time */
-    FL_ENTRY_FLAG, /* of WITHDRAW: 1 = withdrawn */
+    FL_ENTRY_FLAG, /* of WITHDRAW: 1 = withdrawn; of RELEASE: 1 = the coordinator adds the noise */
     FL_ENTRY_CHAIN,
     FL_ENTRY_COLUMNS,
 };

@@ -2,6 +2,7 @@
 
 #include "common/base/mem.h"
 #include "common/math/grid.h"
+#include "common/plan/releases.h"
 #include "common/privacy/clip.h"
 #include "common/privacy/noise.h"
 
@@ -44,32 +45,29 @@ static int client_scale(const struct fl_plan *plan, int64_t *ret_bound, double *
 int fl_outbox_event(const struct fl_plan *plan, struct fl_event *ret, struct fl_err *e)
 {
     const struct fl_privacy_conf *p = &plan->privacy;
-    struct fl_event event = {.q = 1};
+    struct fl_event event = {0};
     int64_t bound;
     double scale;
-    int r;
+    int r = fl_release_event(plan, &event, e);
 
-    switch (p->unit) {
-    case FL_UNIT_NONE:
-        break;
-    case FL_UNIT_CLIENT:
+    if (r == 0 && p->unit == FL_UNIT_CLIENT) {
         r = client_scale(plan, &bound, &scale, e);
-        if (r < 0) {
-            return r;
-        }
-        event.sigma = p->noise_multiplier;
-        event.count = 1;
-        break;
-    case FL_UNIT_EXAMPLE:
-        event.q = p->sampling_rate;
-        event.sigma = p->noise_multiplier;
-        event.count = plan->train.steps;
-        if (!(event.sigma > 0) || !(event.q > 0) || event.count == 0) {
-            return fl_fail(e, FL_R_PLAN_PRIVACY,
-                           "unit `example` with noise multiplier %g, sampling rate %g, %u steps",
-                           event.sigma, event.q, plan->train.steps);
-        }
-        break;
+    }
+    if (r == 0 && p->unit != FL_UNIT_NONE && event.count == 0) {
+        /* Nothing travels, so the ledger will count nothing, but the plan must still be whole. */
+        bool example = p->unit == FL_UNIT_EXAMPLE;
+        event = (struct fl_event){.q = example ? p->sampling_rate : 1,
+                                  .sigma = p->noise_multiplier,
+                                  .count = example ? plan->train.steps : 1};
+    }
+    if (r == 0 && p->unit == FL_UNIT_EXAMPLE &&
+        (!(event.sigma > 0) || !(event.q > 0) || event.count == 0)) {
+        r = fl_fail(e, FL_R_PLAN_PRIVACY,
+                    "unit `example` with noise multiplier %g, sampling rate %g, %u steps",
+                    event.sigma, event.q, plan->train.steps);
+    }
+    if (r < 0) {
+        return r;
     }
     r = fl_event_check(&event, e);
     if (r < 0) {
@@ -111,10 +109,14 @@ static int to_grid(const struct fl_plan *plan, const float *delta, size_t count,
         return r;
     }
     r = client_scale(plan, &bound, &scale, e);
-    r = r < 0 ? r : fl_noise_new(scale, &noise, e);
+    bool local =
+        plan->privacy.noise == FL_NOISE_LOCAL; /* else the coordinator adds it to the sum */
+    r = r < 0 || !local ? r : fl_noise_new(scale, &noise, e);
     r = r < 0 ? r : fl_clip_to_grid(&g, delta, count, bound, q, &s->norm_before, e);
     if (r == 0) {
         s->norm_after = norm_of(&g, q, count);
+    }
+    if (r == 0 && local) {
         fl_seed_derive(seed, "outbox noise", 0, &own);
         fl_rng_init(&rng, &own, 0);
         fl_noise_add(noise, &rng, q, count);

@@ -113,6 +113,12 @@ static int judge_privacy(const struct fl_policy_job *job, const struct fl_plan *
     if (b->unit == FL_UNIT_NONE) {
         return 0;
     }
+    if (asked->noise == FL_NOISE_CENTRAL && !b->central) {
+        return fl_fail(e, FL_R_POLICY_NOISE,
+                       "job %s leaves the noise to the coordinator; this site adds it itself "
+                       "(privacy.noise: central would allow it)",
+                       plan->name);
+    }
     if (asked->epsilon > b->epsilon) {
         return fl_fail(e, FL_R_POLICY_NOISE,
                        "job %s aims at epsilon %g; this site's budget for its data is %g",

@@ -10,6 +10,7 @@
 #include "common/base/err.h"
 #include "common/plan/plan.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 enum { FL_POLICY_JOBS_MAX = 64, FL_POLICY_STRATEGIES_MAX = 16 };
@@ -20,6 +21,9 @@ enum { FL_POLICY_JOBS_MAX = 64, FL_POLICY_STRATEGIES_MAX = 16 };
 struct fl_budget {
     enum fl_unit unit;
     double epsilon, delta;
+    /* The site trusts the coordinator to add the noise (plans with privacy.noise: central): its
+     * epsilons then hold against everybody else. */
+    bool central;
 };
 
 struct fl_policy_job {

@@ -93,6 +93,8 @@
     X(507, WINDOW, "outside-window", "the site's time window does not allow work now")             \
     X(508, ACCOUNTING, "accounting", "an epsilon cannot be computed for these events")             \
     X(509, REJECTED, "rejected", "the site's administrator did not approve this update")           \
+    X(510, PARTICIPATION, "participation",                                                         \
+      "this site took part already as often as the noise covers")                                  \
     X(600, STORE_OPEN, "store-open", "the state folder or its database cannot be opened")          \
     X(601, STORE_CORRUPT, "store-corrupt", "the database is damaged")                              \
     X(602, STORE_FOREIGN, "store-foreign", "the database belongs to another program or version")   \

@@ -47,6 +47,7 @@ static const struct {
     {"local", FL_VISIBILITY_ALL_PRIVATE},
 };
 
+static const char *const noise_words[] = {"local", "central", NULL};
 static const char *const unit_words[] = {"none", "example", "client", NULL};
 static const char *const trainer_words[] = {"builtin", "exec", NULL};
 static const char *const weight_words[] = {"equal", "examples", NULL};
@@ -110,6 +111,8 @@ static const struct fl_conf_field privacy_keys[] = {
     {TYPED("delta", DOUBLE, delta), .max = 1, .flags = FL_CONF_ABOVE_MIN | FL_CONF_BELOW_MAX},
     {TYPED("sampling_rate", DOUBLE, sampling_rate), .max = 1, .flags = FL_CONF_ABOVE_MIN},
     {TYPED("examples", UINT32, examples), .min = 1, .max = 1e9},
+    {TYPED("noise", ENUM, noise), .words = noise_words, .fallback = "local"},
+    {TYPED("tree", UINT32, tree), .max = 1 << 20, .fallback = "0"},
     {.name = NULL},
 };
 #undef OF

@@ -31,6 +31,12 @@ enum fl_unit {
     FL_UNIT_CLIENT,  /* the whole site: its released update is clipped and noised */
 };
 
+/* Who adds the noise, unit `client` only. */
+enum fl_noise_place {
+    FL_NOISE_LOCAL,   /* each site, before its update leaves */
+    FL_NOISE_CENTRAL, /* the coordinator, once, to the sum of all: it is trusted with the updates */
+};
+
 enum fl_weighting {
     FL_WEIGHT_EQUAL,
     FL_WEIGHT_EXAMPLES, /* by the site's declared number of examples, at most max_weight; not with a
@@ -64,6 +70,9 @@ struct fl_privacy_conf {
     double epsilon, delta;   /* what the job aims at: noise_multiplier is resolved from it at
                                 submission when absent */
     double sampling_rate;    /* q of the Poisson batches (example) */
+    enum fl_noise_place noise;
+    uint32_t tree; /* > 0: noise on the sums over rounds, in trees of so many rounds (DP-FTRL); a
+                      site takes part once in a tree */
     uint32_t examples; /* the public constant by which sums are divided: q * examples (example) */
 };
 

@@ -6,6 +6,7 @@
 #include "common/plan/plan_check.h"
 
 #include "common/math/grid.h"
+#include "common/plan/releases.h"
 #include "common/privacy/accountant.h"
 
 #include <ctype.h>
@@ -132,6 +133,19 @@ static int check_client(const struct fl_plan *p, const struct fl_conf_node *root
     if (v->noise_multiplier == 0) {
         return 0;
     }
+    if (v->noise == FL_NOISE_CENTRAL) { /* the update has none */
+        if (v->clip > most) {
+            return fl_conf_fail(e, grid_at(root, "grid.bits"), FL_R_PLAN_OVERFLOW,
+                                "the grid holds values up to %.4g, the clip is %.4g: raise bits or "
+                                "step",
+                                most, v->clip);
+        }
+        if (v->noise_multiplier * floor(v->clip / step) < 4) {
+            return fl_conf_fail(e, grid_at(root, "grid.step"), FL_R_PLAN_PRIVACY,
+                                "the noise is below 4 steps (%.4g each): lower step", step);
+        }
+        return 0;
+    }
     double wanted = v->clip + 8 * v->noise_multiplier * v->clip;
     if (wanted > most) {
         return fl_conf_fail(e, grid_at(root, "grid.bits"), FL_R_PLAN_OVERFLOW,
@@ -220,30 +234,18 @@ static int check_counts(const struct fl_plan *p, const struct fl_conf_node *root
     return 0;
 }
 
-uint32_t fl_plan_events(const struct fl_plan *p, double noise_multiplier, struct fl_event ret[2])
-{
-    const struct fl_counts_conf *c = &p->counts;
-    bool example = p->privacy.unit == FL_UNIT_EXAMPLE;
-    uint64_t again = c->every ? (p->rounds - 1) / c->every : 0;
-
-    ret[0] = (struct fl_event){.q = example ? p->privacy.sampling_rate : 1,
-                               .sigma = noise_multiplier,
-                               .count = p->rounds * (example ? p->train.steps : 1)};
-    ret[1] = (struct fl_event){.q = 1, .sigma = c->noise_multiplier, .count = 1 + again};
-    return c->noise_multiplier > 0 ? 2 : 1;
-}
-
 /* A multiplier that stands beside an epsilon must keep it. */
 static int check_epsilon(const struct fl_plan *p, const struct fl_conf_node *root, struct fl_err *e)
 {
     const struct fl_privacy_conf *v = &p->privacy;
     bool example = v->unit == FL_UNIT_EXAMPLE;
-    struct fl_event event[2];
+    struct fl_event event[FL_RELEASE_EVENTS_MAX];
     enum fl_bound bound;
     double epsilon;
+    uint32_t count = 0;
 
-    int r = fl_epsilon(event, fl_plan_events(p, v->noise_multiplier, event), v->delta, &epsilon,
-                       &bound, e);
+    int r = fl_release_total(p, v->noise_multiplier, event, &count, e);
+    r = r ? r : fl_epsilon(event, count, v->delta, &epsilon, &bound, e);
     if (r) {
         return fl_wrap(e, r, "privacy");
     }
@@ -252,6 +254,31 @@ static int check_epsilon(const struct fl_plan *p, const struct fl_conf_node *roo
                             "%g over %llu %s gives epsilon %.4g, more than %.4g",
                             v->noise_multiplier, (unsigned long long)event[0].count,
                             example ? "steps" : "rounds", epsilon, v->epsilon);
+    }
+    return 0;
+}
+
+/* Where the noise is added, and that what is released has a row in the table at all. */
+static int check_place(const struct fl_plan *p, const struct fl_conf_node *root, struct fl_err *e)
+{
+    const struct fl_privacy_conf *v = &p->privacy;
+    const struct fl_release_row *row;
+    struct fl_err why = {0};
+
+    if (v->noise == FL_NOISE_CENTRAL && v->unit != FL_UNIT_CLIENT) {
+        return fl_conf_fail(e, fl_plan_at(root, "privacy.noise"), FL_R_PLAN_PRIVACY,
+                            "noise of the coordinator protects whole sites: unit: client");
+    }
+    if (v->tree && v->noise != FL_NOISE_CENTRAL) {
+        return fl_conf_fail(e, fl_plan_at(root, "privacy.tree"), FL_R_PLAN_PRIVACY,
+                            "a tree is over the sums of many sites: noise: central");
+    }
+    if (v->tree == 1) {
+        return fl_conf_fail(e, fl_plan_at(root, "privacy.tree"), FL_R_PLAN_PRIVACY,
+                            "a tree of one round is none: 0, or 2 and more");
+    }
+    if (fl_release_row(p, &row, &why) < 0) {
+        return fl_conf_fail(e, fl_plan_at(root, "strategy"), FL_R_PLAN_PRIVACY, "%s", why.msg);
     }
     return 0;
 }
@@ -289,6 +316,9 @@ static int check_privacy(const struct fl_plan *p, const struct fl_conf_node *roo
                             "must be equal");
     }
     int r = v->unit == FL_UNIT_CLIENT ? check_client(p, root, e) : check_example(p, root, e);
+    if (r == 0) {
+        r = check_place(p, root, e);
+    }
     if (r == 0) { /* with the fewest units that the job itself names */
         uint32_t units = v->unit == FL_UNIT_CLIENT ? p->round.members : v->examples;
         if (fl_delta_check(v->delta, units, e) < 0) {

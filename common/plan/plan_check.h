@@ -14,10 +14,6 @@ const struct fl_conf_node *fl_plan_at(const struct fl_conf_node *root, const cha
 int fl_plan_tensors(const struct fl_conf_node *list, struct fl_tensors *ret, struct fl_err *e);
 /* Appends the layers of a list: one a node, or several (a residual block, an encoder). */
 int fl_plan_layers(const struct fl_conf_node *n, struct fl_spec *spec, struct fl_err *e);
-/* What a plan with a unit costs a site in all its rounds, with this noise multiplier: how many
- * events. */
-uint32_t fl_plan_events(const struct fl_plan *plan, double noise_multiplier,
-                        struct fl_event ret[2]);
 
 int fl_plan_check(const struct fl_plan *plan, const struct fl_conf_node *root, struct fl_err *e);
 

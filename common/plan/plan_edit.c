@@ -7,7 +7,7 @@
 
 #include "common/base/conf.h"
 #include "common/base/mem.h"
-#include "common/plan/plan_check.h"
+#include "common/plan/releases.h"
 #include "common/privacy/accountant.h"
 
 #include <ctype.h>
@@ -288,10 +288,12 @@ static void round_up(double x, char *to, size_t size)
 
 static int epsilon_at(const struct fl_plan *p, double sigma, double *ret, struct fl_err *e)
 {
-    struct fl_event event[2];
+    struct fl_event event[FL_RELEASE_EVENTS_MAX];
     enum fl_bound bound;
+    uint32_t count = 0;
+    int r = fl_release_total(p, sigma, event, &count, e);
 
-    return fl_epsilon(event, fl_plan_events(p, sigma, event), p->privacy.delta, ret, &bound, e);
+    return r ? r : fl_epsilon(event, count, p->privacy.delta, ret, &bound, e);
 }
 
 /* With other events beside it there is no closed form: it is looked for above *sigma, the one that
@@ -321,12 +323,22 @@ static int sigma_beside(const struct fl_plan *p, double *sigma, struct fl_err *e
 static int sigma_text(const struct fl_plan *p, char *to, size_t size, struct fl_err *e)
 {
     const struct fl_privacy_conf *v = &p->privacy;
-    bool example = v->unit == FL_UNIT_EXAMPLE;
-    double sigma;
+    struct fl_event total[FL_RELEASE_EVENTS_MAX];
+    uint32_t count = 0;
+    double sigma = 0;
+    int r = fl_release_total(p, 1, total, &count, e);
 
-    int r = fl_sigma_for(v->epsilon, v->delta, example ? v->sampling_rate : 1,
-                         p->rounds * (example ? p->train.steps : 1), &sigma, e);
-    if (r == 0 && p->counts.noise_multiplier > 0) {
+    if (r) {
+        return r;
+    }
+    /* Alone: a tree is a Gaussian for each level that one round is in; where nothing travels, any
+     * noise keeps the budget, and none is added. */
+    uint64_t times = total[0].count ? total[0].count : 1;
+    if (total[0].mechanism == FL_MECHANISM_TREE) {
+        times *= (uint64_t)ceil(log2(total[0].a + 1));
+    }
+    r = fl_sigma_for(v->epsilon, v->delta, total[0].q, times, &sigma, e);
+    if (r == 0 && count > 1) {
         r = sigma_beside(p, &sigma, e);
     }
     if (r) {

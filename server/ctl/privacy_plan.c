@@ -5,6 +5,7 @@
  */
 #include "common/base/mem.h"
 #include "common/plan/plan.h"
+#include "common/plan/releases.h"
 #include "common/privacy/accountant.h"
 #include "common/privacy/worth.h"
 #include "server/ctl/cli.h"
@@ -22,7 +23,8 @@ static const char *const assumptions[] = {
 
 struct forecast {
     const struct fl_plan *plan;
-    struct fl_event event;
+    struct fl_event events[FL_RELEASE_EVENTS_MAX], event;
+    uint32_t event_count;
     struct fl_worth_question question;
     struct fl_worth worth;
     double epsilon, adaptive;
@@ -52,15 +54,30 @@ static int predict(struct fl_cli *c, struct forecast *f)
         .in_an_upload = example ? p->train.steps : 1,
         .members = p->round.members,
     };
-    f->event = (struct fl_event){
-        .q = f->question.q, .sigma = v->noise_multiplier, .count = f->question.releases};
+    status = fl_release_total(p, v->noise_multiplier, f->events, &f->event_count, &c->err);
+    f->event = f->events[0];
+    if (status == 0 && fl_event_is_void(&f->event)) {
+        status = fl_fail(&c->err, FL_R_PLAN_PRIVACY, "%s: nothing travels under strategy %s",
+                         p->name, p->strategy);
+    }
+    if (status) {
+        return status;
+    }
+    if (v->noise == FL_NOISE_CENTRAL) {
+        f->question.central = true;
+    }
+    if (v->tree) { /* what is left in the sum of all rounds, spread over them */
+        f->question.sigma *=
+            sqrt(ceil(log2(v->tree + 1.0)) * (double)f->event.count / (double)f->question.releases);
+    }
     status = fl_delta_check(v->delta, example ? (double)examples : p->round.members, &c->err);
     status = status ? status : fl_worth(&f->question, &f->worth, &c->err);
     status = status ? status
-                    : fl_epsilon(&f->event, 1, v->delta, &f->adaptive, &f->adaptive_bound, &c->err);
-    status = status
-                 ? status
-                 : fl_epsilon_frozen(&f->event, 1, v->delta, &f->epsilon, NULL, &f->bound, &c->err);
+                    : fl_epsilon(f->events, f->event_count, v->delta, &f->adaptive,
+                                 &f->adaptive_bound, &c->err);
+    status = status ? status
+                    : fl_epsilon_frozen(f->events, f->event_count, v->delta, &f->epsilon, NULL,
+                                        &f->bound, &c->err);
     if (status == 0 && !isfinite(f->adaptive)) {
         status = fl_fail(&c->err, FL_R_ACCOUNTING, "no finite epsilon holds for this job");
     }
@@ -86,16 +103,14 @@ static json_t *document(const struct forecast *f)
     return json_pack(
         "{ss ss ss ss ss sf sf sf sf sI sf ss sf ss sf sf sI s{sf sf sf} s{sb sf so so}}", "job",
         f->plan->name, "strategy", f->plan->strategy, "unit", example ? "example" : "client",
-        "neighbours",
-        example ? "one example of a site added or removed" : "one site added or removed",
-        "adversary", "everyone who sees uploads, the coordinator too", "clip", v->clip,
-        "noise_multiplier", v->noise_multiplier, "delta", v->delta, "q", f->event.q, "releases",
-        (json_int_t)f->event.count, "epsilon_adaptive", f->adaptive, "bound_adaptive",
-        fl_bound_name(f->adaptive_bound), "epsilon", f->epsilon, "bound", fl_bound_name(f->bound),
-        "dimensions", f->question.dimensions, "units_per_site", f->question.units, "members",
-        (json_int_t)f->question.members, "noise_to_signal", "upload", w->upload, "mean", w->mean,
-        "job", w->job, "prediction", "alone_wins", w->ratio > 1, "squared_error_joined_over_alone",
-        w->ratio, "break_even_dimensions",
+        "neighbours", fl_release_neighbours(f->plan), "adversary", fl_release_adversary(f->plan),
+        "clip", v->clip, "noise_multiplier", v->noise_multiplier, "delta", v->delta, "q",
+        f->event.q, "releases", (json_int_t)f->event.count, "epsilon_adaptive", f->adaptive,
+        "bound_adaptive", fl_bound_name(f->adaptive_bound), "epsilon", f->epsilon, "bound",
+        fl_bound_name(f->bound), "dimensions", f->question.dimensions, "units_per_site",
+        f->question.units, "members", (json_int_t)f->question.members, "noise_to_signal", "upload",
+        w->upload, "mean", w->mean, "job", w->job, "prediction", "alone_wins", w->ratio > 1,
+        "squared_error_joined_over_alone", w->ratio, "break_even_dimensions",
         isfinite(w->break_even) ? json_real(w->break_even) : json_null(), "assumptions",
         assumptions_json());
 }
@@ -108,9 +123,9 @@ static void print_text(const struct forecast *f)
 
     fl_cli_row("job", "%s: %s, %" PRIu64 " rounds, %" PRIu32 " members", f->plan->name,
                f->plan->strategy, f->plan->rounds, f->plan->round.members);
-    fl_cli_row("unit", "%s; neighbours: one %s added or removed", example ? "example" : "client",
-               example ? "example of a site" : "site");
-    fl_cli_row("adversary", "everyone who sees uploads, the coordinator too");
+    fl_cli_row("unit", "%s; neighbours: %s", example ? "example" : "client",
+               fl_release_neighbours(f->plan));
+    fl_cli_row("adversary", "%s", fl_release_adversary(f->plan));
     fl_cli_row("releases", "%" PRIu64 " with noise multiplier %g, clip %g, rate %g", f->event.count,
                v->noise_multiplier, v->clip, f->event.q);
     fl_cli_row("epsilon", "%.6g at delta %g (bound %s): what sites' ledgers keep", f->adaptive,

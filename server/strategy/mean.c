@@ -17,6 +17,7 @@
 #include "common/base/mem.h"
 #include "common/math/grid.h"
 #include "server/strategy/serveropt.h"
+#include "server/strategy/sumnoise.h"
 
 #include <assert.h>
 #include <math.h>
@@ -30,6 +31,8 @@ struct shared {
     uint32_t max_weight, members;
     struct fl_server_opt opt;
     float *momentum; /* NULL when there is none */
+    bool noised;     /* the plan wants noise on the sum */
+    struct fl_sum_noise noise;
 };
 
 struct slot {
@@ -66,6 +69,14 @@ static int mean_init(void *shared, const struct fl_plan *plan, struct fl_err *e)
             return fl_fail(e, FL_R_NOMEM, "server momentum of %zu elements", s->elements);
         }
     }
+    s->noised = fl_sum_noise_wanted(plan) && s->elements > 0;
+    if (s->noised) {
+        int r = fl_sum_noise_init(&s->noise, plan, e);
+        if (r != 0) {
+            fl_free(s->momentum);
+            return r;
+        }
+    }
     return 0;
 }
 
@@ -75,12 +86,19 @@ static void mean_fini(void *shared)
 
     fl_free(s->momentum);
     s->momentum = NULL;
+    fl_sum_noise_fini(&s->noise);
+}
+
+/* Behind the momentum: where in its tree the noise stands. */
+static size_t tree_size(const struct shared *s)
+{
+    return s->noised && s->noise.tree ? FL_SUM_NOISE_STATE : 0;
 }
 
 static size_t mean_state_size(const void *shared)
 {
     const struct shared *s = shared;
-    return s->momentum ? s->elements * sizeof(float) : 0;
+    return (s->momentum ? s->elements * sizeof(float) : 0) + tree_size(s);
 }
 
 static void mean_save(const void *shared, uint8_t *to)
@@ -90,6 +108,9 @@ static void mean_save(const void *shared, uint8_t *to)
     for (size_t i = 0; s->momentum && i < s->elements; i++) {
         fl_put_float(to + 4 * i, s->momentum[i]);
     }
+    if (tree_size(s)) {
+        fl_sum_noise_put(&s->noise.state, to + mean_state_size(s) - FL_SUM_NOISE_STATE);
+    }
 }
 
 /* The plan may have got or lost its momentum since: nothing saved is a start from zero, something
@@ -97,7 +118,16 @@ static void mean_save(const void *shared, uint8_t *to)
 static int mean_load(void *shared, const uint8_t *from, size_t size, struct fl_err *e)
 {
     struct shared *s = shared;
+    size_t tree = tree_size(s);
 
+    memset(&s->noise.state, 0, sizeof s->noise.state);
+    if (tree && size > 0) { /* 0: a job begins */
+        if (size < tree || !fl_sum_noise_get(&s->noise.state, from + size - tree, s->noise.tree)) {
+            return fl_fail(e, FL_R_STORE_MISMATCH,
+                           "strategy state of %zu bytes has no tree of noise", size);
+        }
+        size -= tree;
+    }
     if (size != 0 && size != s->elements * sizeof(float)) {
         return fl_fail(e, FL_R_STORE_MISMATCH,
                        "strategy state of %zu bytes does not belong to a model of %zu elements",
@@ -268,18 +298,24 @@ int fl_update_scan(const struct fl_exchange_terms *terms, const struct fl_update
 /* ---- finish ---- */
 
 /* One tile: the mean, then the optimizer. Adds to the squared norm of the mean. */
-static int finish_tile(const struct shared *s, const struct slot *t, size_t first, size_t count,
+static int finish_tile(const struct shared *s, const struct slot *t,
+                       const struct fl_sum_noise *noise, size_t first, size_t count,
                        struct fl_next *next, double *norm2, struct fl_err *e)
 {
     double mean[FINISH_TILE], scale = ldexp(1.0, s->grid.step), weight = (double)t->weight;
+    int64_t sum[FINISH_TILE];
     float base[FINISH_TILE], x_next[FINISH_TILE], v_next[FINISH_TILE];
     int r = next->base(next->arg, 0, first, count, base, e);
 
     if (r != 0 || t->weight == 0) { /* nobody: the model stays as it is */
         return r ? r : next->put(next->arg, 0, first, count, base, e);
     }
+    memcpy(sum, t->sum + first, count * sizeof *sum);
+    if (noise && (r = fl_sum_noise_add(noise, first, sum, count, e)) != 0) {
+        return r;
+    }
     for (size_t i = 0; i < count; i++) {
-        mean[i] = (double)t->sum[first + i] * scale / weight;
+        mean[i] = (double)sum[i] * scale / weight;
         *norm2 += mean[i] * mean[i];
     }
     r = fl_server_opt_step(&s->opt, base, mean, first, count,
@@ -290,12 +326,31 @@ static int finish_tile(const struct shared *s, const struct slot *t, size_t firs
     return r ? r : next->put(next->arg, 0, first, count, x_next, e);
 }
 
+/* The noise of this round, and the state behind it into next->state. finish changes nothing it was
+ * given, so it works on a copy that borrows the sampler. */
+static int begin_noise(const struct shared *s, const struct slot *t, const struct fl_next *next,
+                       struct fl_sum_noise *ret, struct fl_err *e)
+{
+    *ret = s->noise;
+    if (!next->secret) {
+        return fl_fail(e, FL_R_PLAN_PRIVACY,
+                       "the sum is to be noised, and there is no secret for it");
+    }
+    int r = fl_sum_noise_begin(ret, next->secret, next->round, t->weight, t->sum, s->elements, e);
+    if (r == 0 && tree_size(s)) {
+        fl_sum_noise_put(&ret->next, next->state + next->state_size - FL_SUM_NOISE_STATE);
+    }
+    return r;
+}
+
 static int mean_finish(const void *shared, void *const *slots, uint32_t exchange,
                        struct fl_next *next, struct fl_err *e)
 {
     const struct shared *s = shared;
     const struct slot *t = slots[0];
+    struct fl_sum_noise noise = {0};
     double norm2 = 0.0;
+    int r = 0;
 
     (void)exchange;
     assert(next->base_count == 1 && next->state_size == mean_state_size(s));
@@ -305,21 +360,22 @@ static int mean_finish(const void *shared, void *const *slots, uint32_t exchange
     if (t->weight == 0) { /* and so does its momentum */
         mean_save(s, next->state);
     }
-    for (size_t first = 0; first < s->elements; first += FINISH_TILE) {
-        size_t count = s->elements - first < FINISH_TILE ? s->elements - first : FINISH_TILE;
-        int r = finish_tile(s, t, first, count, next, &norm2, e);
-        if (r != 0) {
-            return r;
-        }
+    if (s->noised) {
+        r = begin_noise(s, t, next, &noise, e);
     }
+    for (size_t first = 0; r == 0 && first < s->elements; first += FINISH_TILE) {
+        size_t count = s->elements - first < FINISH_TILE ? s->elements - first : FINISH_TILE;
+        r = finish_tile(s, t, s->noised ? &noise : NULL, first, count, next, &norm2, e);
+    }
+    explicit_bzero(&noise, sizeof noise);
     next->update_norm = sqrt(norm2);
-    return 0;
+    return r;
 }
 
 #define MEAN_STRATEGY(word)                                                                        \
     const struct fl_strategy fl_strategy_##word = {                                                \
         .name = #word,                                                                             \
-        .needs = FL_STRATEGY_SUM_ONLY,                                                             \
+        .needs = FL_STRATEGY_SUM_ONLY | FL_STRATEGY_SUM_NOISE,                                     \
         .shared_size = sizeof(struct shared),                                                      \
         .init = mean_init,                                                                         \
         .fini = mean_fini,                                                                         \

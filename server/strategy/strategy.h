@@ -31,6 +31,7 @@
 #define SERVER_STRATEGY_STRATEGY_H
 
 #include "common/base/err.h"
+#include "common/base/rng.h"
 #include "common/plan/exchange.h"
 #include "common/plan/plan.h"
 #include "server/core/round.h"
@@ -47,6 +48,8 @@ enum {
 /* What a strategy asks of its surroundings. */
 enum fl_strategy_needs {
     FL_STRATEGY_SUM_ONLY = 1 << 0, /* sees nothing but sums: fits secure aggregation */
+    FL_STRATEGY_SUM_NOISE =
+        1 << 1, /* finish noises its sums where the plan wants it (sumnoise.h) */
 };
 
 /* A committed update. `read` fills exactly `size` bytes from `offset`, or fails. */
@@ -78,7 +81,9 @@ struct fl_next {
     uint32_t base_count; /* models before: slots(shared) */
     uint32_t put_count;  /* models after: next_slots, else the same */
     struct fl_updates updates;
-    uint8_t *state; /* state_size bytes: the strategy's next state */
+    uint64_t round;               /* that finish makes the model of */
+    const struct fl_seed *secret; /* of the job, for noise on sums; NULL = there is none */
+    uint8_t *state;               /* state_size bytes: the strategy's next state */
     size_t state_size;
     /* For people and logs; filled by finish. */
     uint32_t members;

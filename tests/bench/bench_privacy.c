@@ -127,6 +127,7 @@ static void bench_seal(void)
     double seal_s, clip_s, noise_s, pack_s, norm;
 
     fl_seed_from_u64(1, &seed);
+    snprintf(plan->strategy, sizeof plan->strategy, "fedavg");
     plan->layout.shared.elements = N;
     plan->grid = (struct fl_grid_conf){g.bits, g.step};
     plan->privacy =

@@ -13,8 +13,8 @@
 #include <unistd.h>
 
 static const uint8_t owner[32] = {1, 2, 3}, other_owner[32] = {9};
-static const struct fl_budget client_budget = {FL_UNIT_CLIENT, 4, 1e-5};
-static const struct fl_budget no_budget = {FL_UNIT_NONE, 0, 0};
+static const struct fl_budget client_budget = {.unit = FL_UNIT_CLIENT, .epsilon = 4, .delta = 1e-5};
+static const struct fl_budget no_budget = {.unit = FL_UNIT_NONE, .epsilon = 0, .delta = 0};
 
 static char folder[64], path[96];
 static struct fl_ledger *l;
@@ -292,15 +292,16 @@ START_TEST(test_the_budget_is_kept_to_the_last_round_over_jobs_and_restarts)
     ck_assert_ptr_nonnull(strstr(e.msg, "of the 4 that this site allows"));
     ck_assert_ptr_nonnull(strstr(e.msg, "unit client"));
     struct fl_event event = {.q = 1, .sigma = sigma, .count = 1};
-    ck_assert_int_eq(
-        fl_ledger_allows(l, &client_budget, "another job", FL_UNIT_CLIENT, &event, &data, &e),
-        -FL_R_BUDGET_SPENT);
-    ck_ok(fl_ledger_allows(l, &client_budget, "another job", FL_UNIT_CLIENT, &event, &data2, &e));
-    ck_ok(fl_ledger_spent(l, &data, FL_UNIT_CLIENT, 1e-5, &epsilon, &bound, &e));
+    ck_assert_int_eq(fl_ledger_allows(l, &client_budget, "another job", FL_UNIT_CLIENT, false,
+                                      &event, &data, &e),
+                     -FL_R_BUDGET_SPENT);
+    ck_ok(fl_ledger_allows(l, &client_budget, "another job", FL_UNIT_CLIENT, false, &event, &data2,
+                           &e));
+    ck_ok(fl_ledger_spent(l, &data, FL_UNIT_CLIENT, false, 1e-5, &epsilon, &bound, &e));
     ck_assert_double_le(epsilon, 4);
     ck_assert_double_ge(epsilon, 4 * (1 - 1e-6));
     ck_assert_int_eq(bound, FL_BOUND_EXACT_GAUSSIAN);
-    ck_ok(fl_ledger_spent(l, &data2, FL_UNIT_CLIENT, 1e-5, &epsilon, &bound, &e));
+    ck_ok(fl_ledger_spent(l, &data2, FL_UNIT_CLIENT, false, 1e-5, &epsilon, &bound, &e));
     ck_assert_double_eq(epsilon, 0);
     /* A release that exists is repeated although the budget is spent. */
     struct fl_release r = release_of(10, sigma);
@@ -326,11 +327,11 @@ START_TEST(test_many_kinds_of_events_add_up)
             .q = 0.01 * (double)(1 + i % 3), .sigma = 2 + (double)(i % 7), .count = 1 + i % 5};
         events[i] = r.event;
         ck_ok(fl_ledger_intent(l, &r.key, &in, 1, &seed, &e));
-        struct fl_budget budget = {FL_UNIT_EXAMPLE, 8, 1e-5};
+        struct fl_budget budget = {.unit = FL_UNIT_EXAMPLE, .epsilon = 8, .delta = 1e-5};
         ck_ok(fl_ledger_debit(l, &budget, &r, 1, &e));
     }
     ck_ok(fl_epsilon(events, 40, 1e-5, &want, &bound, &e));
-    ck_ok(fl_ledger_spent(l, &data, FL_UNIT_EXAMPLE, 1e-5, &got, &bound, &e));
+    ck_ok(fl_ledger_spent(l, &data, FL_UNIT_EXAMPLE, false, 1e-5, &got, &bound, &e));
     ck_assert_double_eq_tol(got / want, 1, 1e-12);
     shut();
 }
@@ -340,25 +341,26 @@ START_TEST(test_units_do_not_mix)
 {
     struct fl_digest data = digest_of("data", 1);
     struct fl_event event = {.q = 1, .sigma = 8, .count = 1}, none = {.q = 1};
-    struct fl_budget example = {FL_UNIT_EXAMPLE, 4, 1e-5};
+    struct fl_budget example = {.unit = FL_UNIT_EXAMPLE, .epsilon = 4, .delta = 1e-5};
     double epsilon = NAN;
     enum fl_bound bound;
 
     fresh();
-    ck_assert_int_eq(fl_ledger_allows(l, &example, "j", FL_UNIT_CLIENT, &event, &data, &e),
+    ck_assert_int_eq(fl_ledger_allows(l, &example, "j", FL_UNIT_CLIENT, false, &event, &data, &e),
                      -FL_R_POLICY_NOISE);
-    ck_assert_int_eq(fl_ledger_allows(l, &example, "j", FL_UNIT_NONE, &none, &data, &e),
+    ck_assert_int_eq(fl_ledger_allows(l, &example, "j", FL_UNIT_NONE, false, &none, &data, &e),
                      -FL_R_POLICY_NOISE);
-    ck_ok(fl_ledger_allows(l, &no_budget, "j", FL_UNIT_NONE, &none, &data, &e));
-    ck_ok(fl_ledger_allows(l, &no_budget, "j", FL_UNIT_CLIENT, &event, &data, &e));
-    ck_assert_int_eq(fl_ledger_allows(l, &client_budget, "j", FL_UNIT_CLIENT, &none, &data, &e),
-                     -FL_R_ACCOUNTING); /* a claim that costs nothing */
+    ck_ok(fl_ledger_allows(l, &no_budget, "j", FL_UNIT_NONE, false, &none, &data, &e));
+    ck_ok(fl_ledger_allows(l, &no_budget, "j", FL_UNIT_CLIENT, false, &event, &data, &e));
+    ck_assert_int_eq(
+        fl_ledger_allows(l, &client_budget, "j", FL_UNIT_CLIENT, false, &none, &data, &e),
+        -FL_R_ACCOUNTING); /* a claim that costs nothing */
     ck_ok(spend(1, 8, &no_budget));
-    ck_ok(fl_ledger_spent(l, &data, FL_UNIT_CLIENT, 1e-5, &epsilon, &bound, &e));
+    ck_ok(fl_ledger_spent(l, &data, FL_UNIT_CLIENT, false, 1e-5, &epsilon, &bound, &e));
     ck_assert(isfinite(epsilon) && epsilon > 0);
-    ck_ok(fl_ledger_spent(l, &data, FL_UNIT_EXAMPLE, 1e-5, &epsilon, &bound, &e));
+    ck_ok(fl_ledger_spent(l, &data, FL_UNIT_EXAMPLE, false, 1e-5, &epsilon, &bound, &e));
     ck_assert(isinf(epsilon));
-    ck_assert_int_eq(fl_ledger_allows(l, &example, "j", FL_UNIT_EXAMPLE, &event, &data, &e),
+    ck_assert_int_eq(fl_ledger_allows(l, &example, "j", FL_UNIT_EXAMPLE, false, &event, &data, &e),
                      -FL_R_POLICY_NOISE);
     ck_assert_ptr_nonnull(strstr(e.msg, "under unit `client`"));
     /* Without noise, no epsilon ever. */
@@ -369,10 +371,100 @@ START_TEST(test_units_do_not_mix)
     r.event = none;
     ck_ok(fl_ledger_intent(l, &r.key, &in, 1, &seed, &e));
     ck_ok(fl_ledger_debit(l, &no_budget, &r, 1, &e));
-    ck_ok(fl_ledger_spent(l, &data, FL_UNIT_CLIENT, 1e-5, &epsilon, &bound, &e));
+    ck_ok(fl_ledger_spent(l, &data, FL_UNIT_CLIENT, false, 1e-5, &epsilon, &bound, &e));
     ck_assert(isinf(epsilon));
-    ck_ok(fl_ledger_spent(l, &data, FL_UNIT_NONE, 1e-5, &epsilon, &bound, &e));
+    ck_ok(fl_ledger_spent(l, &data, FL_UNIT_NONE, false, 1e-5, &epsilon, &bound, &e));
     ck_assert(isinf(epsilon));
+    shut();
+}
+END_TEST
+
+/* Updates that went out without noise, because the coordinator adds it: an epsilon against it is
+ * gone, one against everybody else is not. */
+START_TEST(test_a_coordinator_trusted_with_the_noise)
+{
+    const struct fl_budget trusting = {
+        .unit = FL_UNIT_CLIENT, .epsilon = 4, .delta = 1e-5, .central = true};
+    struct fl_release r = release_of(1, 8), found = {.size = 0};
+    struct fl_event event = {.q = 1, .sigma = 8, .count = 1};
+    struct fl_key key = key_of(1);
+    struct fl_intent_inputs in = inputs_of(1);
+    struct fl_seed seed;
+    double epsilon;
+    enum fl_bound bound;
+
+    fresh();
+    r.central = true;
+    r.noise_std = 0;
+    ck_ok(fl_ledger_intent(l, &key, &in, 1, &seed, &e));
+    ck_assert_int_eq(fl_ledger_debit(l, &client_budget, &r, 2, &e), -FL_R_POLICY_NOISE);
+    ck_assert_ptr_nonnull(strstr(e.msg, "leaves the noise to the coordinator"));
+    ck_ok(fl_ledger_debit(l, &trusting, &r, 2, &e));
+    reopen();
+    ck_assert_int_eq(fl_ledger_find(l, &key, &found, &e), 1);
+    ck_assert(found.central);
+    ck_ok(fl_ledger_spent(l, &r.data, FL_UNIT_CLIENT, true, 1e-5, &epsilon, &bound, &e));
+    ck_assert_double_eq_tol(epsilon, 0.4342, 1e-3); /* one Gaussian of sigma 8 */
+    ck_ok(fl_ledger_spent(l, &r.data, FL_UNIT_CLIENT, false, 1e-5, &epsilon, &bound, &e));
+    ck_assert(isinf(epsilon));
+    /* A site that trusts nobody any more cannot have its epsilon back for these data. */
+    ck_assert_int_eq(
+        fl_ledger_allows(l, &client_budget, "j", FL_UNIT_CLIENT, false, &event, &r.data, &e),
+        -FL_R_POLICY_NOISE);
+    ck_assert_ptr_nonnull(strstr(e.msg, "1 updates of these data went to a coordinator"));
+    /* Noise at the source is good enough for the one that does. */
+    ck_ok(fl_ledger_allows(l, &trusting, "j", FL_UNIT_CLIENT, false, &event, &r.data, &e));
+    ck_ok(fl_ledger_allows(l, &trusting, "j", FL_UNIT_CLIENT, true, &event, &r.data, &e));
+    event.sigma = 0.5;
+    ck_assert_int_eq(fl_ledger_allows(l, &trusting, "j", FL_UNIT_CLIENT, true, &event, &r.data, &e),
+                     -FL_R_BUDGET_SPENT);
+    shut();
+}
+END_TEST
+
+/* Rounds 1 to 4 are a tree, 5 to 8 the next: one participation in each, whoever asks. */
+START_TEST(test_a_tree_takes_a_site_once)
+{
+    const struct fl_budget trusting = {
+        .unit = FL_UNIT_CLIENT, .epsilon = 100, .delta = 1e-5, .central = true};
+    const struct fl_event tree = {
+        .q = 1, .sigma = 3, .count = 1, .mechanism = FL_MECHANISM_TREE, .a = 4};
+    static const struct {
+        uint64_t round;
+        int answer;
+    } story[] = {{2, 0},
+                 {2, 0},
+                 {1, -FL_R_PARTICIPATION},
+                 {4, -FL_R_PARTICIPATION},
+                 {8, 0},
+                 {5, -FL_R_PARTICIPATION},
+                 {9, 0}};
+    struct fl_key other = {.incarnation = {8}, .round = 1};
+    struct fl_seed seed;
+    double epsilon;
+    enum fl_bound bound;
+
+    fresh();
+    for (size_t i = 0; i < FL_COUNT(story); i++) {
+        struct fl_release r = release_of(story[i].round, 3);
+        struct fl_intent_inputs in = inputs_of(story[i].round);
+        r.event = tree;
+        r.central = true;
+        ck_assert_int_eq(fl_ledger_participates(l, &r.key, &tree, &e), story[i].answer);
+        ck_ok(fl_ledger_intent(l, &r.key, &in, 1, &seed, &e));
+        ck_assert_msg(fl_ledger_debit(l, &trusting, &r, 2, &e) == story[i].answer, "round %llu: %s",
+                      (unsigned long long)story[i].round, e.msg);
+        reopen();
+    }
+    ck_assert_int_eq(
+        fl_ledger_participates(l, &(struct fl_key){.incarnation = {7}, .round = 6}, &tree, &e),
+        -FL_R_PARTICIPATION);
+    ck_assert_ptr_nonnull(strstr(e.msg, "rounds 5 to 8, of which this site was in round 8"));
+    ck_ok(fl_ledger_participates(l, &other, &tree, &e)); /* of another job */
+    /* Three trees of ceil(log2 5) = 3 levels: one Gaussian of sigma 3 / sqrt(9) = 1. */
+    struct fl_release r = release_of(2, 3);
+    ck_ok(fl_ledger_spent(l, &r.data, FL_UNIT_CLIENT, true, 1e-5, &epsilon, &bound, &e));
+    ck_assert_double_eq_tol(epsilon, 4.3772, 1e-3);
     shut();
 }
 END_TEST
@@ -393,9 +485,9 @@ START_TEST(test_an_update_of_no_bytes_costs_nothing)
     r.size = 0;
     ck_ok(fl_ledger_intent(l, &r.key, &in, 1, &seed, &e));
     ck_ok(fl_ledger_debit(l, &no_budget, &r, 1, &e));
-    ck_ok(fl_ledger_spent(l, &data, FL_UNIT_CLIENT, 1e-5, &epsilon, &bound, &e));
+    ck_ok(fl_ledger_spent(l, &data, FL_UNIT_CLIENT, false, 1e-5, &epsilon, &bound, &e));
     ck_assert_double_eq(epsilon, 0);
-    ck_ok(fl_ledger_allows(l, &client_budget, "j", FL_UNIT_CLIENT, &event, &data, &e));
+    ck_ok(fl_ledger_allows(l, &client_budget, "j", FL_UNIT_CLIENT, false, &event, &data, &e));
     shut();
 }
 END_TEST
@@ -419,12 +511,12 @@ START_TEST(test_withdrawal_stops_at_once)
     ck_assert(withdrawn);
     ck_assert_int_eq(fl_ledger_debit(l, &client_budget, &r, 2, &e), -FL_R_WITHDRAWN);
     ck_assert_int_eq(
-        fl_ledger_allows(l, &client_budget, "fmnist", FL_UNIT_CLIENT, &event, &data, &e),
+        fl_ledger_allows(l, &client_budget, "fmnist", FL_UNIT_CLIENT, false, &event, &data, &e),
         -FL_R_WITHDRAWN);
-    ck_ok(fl_ledger_allows(l, &client_budget, "other", FL_UNIT_CLIENT, &event, &data, &e));
+    ck_ok(fl_ledger_allows(l, &client_budget, "other", FL_UNIT_CLIENT, false, &event, &data, &e));
     ck_ok(fl_ledger_withdraw(l, "*", true, 3, &e));
     ck_assert_int_eq(
-        fl_ledger_allows(l, &client_budget, "other", FL_UNIT_CLIENT, &event, &data, &e),
+        fl_ledger_allows(l, &client_budget, "other", FL_UNIT_CLIENT, false, &event, &data, &e),
         -FL_R_WITHDRAWN);
     ck_ok(fl_ledger_withdraw(l, "fmnist", false, 4, &e));
     ck_ok(fl_ledger_withdrawn(l, "fmnist", &withdrawn, &e));
@@ -953,6 +1045,7 @@ TESTS_MAIN("ledger", test_an_intent_gives_the_same_seed_for_the_same_inputs_only
            test_no_release_without_its_intent_and_its_data, test_acknowledging_erases_the_seed,
            test_the_budget_is_kept_to_the_last_round_over_jobs_and_restarts,
            test_many_kinds_of_events_add_up, test_units_do_not_mix,
+           test_a_coordinator_trusted_with_the_noise, test_a_tree_takes_a_site_once,
            test_an_update_of_no_bytes_costs_nothing, test_withdrawal_stops_at_once,
            test_every_change_of_an_entry_breaks_the_chain, test_a_rolled_back_file_has_another_head,
            test_an_old_copy_does_not_hold_the_echo, test_an_export_can_be_checked_by_anybody,

@@ -19,7 +19,7 @@
 enum { KILLS = 50, ROUNDS_MAX = 20000 };
 
 static const uint8_t owner[32] = {1};
-static const struct fl_budget budget = {FL_UNIT_CLIENT, 8, 1e-5};
+static const struct fl_budget budget = {.unit = FL_UNIT_CLIENT, .epsilon = 8, .delta = 1e-5};
 static const double sigma = 40;
 
 /* What the child says; smaller than PIPE_BUF, so whole or not at all. */
@@ -168,8 +168,8 @@ static uint64_t check(const char *path)
             ck_assert(fl_digest_equal(&want.update, &there.update));
         }
     }
-    ck_assert_int_eq(fl_ledger_spent(l, &data, FL_UNIT_CLIENT, budget.delta, &epsilon, &bound, &e),
-                     0);
+    ck_assert_int_eq(
+        fl_ledger_spent(l, &data, FL_UNIT_CLIENT, false, budget.delta, &epsilon, &bound, &e), 0);
     ck_assert_double_le(epsilon, budget.epsilon);
     fl_ledger_close(l);
     return releases;

@@ -5,6 +5,7 @@
 #include "tests/lib/check_main.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 enum { N = 20000 };
@@ -19,6 +20,7 @@ static struct fl_plan *plan_of(enum fl_unit unit)
     memcpy(plan->name, "fmnist", 7);
     plan->layout.shared.elements = N;
     plan->grid = (struct fl_grid_conf){16, -12};
+    snprintf(plan->strategy, sizeof plan->strategy, "fedavg");
     plan->privacy.unit = unit;
     plan->privacy.clip = 0.5;
     plan->privacy.noise_multiplier = 0.25;

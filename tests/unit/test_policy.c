@@ -27,7 +27,7 @@ static void given(void)
     strict->min_noise_multiplier = 0.5;
     strict->max_clip = 1;
     strict->max_update_bytes = 2000;
-    strict->budget = (struct fl_budget){FL_UNIT_CLIENT, 8, 1e-5};
+    strict->budget = (struct fl_budget){.unit = FL_UNIT_CLIENT, .epsilon = 8, .delta = 1e-5};
     name(any->name, "*");
 
     fl_free(plan);

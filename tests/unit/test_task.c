@@ -372,7 +372,8 @@ START_TEST(test_refusals)
     snprintf(s.policy.jobs[0].name, FL_PLAN_NAME_MAX, "fashion");
     ck_assert_int_eq(judge(&s), -FL_R_POLICY_JOB);
     snprintf(s.policy.jobs[0].name, FL_PLAN_NAME_MAX, "*");
-    s.policy.jobs[0].budget = (struct fl_budget){FL_UNIT_CLIENT, 0.01, 1e-5};
+    s.policy.jobs[0].budget =
+        (struct fl_budget){.unit = FL_UNIT_CLIENT, .epsilon = 0.01, .delta = 1e-5};
     int r = judge(&s);
     ck_assert_msg(r == -FL_R_BUDGET_SPENT || r == -FL_R_POLICY_NOISE, "%d %s", r, e.msg);
     s.policy.jobs[0].budget = (struct fl_budget){.unit = FL_UNIT_NONE};

@@ -1,0 +1,159 @@
+#include "common/plan/releases.h"
+
+#include <string.h>
+
+#define STEPS_OF "one noised step: sum of clipped gradients of a Poisson batch, "
+#define A_STEP   "C in L2, as one example's whole gradient is clipped to C"
+#define POISSON  "Poisson(q; Gauss(sigma)) x steps"
+#define UPDATE   "C in L2, exactly, after rounding to the grid"
+#define SUM      "C in L2, exactly: one site's clipped update, or nothing in its place"
+#define TREE     "C in L2 in each of ceil(log2(tree + 1)) nodes, as a site is in a tree once"
+
+/* A model of which a part travels; `what` and `noised` name the parts. */
+#define MEAN_OF(word, what, noised)                                                                \
+    {word, FL_UNIT_CLIENT, FL_RELEASE_UPDATE, "update of " what, UPDATE, "Gauss(sigma)"},          \
+        {word, FL_UNIT_CLIENT, FL_RELEASE_SUM, "sum of all members' updates of " what,             \
+         SUM,  "Gauss(sigma)"},                                                                    \
+        {word,                                                                                     \
+         FL_UNIT_CLIENT,                                                                           \
+         FL_RELEASE_TREE,                                                                          \
+         "sums of updates of " what " over the rounds so far",                                     \
+         TREE,                                                                                     \
+         "TreeAggregation(sigma; tree)"},                                                          \
+    {                                                                                              \
+        word, FL_UNIT_EXAMPLE, FL_RELEASE_STEPS, STEPS_OF noised, A_STEP, POISSON                  \
+    }
+
+static const struct fl_release_row rows[] = {
+    MEAN_OF("fedavg", "the whole model", "the whole model"),
+    MEAN_OF("fedrep", "the body", "body and head together"),
+    MEAN_OF("hyperfl", "the generator", "the generated network and the head together"),
+    {"counts", FL_UNIT_CLIENT, FL_RELEASE_COUNTS, "examples of each class, beside any strategy",
+     "counts.bound in L2", "Gauss(counts.noise_multiplier)"},
+    {"counts", FL_UNIT_EXAMPLE, FL_RELEASE_COUNTS, "examples of each class, beside any strategy",
+     "1: an example is of one class", "Gauss(counts.noise_multiplier)"},
+    {"local", FL_UNIT_CLIENT, FL_RELEASE_NOTHING, "nothing", "0", "none"},
+    {"local", FL_UNIT_EXAMPLE, FL_RELEASE_NOTHING, "nothing", "0", "none"},
+};
+
+const struct fl_release_row *fl_release_row_at(uint32_t i)
+{
+    return i < sizeof rows / sizeof rows[0] ? &rows[i] : NULL;
+}
+
+static enum fl_release_kind kind_of(const struct fl_plan *plan)
+{
+    if (plan->layout.shared.elements == 0) {
+        return FL_RELEASE_NOTHING;
+    }
+    if (plan->privacy.unit == FL_UNIT_EXAMPLE) {
+        return FL_RELEASE_STEPS;
+    }
+    if (plan->privacy.noise == FL_NOISE_LOCAL) {
+        return FL_RELEASE_UPDATE;
+    }
+    return plan->privacy.tree ? FL_RELEASE_TREE : FL_RELEASE_SUM;
+}
+
+int fl_release_row(const struct fl_plan *plan, const struct fl_release_row **ret, struct fl_err *e)
+{
+    enum fl_release_kind kind = kind_of(plan);
+    const struct fl_release_row *row;
+
+    if (plan->privacy.unit == FL_UNIT_NONE) {
+        *ret = NULL;
+        return 0;
+    }
+    for (uint32_t i = 0; (row = fl_release_row_at(i)) != NULL; i++) {
+        if (strcmp(row->strategy, plan->strategy) == 0 && row->unit == plan->privacy.unit &&
+            row->kind == kind) {
+            *ret = row;
+            return 0;
+        }
+    }
+    return fl_fail(e, FL_R_PLAN_PRIVACY,
+                   "strategy %s has no row in the table of releases for this unit and place of the "
+                   "noise: what it releases is not accounted for, so no epsilon can be stated",
+                   plan->strategy);
+}
+
+int fl_release_event(const struct fl_plan *plan, struct fl_event *ret, struct fl_err *e)
+{
+    const struct fl_privacy_conf *p = &plan->privacy;
+    const struct fl_release_row *row = NULL;
+    struct fl_event event = {.q = 1, .sigma = p->noise_multiplier};
+    int r = fl_release_row(plan, &row, e);
+
+    if (r < 0) {
+        return r;
+    }
+    if (row) {
+        switch (row->kind) {
+        case FL_RELEASE_NOTHING:
+            event.sigma = 0;
+            break;
+        case FL_RELEASE_UPDATE:
+        case FL_RELEASE_COUNTS:
+        case FL_RELEASE_SUM:
+            event.count = 1;
+            break;
+        case FL_RELEASE_STEPS:
+            event.q = p->sampling_rate;
+            event.count = plan->train.steps;
+            break;
+        case FL_RELEASE_TREE:
+            event.mechanism = FL_MECHANISM_TREE;
+            event.a = p->tree;
+            event.count = 1;
+            break;
+        }
+    } else {
+        event.sigma = 0;
+    }
+    *ret = event;
+    return 0;
+}
+
+int fl_release_total(const struct fl_plan *plan, double sigma,
+                     struct fl_event ret[FL_RELEASE_EVENTS_MAX], uint32_t *ret_count,
+                     struct fl_err *e)
+{
+    const struct fl_counts_conf *c = &plan->counts;
+    struct fl_event event = {0};
+    int r = fl_release_event(plan, &event, e);
+
+    if (r < 0) {
+        return r;
+    }
+    /* Of a tree a site is part once; the last one may be cut short. */
+    event.count *= event.mechanism == FL_MECHANISM_TREE
+                       ? (plan->rounds + plan->privacy.tree - 1) / plan->privacy.tree
+                       : plan->rounds;
+    event.sigma = event.count ? sigma : 0;
+    ret[0] = event;
+    *ret_count = 1;
+    if (c->noise_multiplier > 0) { /* in the first round, and each `every` after it */
+        ret[(*ret_count)++] =
+            (struct fl_event){.q = 1,
+                              .sigma = c->noise_multiplier,
+                              .count = 1 + (c->every ? (plan->rounds - 1) / c->every : 0)};
+    }
+    return 0;
+}
+
+const char *fl_release_adversary(const struct fl_plan *plan)
+{
+    return plan->privacy.noise == FL_NOISE_CENTRAL
+               ? "everyone but the coordinator, who sees updates without noise"
+               : "everyone who sees uploads, the coordinator too";
+}
+
+const char *fl_release_neighbours(const struct fl_plan *plan)
+{
+    if (plan->privacy.unit == FL_UNIT_EXAMPLE) {
+        return "one example of a site added or removed";
+    }
+    return plan->privacy.noise == FL_NOISE_CENTRAL
+               ? "one site's updates replaced by nothing (how many took part is public)"
+               : "one site added or removed";
+}
