@@ -351,6 +351,10 @@ static int check_submission(struct submit_op *s, struct fl_err *e)
     if (r == 0 && !fl_strategy_find(s->plan->strategy)) {
         r = fl_fail(e, FL_R_PLAN_STRATEGY, "%s: no strategy %s here", s->file, s->plan->strategy);
     }
+    if (r == 0 && s->plan->secure.on) { /* its rules are checked by then, and explained */
+        r = fl_fail(e, FL_R_CAPABILITY,
+                    "%s: secure_aggregation: this version does not run it in rounds", s->file);
+    }
     if (r == 0) {
         rules_of(s->plan, &rules);
         r = fl_round_rules_check(&rules, e);

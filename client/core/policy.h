@@ -49,7 +49,8 @@ int fl_policy_check(const struct fl_policy *policy, struct fl_err *e);
 /* The entry for this job: its own, else "*", else NULL. */
 const struct fl_policy_job *fl_policy_find(const struct fl_policy *policy, const char *job);
 /* 0, or -FL_R_POLICY_JOB (job, strategy or size), or -FL_R_POLICY_NOISE (another unit, less noise,
- * a larger clip, a larger epsilon or delta than the site allows). */
+ * a larger clip, a larger epsilon or delta than the site allows), or -FL_R_CAPABILITY
+ * (secure_aggregation, which no round of this version runs). */
 int fl_policy_judge(const struct fl_policy *policy, const struct fl_plan *plan, struct fl_err *e);
 
 #endif

@@ -1,6 +1,7 @@
 #include "common/plan/exchange.h"
 
 #include "common/math/grid.h"
+#include "common/plan/secure.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -47,6 +48,12 @@ uint32_t fl_plan_exchanges(const struct fl_plan *plan, uint64_t round,
     if (counts_due(plan, round)) {
         x = add(ret, &count, "counts");
         grid_payload(x, FL_COUNTS_BITS, FL_COUNTS_STEP, plan->layout.spec.classes);
+    }
+    if (plan->secure.on) {
+        for (int stage = 0; stage < FL_SECAGG_STAGES; stage++) {
+            fl_plan_secure_exchange(plan, (enum fl_secagg_stage)stage, add(ret, &count, ""));
+        }
+        return count;
     }
     x = add(ret, &count, "update");
     grid_payload(x, plan->grid.bits, plan->grid.step, plan->layout.shared.elements);

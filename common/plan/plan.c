@@ -143,6 +143,15 @@ static const struct fl_conf_field counts_keys[] = {
 };
 #undef OF
 
+#define OF fl_secure_conf
+static const struct fl_conf_field secure_keys[] = {
+    {TYPED("corrupt", DOUBLE, corrupt), .max = 0.49, .fallback = "0.1"},
+    {TYPED("dropout", DOUBLE, dropout), .max = 0.49, .fallback = "0.1"},
+    {TYPED("survivors", UINT32, survivors), .min = 3, .max = 100000},
+    {.name = NULL},
+};
+#undef OF
+
 #define OF raw
 static const struct fl_conf_field data_keys[] = {
     {TYPED("mean", FLOATS, plan.data.mean), .min = -1e6, .max = 1e6,
@@ -180,6 +189,7 @@ static const struct fl_conf_field plan_keys[] = {
     {TYPED("server", MAP, plan.server), .fields = server_keys},
     {.name = "data", .type = FL_CONF_MAP, .fields = data_keys},
     {TYPED("counts", MAP, plan.counts), .fields = counts_keys},
+    {TYPED("secure_aggregation", MAP, plan.secure), .fields = secure_keys},
     {.name = NULL},
 };
 #undef OF
@@ -350,6 +360,10 @@ static void fill_in(struct raw *raw, const struct fl_conf_node *root)
     }
     if (raw->plan.weighting == FL_WEIGHT_EQUAL) {
         raw->plan.max_weight = 1;
+    }
+    raw->plan.secure.on = fl_conf_find(root, "secure_aggregation") != NULL;
+    if (raw->plan.secure.survivors == 0) {
+        raw->plan.secure.survivors = raw->plan.round.quorum;
     }
 }
 

@@ -111,6 +111,13 @@ struct fl_counts_conf {
     uint32_t every; /* again each so many rounds; 0: in the first round only */
 };
 
+/* Secure aggregation: the coordinator sees sums of updates only (common/plan/secure.h). */
+struct fl_secure_conf {
+    bool on;
+    double corrupt, dropout; /* parts of the members: assumed to collude, to vanish in a round */
+    uint32_t survivors;      /* a sum of fewer is never opened */
+};
+
 enum fl_trainer {
     FL_TRAINER_BUILTIN,
     FL_TRAINER_EXEC, /* the site's own program; which one is never in a job */
@@ -132,6 +139,7 @@ struct fl_plan {
     struct fl_server_opt_conf server;
     struct fl_data_conf data;
     struct fl_counts_conf counts;
+    struct fl_secure_conf secure;
     struct fl_digest digest; /* of the text */
 };
 

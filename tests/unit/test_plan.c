@@ -1,5 +1,6 @@
 #include "common/base/mem.h"
 #include "common/plan/plan.h"
+#include "common/plan/secure.h"
 #include "common/privacy/accountant.h"
 #include "tests/lib/check_main.h"
 
@@ -668,6 +669,80 @@ START_TEST(test_listed_tensors)
 }
 END_TEST
 
+START_TEST(test_secure_aggregation)
+{
+    struct fl_exchange_terms terms[FL_PLAN_EXCHANGES_MAX];
+    struct fl_secagg_setup setup, other;
+    const uint8_t one[16] = {1}, two[16] = {2};
+    struct fl_err e;
+
+    good(0, "", "secure_aggregation:\n");
+    ck_assert(plan.secure.on);
+    ck_assert_uint_eq(plan.secure.survivors, 15);
+    ck_assert_uint_eq(fl_plan_exchanges(&plan, 1, terms), 5);
+    ck_assert_str_eq(terms[0].name, "secagg-advertise");
+    ck_assert(!terms[0].same_cohort && !terms[0].input && !terms[0].model);
+    ck_assert_str_eq(terms[2].name, "secagg-mask");
+    ck_assert(terms[2].same_cohort && terms[2].input && terms[2].model);
+    ck_assert_int_eq(terms[4].payload, FL_PAYLOAD_BYTES);
+    /* 20 times 32767 needs 20 bits and a sign. */
+    ck_assert_int_eq(fl_plan_secure_setup(&plan, one, 7, 0, &setup, &e), 0);
+    ck_assert_uint_eq(setup.bits, 21);
+    ck_assert_uint_eq(terms[2].size, 40 + (setup.count * 21 + 7) / 8);
+    ck_assert_uint_eq(setup.members_min, 15);
+    ck_assert_uint_eq(setup.members_max, 20);
+    /* Another incarnation, round or slot is another sum. */
+    for (int what = 0; what < 3; what++) {
+        ck_assert_int_eq(fl_plan_secure_setup(&plan, what == 0 ? two : one, what == 1 ? 8 : 7,
+                                              what == 2, &other, &e),
+                         0);
+        ck_assert_mem_ne(&other.context, &setup.context, sizeof setup.context);
+    }
+    good(0, "", "");
+    ck_assert(!plan.secure.on);
+    ck_assert_uint_eq(fl_plan_exchanges(&plan, 1, terms), 1);
+    ck_assert_str_eq(terms[0].name, "update");
+    good(0, "", "secure_aggregation: {corrupt: 0.3, dropout: 0.2, survivors: 12}\n");
+}
+END_TEST
+
+static void refused(unsigned line, const char *instead, const char *more, int reason,
+                    const char *part)
+{
+    char *text = text_with(line, instead, more);
+    int r = parse(text);
+    ck_assert_msg(r == -reason && strstr(err.msg, part), "%d, not %d: %s", r, -reason, err.msg);
+    fl_free(text);
+}
+
+/* What cannot be had together with it is refused at submission, in words. */
+START_TEST(test_secure_aggregation_rules)
+{
+    refused(
+        0, "", "secure_aggregation:\nweights: examples\n", FL_R_CONF_CONFLICT,
+        "job.yaml:28:10: weights: the coordinator cannot weigh updates that it does not see: under "
+        "secure_aggregation weights are equal");
+    refused(2, "strategy: local", "secure_aggregation:\n", FL_R_CONF_CONFLICT,
+            "nothing leaves a site under strategy local: there is nothing to sum");
+    refused(24, "  over_select: 2", "secure_aggregation:\n", FL_R_CONF_CONFLICT,
+            "an update that is too many cannot be left out of a secure sum");
+    refused(0, "", "secure_aggregation: {survivors: 16}\n", FL_R_CONF_CONFLICT,
+            "16 is more than round.quorum (15)");
+    refused(0, "", "secure_aggregation: {survivors: 4}\n", FL_R_CONF_CONFLICT,
+            "a sum of 4, 2 of which may collude, hides an update among fewer than three");
+    refused(24, "  quorum: 2", "secure_aggregation: {corrupt: 0}\n", FL_R_CONF_CONFLICT,
+            "a sum of 2, 0 of which may collude");
+    refused(0, "", "secure_aggregation: {corrupt: 0.45, dropout: 0.45}\n", FL_R_CONF_RANGE,
+            "must agree on who is left");
+    refused(23, "  members: 20000", "secure_aggregation: {corrupt: 0}\n", FL_R_CONF_RANGE,
+            "secure aggregation of 20000 agents: 2 to 16384 are possible");
+    refused(2, "strategy: {hyperfl: yes}", "secure_aggregation:\n", FL_R_CONF_TYPE, "");
+    refused(0, "", "secure_aggregation: {ring: 20}\n", FL_R_CONF_UNKNOWN, "");
+    /* A generator of 15 million weights. */
+    refused(0, "", "hypernetwork: affine\nsecure_aggregation:\n", FL_R_LIMIT, "a smaller model");
+}
+END_TEST
+
 TESTS_MAIN("plan", test_listed_tensors, test_tables, test_a_plan_and_its_defaults,
            test_one_word_changes_the_strategy, test_hypernetworks, test_lines_of_errors,
            test_impossible_shapes_name_the_layer_and_line, test_blocks_unfold_and_say_what_is_wrong,
@@ -675,4 +750,4 @@ TESTS_MAIN("plan", test_listed_tensors, test_tables, test_a_plan_and_its_default
            test_unit_example_needs_all_it_counts, test_resolving_epsilon,
            test_set_writes_the_last_section, test_set_refuses, test_text_too_long,
            test_every_allocation_may_fail, test_documented_keys_exist_with_their_defaults,
-           test_documented_example_parses)
+           test_documented_example_parses, test_secure_aggregation, test_secure_aggregation_rules)
