@@ -198,6 +198,21 @@ static uint64_t print_page(const json_t *page, uint64_t after)
     return after;
 }
 
+/* Of the received, trained or served model: accuracy, or R2 where numbers are predicted. */
+static const char *score(const json_t *o, const char *model, char b[32])
+{
+    char accuracy[32], r2[32];
+
+    snprintf(accuracy, sizeof accuracy, "accuracy_%s", model);
+    snprintf(r2, sizeof r2, "r2_%s", model);
+    const json_t *value = json_object_get(o, r2);
+    if (!json_is_number(value)) {
+        return number(o, accuracy, b, "percent");
+    }
+    snprintf(b, 32, "R2 %.3f", json_number_value(value));
+    return b;
+}
+
 static void print_report(const char *agent, const json_t *o)
 {
     char b[6][32];
@@ -205,9 +220,8 @@ static void print_report(const char *agent, const json_t *o)
     printf(
         "%-20s %-10s %-14s round %-5lld %-16s received %-7s trained %-7s served %-7s epsilon %s\n",
         agent, text(o, "event"), text(o, "job"), count(o, "round"), text(o, "outcome"),
-        number(o, "accuracy_received", b[0], "percent"),
-        number(o, "accuracy_trained", b[1], "percent"),
-        number(o, "accuracy_served", b[2], "percent"), number(o, "epsilon", b[3], ""));
+        score(o, "received", b[0]), score(o, "trained", b[1]), score(o, "served", b[2]),
+        number(o, "epsilon", b[3], ""));
 }
 
 /* ---- over the socket ----------------------------------------------------------------------------

@@ -58,12 +58,30 @@ void fl_report_epsilon(json_t *line, enum fl_unit unit, bool central, double eps
                            : "everyone who sees uploads, the coordinator too");
 }
 
+/* Only where there are any: models that predict numbers. */
+static void report_errors(json_t *line, const char *model, const struct fl_errors *x)
+{
+    const struct {
+        const char *name;
+        double value;
+    } all[] = {{"rmse", x->rmse}, {"mae", x->mae}, {"mape", x->mape}, {"r2", x->r2}};
+    char name[32];
+
+    for (size_t i = 0; i < sizeof all / sizeof all[0] && x->known; i++) {
+        snprintf(name, sizeof name, "%s_%s", all[i].name, model);
+        fl_report_number(line, name, all[i].value);
+    }
+}
+
 void fl_report_trained(json_t *line, const struct fl_train_report *trained)
 {
     fl_report_number(line, "loss", trained->loss);
     fl_report_number(line, "accuracy_received", trained->accuracy_received);
     fl_report_number(line, "accuracy_trained", trained->accuracy_trained);
     fl_report_number(line, "accuracy_served", trained->accuracy_served);
+    report_errors(line, "received", &trained->received);
+    report_errors(line, "trained", &trained->trained);
+    report_errors(line, "served", &trained->served);
     fl_report_count(line, "steps", trained->steps);
     fl_report_number(line, "cpu_s", trained->cpu_s);
 }

@@ -76,6 +76,7 @@ static int train(struct fl_session *s, const struct fl_train_task *task, float *
 {
     const struct fl_train_conf *t = &s->plan->train;
     bool dp = noised(s->plan);
+    s->rate = (float)fl_schedule_at(&t->schedule, task->round, s->plan->rounds);
     bool stages = !dp && t->head_epochs > 0 && s->half &&
                   (s->layout->visibility == FL_VISIBILITY_HEAD_PRIVATE ||
                    s->layout->visibility == FL_VISIBILITY_BODY_GENERATED);
@@ -121,7 +122,7 @@ static int serve(struct fl_session *s, const struct fl_train_task *task,
     if (r == 0) {
         r = fl_train_head(s, &task->seed, "serve", t->serve_epochs, &sgd, &unused, e);
     }
-    return r < 0 ? r : fl_session_evaluate(s, &report->accuracy_served, NULL, e);
+    return r < 0 ? r : fl_session_evaluate(s, &report->accuracy_served, NULL, &report->served, e);
 }
 
 int fl_train(const struct fl_train_task *task, struct fl_train_result *ret, struct fl_err *e)
@@ -138,7 +139,7 @@ int fl_train(const struct fl_train_task *task, struct fl_train_result *ret, stru
         (r = check_received(layout, task->base, task->private_in, e)) < 0 ||
         (r = fl_session_init(&s, plan, task->data, task->cancel, e)) < 0 ||
         (r = fl_param_make(layout, task->base, task->private_in, s.theta, e)) < 0 ||
-        (r = fl_session_evaluate(&s, &report.accuracy_received, NULL, e)) < 0) {
+        (r = fl_session_evaluate(&s, &report.accuracy_received, NULL, &report.received, e)) < 0) {
         goto out;
     }
     /* The caller's memory holds the trained vectors on the way. */
@@ -146,7 +147,7 @@ int fl_train(const struct fl_train_task *task, struct fl_train_result *ret, stru
     memcpy(ret->private_out, task->private_in,
            layout->private_.elements * sizeof *ret->private_out);
     if ((r = train(&s, task, ret->delta, ret->private_out, &progress, e)) < 0 ||
-        (r = fl_session_evaluate(&s, &report.accuracy_trained, NULL, e)) < 0 ||
+        (r = fl_session_evaluate(&s, &report.accuracy_trained, NULL, &report.trained, e)) < 0 ||
         (r = serve(&s, task, &report, e)) < 0) {
         goto out;
     }
@@ -177,7 +178,8 @@ int fl_train_serve(const struct fl_train_task *task, struct fl_train_report *ret
     if ((r = check_received(layout, task->base, task->private_in, e)) == 0 &&
         (r = fl_session_init(&s, task->plan, task->data, task->cancel, e)) == 0 &&
         (r = fl_param_make(layout, task->base, task->private_in, s.theta, e)) == 0 &&
-        (r = fl_session_evaluate(&s, &report.accuracy_received, &report.loss, e)) == 0 &&
+        (r = fl_session_evaluate(&s, &report.accuracy_received, &report.loss, &report.received,
+                                 e)) == 0 &&
         (r = serve(&s, task, &report, e)) == 0) {
         report.cpu_s = cpu_now() - from;
         *ret = report;
@@ -200,7 +202,7 @@ int fl_train_evaluate(const struct fl_plan *plan, const struct fl_dataset *data,
     if ((r = check_received(&plan->layout, shared, private_, e)) == 0 &&
         (r = fl_session_init(&s, plan, data, NULL, e)) == 0 &&
         (r = fl_param_make(&plan->layout, shared, private_, s.theta, e)) == 0 &&
-        (r = fl_session_evaluate(&s, &accuracy, &loss, e)) == 0) {
+        (r = fl_session_evaluate(&s, &accuracy, &loss, NULL, e)) == 0) {
         *ret_accuracy = accuracy;
         *ret_loss = loss;
     }

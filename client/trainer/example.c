@@ -53,7 +53,7 @@ static int add_batch(struct fl_session *s, struct fl_clipsum *sum, const uint32_
     for (size_t i = 0; r == 0 && i < n; i++) {
         double one;
         fl_session_load(s, &s->data->train, order, i, 1);
-        uint32_t count = fl_model_example(s->model, s->x, s->y[0], &pieces, &one);
+        uint32_t count = fl_model_example(s->model, s->x, s->goal, &pieces, &one);
         r = fl_clipsum_add(sum, pieces, count, e);
         *loss += one;
     }

@@ -21,10 +21,13 @@ static bool has_private_head(const struct fl_layout *layout)
            layout->visibility == FL_VISIBILITY_BODY_GENERATED;
 }
 
-static struct fl_optim optim_of(const struct fl_sgd *sgd)
+struct fl_optim fl_moves_optim(const struct fl_session *s, const struct fl_sgd *sgd)
 {
-    return (struct fl_optim){
-        .lr = sgd->lr, .momentum = sgd->momentum, .weight_decay = sgd->weight_decay};
+    return (struct fl_optim){.kind = s->plan->train.optimizer,
+                             .lr = sgd->lr * s->rate,
+                             .momentum = sgd->momentum,
+                             .weight_decay = sgd->weight_decay,
+                             .beta2 = s->plan->train.beta2};
 }
 
 /* Where the head's group begins. */
@@ -42,13 +45,20 @@ int fl_moves_init(struct fl_moves *m, struct fl_session *s, bool body, bool head
     *m = (struct fl_moves){.s = s,
                            .body = body,
                            .head = head && has_private_head(s->layout),
-                           .body_optim = optim_of(&t->body),
-                           .head_optim = optim_of(&t->head),
+                           .body_optim = fl_moves_optim(s, &t->body),
+                           .head_optim = fl_moves_optim(s, &t->head),
                            .body_clip = clip ? t->body.clip : 0,
                            .head_clip = clip ? t->head.clip : 0,
                            .shared = shared,
                            .private_ = private_};
-    if (t->body.momentum != 0 || t->head.momentum != 0) {
+    if (t->optimizer >= FL_OPTIM_ADAM) {
+        m->square = fl_try_aligned(s->layout->theta.elements, sizeof *m->square);
+        if (!m->square) {
+            return fl_fail(e, FL_R_NOMEM, "Adam's squares of %zu elements",
+                           s->layout->theta.elements);
+        }
+    }
+    if (t->body.momentum != 0 || t->head.momentum != 0 || m->square) {
         m->momentum = fl_try_aligned(s->layout->theta.elements, sizeof *m->momentum);
         if (!m->momentum) {
             return fl_fail(e, FL_R_NOMEM, "momentum of %zu elements", s->layout->theta.elements);
@@ -68,6 +78,7 @@ int fl_moves_init(struct fl_moves *m, struct fl_session *s, bool body, bool head
 void fl_moves_fini(struct fl_moves *m)
 {
     fl_free(m->momentum);
+    fl_free(m->square);
     fl_generator_free(m->generator);
 }
 
@@ -79,6 +90,11 @@ static void step_range(const struct fl_moves *m, const struct fl_optim *optim, f
     float factor = clip == 0 ? 1 : fl_optim_clip(fl_vec_norm_squared(s->grad + from, n), clip);
     float *momentum = m->momentum && optim->momentum != 0 ? m->momentum + from : NULL;
 
+    if (m->square) {
+        fl_optim_adam(optim, factor, m->steps, s->grad + from, m->momentum + from, m->square + from,
+                      s->theta + from, n);
+        return;
+    }
     fl_optim_step(optim, factor, s->grad + from, momentum, s->theta + from, n);
 }
 
@@ -87,6 +103,7 @@ void fl_moves_step(struct fl_moves *m)
     struct fl_session *s = m->s;
     size_t cut = boundary(s);
 
+    m->steps++;
     if (m->generator) {
         fl_generator_step(m->generator, s->grad, s->theta);
     } else if (m->body) {

@@ -49,6 +49,8 @@ struct head {
     float *all; /* features of every training example */
     float *x;   /* one batch */
     float *grad, *momentum;
+    float *square; /* of Adam */
+    uint64_t steps;
 };
 
 static void head_fini(struct head *h)
@@ -59,6 +61,7 @@ static void head_fini(struct head *h)
     fl_free(h->x);
     fl_free(h->grad);
     fl_free(h->momentum);
+    fl_free(h->square);
 }
 
 static int head_init(struct head *h, struct fl_session *s, struct fl_err *e)
@@ -79,7 +82,9 @@ static int head_init(struct head *h, struct fl_session *s, struct fl_err *e)
     h->x = fl_try_aligned(s->batch * h->features, sizeof *h->x);
     h->grad = fl_try_aligned(h->elements, sizeof *h->grad);
     h->momentum = fl_try_aligned(h->elements, sizeof *h->momentum);
-    if (!h->all || !h->x || !h->grad || !h->momentum) {
+    bool adam = s->plan->train.optimizer >= FL_OPTIM_ADAM;
+    h->square = adam ? fl_try_aligned(h->elements, sizeof *h->square) : NULL;
+    if (!h->all || !h->x || !h->grad || !h->momentum || (adam && !h->square)) {
         return fl_fail(e, FL_R_NOMEM, "%zu features of %zu examples", h->features, count);
     }
     return 0;
@@ -105,17 +110,22 @@ static int make_features(struct head *h, struct fl_session *s, struct fl_err *e)
 static void head_step(struct head *h, struct fl_session *s, const struct fl_sgd *sgd,
                       const uint32_t *order, size_t n, struct fl_score *score)
 {
-    struct fl_optim optim = {sgd->lr, sgd->momentum, sgd->weight_decay};
+    struct fl_optim optim = fl_moves_optim(s, sgd);
     float *theta = s->theta + s->body;
 
     for (size_t i = 0; i < n; i++) {
         memcpy(h->x + i * h->features, h->all + order[i] * h->features, h->features * sizeof *h->x);
-        s->y[i] = s->data->train.y[order[i]];
+        fl_session_goal(s, i, &s->data->train, order[i]);
     }
     fl_model_set(h->model, theta);
-    fl_model_gradient(h->model, h->x, s->y, n, h->grad, score);
-    fl_optim_step(&optim, fl_optim_clip(fl_vec_norm_squared(h->grad, h->elements), sgd->clip),
-                  h->grad, h->momentum, theta, h->elements);
+    fl_model_gradient(h->model, h->x, s->goal, n, h->grad, score);
+    float factor = fl_optim_clip(fl_vec_norm_squared(h->grad, h->elements), sgd->clip);
+    if (h->square) {
+        fl_optim_adam(&optim, factor, ++h->steps, h->grad, h->momentum, h->square, theta,
+                      h->elements);
+    } else {
+        fl_optim_step(&optim, factor, h->grad, h->momentum, theta, h->elements);
+    }
 }
 
 int fl_train_head(struct fl_session *s, const struct fl_seed *seed, const char *label,
@@ -180,7 +190,7 @@ int fl_train_batches(struct fl_session *s, struct fl_moves *moves, const struct 
         size_t n = count - at < batch ? count - at : batch;
         fl_session_load(s, &s->data->train, order.at, at, n);
         fl_model_set(s->model, s->theta);
-        fl_model_gradient(s->model, s->x, s->y, n, s->grad, &score);
+        fl_model_gradient(s->model, s->x, s->goal, n, s->grad, &score);
         fl_moves_step(moves);
         loss += score.loss;
         at += n;

@@ -48,6 +48,17 @@ static int check_categories(const struct fl_spec *spec, const struct fl_examples
     return 0;
 }
 
+static int check_targets(const struct fl_examples *x, uint32_t targets, struct fl_err *e)
+{
+    if (x->count && (!x->target || x->target_width != targets)) {
+        return fl_fail(e, FL_R_DATA_SHAPE,
+                       x->target ? "examples have %u target numbers, the model predicts %u"
+                                 : "examples have classes (%u numbers), the model predicts %u",
+                       x->target_width, targets);
+    }
+    return 0;
+}
+
 static int check_data(const struct fl_spec *spec, const struct fl_dataset *data, struct fl_err *e)
 {
     int r;
@@ -56,6 +67,10 @@ static int check_data(const struct fl_spec *spec, const struct fl_dataset *data,
         return fl_fail(e, FL_R_DATA_SHAPE, "examples are %ux%ux%u, the model takes %ux%ux%u",
                        data->shape[0], data->shape[1], data->shape[2], spec->input[0],
                        spec->input[1], spec->input[2]);
+    }
+    if (fl_loss_is_regression(&spec->loss)) {
+        r = check_targets(&data->train, spec->targets, e);
+        return r < 0 ? r : check_targets(&data->test, spec->targets, e);
     }
     if (!data->train.y && data->train.count) {
         return fl_fail(e, FL_R_DATA_SHAPE, "the targets are numbers, the model predicts classes");
@@ -108,8 +123,13 @@ int fl_session_init(struct fl_session *s, const struct fl_plan *plan, const stru
     s->grad = fl_try_aligned(s->layout->theta.elements, sizeof *s->grad);
     s->x = fl_try_aligned(s->batch * s->features, sizeof *s->x);
     s->y = fl_try(s->batch, sizeof *s->y);
+    s->target = fl_try_aligned(s->batch * (spec->targets ? spec->targets : 1), sizeof *s->target);
+    bool numbers = fl_loss_is_regression(&spec->loss);
+    s->goal = numbers ? (const void *)s->target : s->y;
+    s->goal_size = numbers ? spec->targets * sizeof(float) : sizeof(int32_t);
+    s->rate = 1;
     s->room = fl_try((size_t)spec->input[1] * spec->input[2], sizeof *s->room);
-    if (!s->theta || !s->grad || !s->x || !s->y || !s->room) {
+    if (!s->theta || !s->grad || !s->x || !s->y || !s->target || !s->room) {
         return fl_fail(e, FL_R_NOMEM, "a batch of %zu examples of %zu values", s->batch,
                        s->features);
     }
@@ -124,6 +144,7 @@ void fl_session_fini(struct fl_session *s)
     fl_free(s->grad);
     fl_free(s->x);
     fl_free(s->y);
+    fl_free(s->target);
     fl_free(s->room);
 }
 
@@ -172,6 +193,16 @@ static void read_changed(struct fl_session *s, const struct fl_examples *from, s
     normalise(s->plan, x, x, s->features);
 }
 
+void fl_session_goal(struct fl_session *s, size_t n, const struct fl_examples *from, size_t i)
+{
+    if (s->goal == s->y) {
+        s->y[n] = from->y[i];
+    } else {
+        memcpy((char *)s->target + n * s->goal_size, from->target + i * from->target_width,
+               s->goal_size);
+    }
+}
+
 void fl_session_load(struct fl_session *s, const struct fl_examples *from, const uint32_t *order,
                      size_t first, size_t count)
 {
@@ -183,13 +214,42 @@ void fl_session_load(struct fl_session *s, const struct fl_examples *from, const
         } else {
             normalise(s->plan, from->x + i * s->features, x, s->features);
         }
-        s->y[n] = from->y[i];
+        fl_session_goal(s, n, from, i);
     }
     s->turn += s->augment != NULL;
 }
 
+static void add_scores(struct fl_score *sum, const struct fl_score *one)
+{
+    sum->loss += one->loss;
+    sum->correct += one->correct;
+    sum->square += one->square;
+    sum->absolute += one->absolute;
+    sum->percent += one->percent;
+    sum->percent_count += one->percent_count;
+    sum->target += one->target;
+    sum->target_square += one->target_square;
+    sum->targets += one->targets;
+}
+
+static struct fl_errors errors_of(const struct fl_score *sum)
+{
+    double n = (double)sum->targets;
+    double spread = sum->targets ? sum->target_square - sum->target * sum->target / n : 0;
+
+    if (sum->targets == 0) {
+        return (struct fl_errors){0};
+    }
+    return (struct fl_errors){.known = true,
+                              .rmse = sqrt(sum->square / n),
+                              .mae = sum->absolute / n,
+                              .mape = sum->percent_count ? sum->percent / (double)sum->percent_count
+                                                         : (double)NAN,
+                              .r2 = spread > 0 ? 1 - sum->square / spread : (double)NAN};
+}
+
 int fl_session_evaluate(struct fl_session *s, double *ret_accuracy, double *ret_loss,
-                        struct fl_err *e)
+                        struct fl_errors *ret_errors, struct fl_err *e)
 {
     const struct fl_examples *test = &s->data->test;
     struct fl_score sum = {0}, score;
@@ -202,16 +262,19 @@ int fl_session_evaluate(struct fl_session *s, double *ret_accuracy, double *ret_
         }
         n = test->count - at < s->batch ? test->count - at : s->batch;
         fl_session_load(s, test, NULL, at, n);
-        fl_model_score(s->model, s->x, s->y, n, &score);
-        sum.loss += score.loss;
-        sum.correct += score.correct;
+        fl_model_score(s->model, s->x, s->goal, n, &score);
+        add_scores(&sum, &score);
     }
     if ((r = fl_session_cancelled(s, e)) < 0) {
         return r;
     }
-    *ret_accuracy = test->count ? (double)sum.correct / test->count : (double)NAN;
+    *ret_accuracy =
+        test->count && s->goal == s->y ? (double)sum.correct / test->count : (double)NAN;
     if (ret_loss) {
         *ret_loss = test->count ? sum.loss / test->count : (double)NAN;
+    }
+    if (ret_errors) {
+        *ret_errors = errors_of(&sum);
     }
     return 0;
 }

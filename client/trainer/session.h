@@ -17,9 +17,13 @@ struct fl_session {
     struct fl_spec *half;      /* [0] body, [1] head; NULL when the model has no head of its own */
     struct fl_model *model;    /* the whole network */
     float *theta, *grad;
-    float *x;   /* one batch, normalised */
-    int32_t *y; /* its labels */
+    float *x;         /* one batch, normalised */
+    int32_t *y;       /* its labels, or */
+    float *target;    /* its targets */
+    const void *goal; /* one of them: what the model's functions take */
+    size_t goal_size; /* bytes of one example's */
     size_t batch;
+    float rate;                    /* of this round: what learning rates are multiplied by */
     const struct fl_seed *augment; /* NULL = examples as they are; else `turn` counts batches */
     uint64_t turn;
     float *room;          /* for that: one channel */
@@ -42,7 +46,9 @@ void fl_session_load(struct fl_session *s, const struct fl_examples *from, const
                      size_t first, size_t count);
 /* Test accuracy and mean loss at s->theta; NAN without test examples. */
 int fl_session_evaluate(struct fl_session *s, double *ret_accuracy, double *ret_loss,
-                        struct fl_err *e);
+                        struct fl_errors *ret_errors, struct fl_err *e);
+/* The n-th goal of the batch = that of example i. */
+void fl_session_goal(struct fl_session *s, size_t n, const struct fl_examples *from, size_t i);
 
 /* ---- how theta moves: parameter groups ---- */
 
@@ -53,9 +59,13 @@ struct fl_moves {
     float body_clip, head_clip;
     bool body, head; /* which of them move */
     float *momentum; /* theta.elements or NULL */
+    float *square;   /* of Adam; theta.elements or NULL */
+    uint64_t steps;  /* taken */
     struct fl_generator *generator;
     float *shared, *private_; /* where the generator lives */
 };
+/* The optimizer of the plan with these settings, at this round's rate. */
+struct fl_optim fl_moves_optim(const struct fl_session *s, const struct fl_sgd *sgd);
 /* Momentum starts at zero. steps: about how many. clip: whether the plan's step clips apply. */
 int fl_moves_init(struct fl_moves *m, struct fl_session *s, bool body, bool head, bool clip,
                   float *shared, float *private_, uint64_t steps, struct fl_err *e);

@@ -26,14 +26,24 @@ struct fl_train_task {
                       was received; a tuned head replaces it) */
 };
 
+/* Of a model that predicts numbers, over all targets of the test part. */
+struct fl_errors {
+    bool known; /* false: it predicts classes, or there is no such model */
+    double rmse, mae;
+    double mape; /* mean of |y - p| / |y| where y is not 0, as a part of 1 */
+    double r2;   /* 1 - sum (y - p)^2 / sum (y - mean)^2; NAN when all targets are equal */
+};
+
 /* What stays at home: for the agent's local report only. */
 struct fl_train_report {
-    double loss;              /* mean training loss of the last epoch */
+    double loss;              /* mean training loss of the last epoch; accuracies are NAN for
+                                 models that predict numbers */
     double accuracy_received; /* test accuracy of the received model with the private state as it
                                  came */
     double accuracy_trained;  /* after local training, before aggregation */
     double accuracy_served;   /* received model with the serving copy of the head tuned (NAN when
                                  serve_epochs = 0) */
+    struct fl_errors received, trained, served; /* of the same three models */
     uint64_t steps;
     double cpu_s;
 };

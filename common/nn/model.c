@@ -147,26 +147,29 @@ void fl_model_forward(struct fl_model *m, const float *x, size_t count, float *o
     }
 }
 
+/* Bytes of one example's target. */
+static size_t target_bytes(const struct fl_model *m)
+{
+    return fl_loss_is_regression(&m->spec.loss) ? m->spec.targets * sizeof(float) : sizeof(int32_t);
+}
+
 /* Losses of the shard's examples, added to score; d of the last value when weight is not 0. */
-static void score(struct fl_model *m, const int32_t *y, size_t count, float weight,
+static void score(struct fl_model *m, const void *y, size_t count, float weight,
                   struct fl_score *sum)
 {
     struct value *last = &m->value[m->values - 1];
+    bool numbers = fl_loss_is_regression(&m->spec.loss);
 
     for (size_t n = 0; n < count; n++) {
-        const float *logits = last->at + n * last->each;
+        const float *out = last->at + n * last->each;
         float *d = weight != 0 ? last->d + n * last->d_each : NULL;
-        size_t best = 0;
-        assert(y[n] >= 0 && (size_t)y[n] < last->count);
-        for (size_t c = 1; c < last->count; c++) {
-            best = logits[c] > logits[best] ? c : best;
-        }
-        sum->correct += best == (size_t)y[n];
-        sum->loss += fl_softmax_loss(logits, last->count, y[n], weight, d);
+        fl_loss_add(&m->spec.loss, out, last->count, numbers ? NULL : (const int32_t *)y + n,
+                    numbers ? (const float *)y + n * m->spec.targets : NULL, m->spec.targets,
+                    weight, d, sum);
     }
 }
 
-void fl_model_score(struct fl_model *m, const float *x, const int32_t *y, size_t count,
+void fl_model_score(struct fl_model *m, const float *x, const void *y, size_t count,
                     struct fl_score *ret)
 {
     *ret = (struct fl_score){0};
@@ -175,7 +178,7 @@ void fl_model_score(struct fl_model *m, const float *x, const int32_t *y, size_t
         forward(m, x, n);
         score(m, y, n, 0, ret);
         x += n * m->value[0].count;
-        y += n;
+        y = (const char *)y + n * target_bytes(m);
         count -= n;
     }
 }
@@ -259,8 +262,8 @@ static void zero_convs(struct fl_model *m)
     }
 }
 
-void fl_model_gradient(struct fl_model *m, const float *x, const int32_t *y, size_t count,
-                       float *grad, struct fl_score *ret_score)
+void fl_model_gradient(struct fl_model *m, const float *x, const void *y, size_t count, float *grad,
+                       struct fl_score *ret_score)
 {
     struct fl_score sum = {0};
     float weight = 1 / (float)count;
@@ -274,7 +277,7 @@ void fl_model_gradient(struct fl_model *m, const float *x, const int32_t *y, siz
         score(m, y, n, weight, &sum);
         backward(m, n, grad);
         x += n * m->value[0].count;
-        y += n;
+        y = (const char *)y + n * target_bytes(m);
         count -= n;
     }
     for (uint32_t i = 0; i < m->ops; i++) {
@@ -289,7 +292,7 @@ void fl_model_gradient(struct fl_model *m, const float *x, const int32_t *y, siz
     }
 }
 
-uint32_t fl_model_example(struct fl_model *m, const float *x, int32_t y,
+uint32_t fl_model_example(struct fl_model *m, const float *x, const void *y,
                           const struct fl_piece **ret_pieces, double *ret_loss)
 {
     struct fl_score sum = {0};
@@ -302,7 +305,7 @@ uint32_t fl_model_example(struct fl_model *m, const float *x, int32_t y,
         }
     }
     forward(m, x, 1);
-    score(m, &y, 1, 1, &sum);
+    score(m, y, 1, 1, &sum);
     backward(m, 1, NULL);
     for (uint32_t i = 0; i < m->ops; i++) {
         const struct op *op = &m->op[i];

@@ -1,9 +1,10 @@
 /*
  * A network that runs: outputs, loss and gradients of a checked spec (common/nn/spec.h) at given
- * parameters. Loss is softmax cross-entropy. Examples are given as the data has them, [channels,
- * height, width] each; parameters and gradients are flat vectors in the order and layout of the
- * spec's tensors (PyTorch's). Conventions where a derivative has a choice are PyTorch's: a max-pool
- * passes its gradient to the first maximum, a leaky ReLU has its slope at 0.
+ * parameters. The loss is the spec's. Examples are given as the data has them, [channels,
+ * height, width] each; targets as the loss takes them; parameters and gradients are flat vectors in
+ * the order and layout of the spec's tensors (PyTorch's). Conventions where a derivative has a
+ * choice are PyTorch's: a max-pool passes its gradient to the first maximum, a leaky ReLU has its
+ * slope at 0.
  *
  * The model owns all working memory (some 20 KB for each example of a shard on the Fashion-MNIST
  * network, and one image's patches); nothing is allocated after fl_model_new. Not for several
@@ -35,18 +36,15 @@ void fl_model_dropout(struct fl_model *m, const struct fl_seed *seed);
  */
 void fl_model_forward(struct fl_model *m, const float *x, size_t count, float *out);
 
-/* Sums over examples, not means. */
-struct fl_score {
-    double loss;
-    size_t correct; /* largest output is the label; the first one counts among equals */
-};
-void fl_model_score(struct fl_model *m, const float *x, const int32_t *y, size_t count,
+/* `y`: class numbers (int32_t, one an example), or for a loss of numbers the targets (float,
+ * spec.targets an example). */
+void fl_model_score(struct fl_model *m, const float *x, const void *y, size_t count,
                     struct fl_score *ret);
 
 /* grad = gradient of the mean loss over `count` examples; overwritten, as long as theta.
  * `ret_score` may be NULL. count >= 1, labels within the outputs. */
-void fl_model_gradient(struct fl_model *m, const float *x, const int32_t *y, size_t count,
-                       float *grad, struct fl_score *ret_score);
+void fl_model_gradient(struct fl_model *m, const float *x, const void *y, size_t count, float *grad,
+                       struct fl_score *ret_score);
 
 /* The gradient of one example's loss, in the pieces that make norms cheap: a linear layer's is the
  * product d a^T of what flows back and what went in, never written out. A layer of other tensors is
@@ -61,7 +59,7 @@ struct fl_piece {
 /* Everything in the pieces is a function of (theta, x, y) alone: no other example's presence or
  * place changes a bit of it. Pieces are valid until the next call. Returns their number, one for
  * each layer with weights. */
-uint32_t fl_model_example(struct fl_model *m, const float *x, int32_t y,
+uint32_t fl_model_example(struct fl_model *m, const float *x, const void *y,
                           const struct fl_piece **ret_pieces, double *ret_loss);
 
 /* The two halves of a spec at its head: [0] the body, whose outputs are features, [1] the head. The

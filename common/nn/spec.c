@@ -153,6 +153,47 @@ uint32_t fl_spec_head(const struct fl_spec *spec)
     return at;
 }
 
+uint32_t fl_spec_outputs(const struct fl_spec *spec)
+{
+    switch (spec->loss.kind) {
+    case FL_LOSS_CROSS_ENTROPY:
+        return spec->classes;
+    case FL_LOSS_BINARY:
+        return 1;
+    case FL_LOSS_PINBALL:
+        return spec->targets * spec->loss.quantile_count;
+    default:
+        return spec->targets;
+    }
+}
+
+static int check_loss(const struct fl_spec *spec, struct fl_err *e)
+{
+    const struct fl_loss *l = &spec->loss;
+
+    if (!fl_loss_is_regression(l)) {
+        if (spec->classes < 2) {
+            return fl_fail(e, FL_R_PLAN_MODEL, "a classifier has at least 2 classes");
+        }
+        return l->kind != FL_LOSS_BINARY || spec->classes == 2
+                   ? 0
+                   : fl_fail(e, FL_R_PLAN_MODEL, "a binary loss has 2 classes, not %u",
+                             spec->classes);
+    }
+    if (spec->classes || spec->targets == 0) {
+        return fl_fail(e, FL_R_PLAN_MODEL, "a loss of numbers has targets, and no classes");
+    }
+    for (uint32_t q = 0; l->kind == FL_LOSS_PINBALL && q < l->quantile_count; q++) {
+        if (!(l->quantiles[q] > (q ? l->quantiles[q - 1] : 0) && l->quantiles[q] < 1)) {
+            return fl_fail(e, FL_R_PLAN_MODEL, "quantiles are rising numbers between 0 and 1");
+        }
+    }
+    if (l->kind == FL_LOSS_PINBALL && l->quantile_count == 0) {
+        return fl_fail(e, FL_R_PLAN_MODEL, "a pinball loss has quantiles");
+    }
+    return 0;
+}
+
 /* A head inside a residual block would need values of the body that are not its features. */
 static int check_head(const struct fl_spec *spec, struct fl_err *e)
 {
@@ -218,12 +259,16 @@ int fl_spec_check(struct fl_spec *spec, struct fl_err *e)
     if (open) {
         return refuse(e, last, "a residual block that never ends");
     }
-    if (spec->classes < 2) {
-        return fl_fail(e, FL_R_PLAN_MODEL, "a classifier has at least 2 classes");
+    if ((r = check_loss(spec, e)) < 0) {
+        return r;
     }
     if (last->kind != FL_LAYER_LINEAR || last->in_shape[1] != 1 ||
-        last->out_shape[0] != spec->classes) {
-        return refuse(e, last, "the last layer must be linear with one output for each class");
+        last->out_shape[0] != fl_spec_outputs(spec)) {
+        fl_fail(e, FL_R_PLAN_MODEL, "the last layer must be linear with %s: %u",
+                spec->loss.kind == FL_LOSS_CROSS_ENTROPY ? "one output for each class"
+                                                         : "the outputs that the loss takes",
+                fl_spec_outputs(spec));
+        return named(e, last);
     }
     return check_head(spec, e);
 }

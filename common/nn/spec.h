@@ -19,6 +19,7 @@
 
 #include "common/base/err.h"
 #include "common/base/rng.h"
+#include "common/nn/loss.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -70,8 +71,10 @@ struct fl_layer {
 
 struct fl_spec {
     uint32_t input[3];
-    uint32_t classes;
-    uint32_t head; /* how many of the last layers with weights are the head (FedRep, HyperFL) */
+    struct fl_loss loss;
+    uint32_t classes; /* 0: the targets are numbers */
+    uint32_t targets; /* numbers of one target */
+    uint32_t head;    /* how many of the last layers with weights are the head (FedRep, HyperFL) */
     uint32_t layer_count;
     struct fl_layer layers[FL_SPEC_LAYERS_MAX];
 };
@@ -85,6 +88,8 @@ int fl_spec_flow(struct fl_spec *spec, struct fl_err *e);
 
 /* Layers that have tensors: what `head` counts. The spec has been checked. */
 uint32_t fl_spec_weighted(const struct fl_spec *spec);
+/* Outputs that its loss wants of the last layer. */
+uint32_t fl_spec_outputs(const struct fl_spec *spec);
 /* The number of the layer where the head begins (layer_count when there is none). */
 uint32_t fl_spec_head(const struct fl_spec *spec);
 /* "conv2d", as descriptions have it. */

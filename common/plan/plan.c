@@ -25,7 +25,8 @@ struct generator_raw {
 
 struct model_raw {
     uint32_t input[3], input_count;
-    uint32_t classes, head;
+    uint32_t classes, targets, head;
+    const struct fl_conf_node *loss;
     const struct fl_conf_node *layers, *tensors;
 };
 
@@ -50,6 +51,8 @@ static const struct {
 static const char *const noise_words[] = {"local", "central", NULL};
 static const char *const unit_words[] = {"none", "example", "client", NULL};
 static const char *const trainer_words[] = {"builtin", "exec", NULL};
+static const char *const optimizer_words[] = {"sgd", "nesterov", "adam", "adamw", NULL};
+static const char *const schedule_words[] = {"constant", "cosine", "step", NULL};
 static const char *const weight_words[] = {"equal", "examples", NULL};
 static const char *const generator_words[] = {"affine", "chunked", "kronecker", NULL};
 
@@ -77,12 +80,22 @@ static const struct fl_conf_field serve_keys[] = {
     {TYPED("lr", FLOAT, serve_lr), .max = 100, .flags = FL_CONF_ABOVE_MIN},
     {.name = NULL},
 };
+static const struct fl_conf_field schedule_keys[] = {
+    {TYPED("kind", ENUM, schedule.kind), .words = schedule_words, .fallback = "constant"},
+    {TYPED("warmup", UINT32, schedule.warmup), .max = 1e6, .fallback = "0"},
+    {TYPED("every", UINT32, schedule.every), .min = 1, .max = 1e6, .fallback = "10"},
+    {TYPED("gamma", FLOAT, schedule.gamma), .max = 1, .fallback = "0.1"},
+    {.name = NULL},
+};
 static const struct fl_conf_field train_keys[] = {
     {TYPED("batch", UINT32, batch), .min = 1, .max = 65536, .fallback = "32"},
     {TYPED("epochs", UINT32, epochs), .max = 1000, .fallback = "1"},
     {TYPED("steps", UINT32, steps), .max = 1e6, .fallback = "0"},
     {TYPED("lr", FLOAT, body.lr), .max = 100, .flags = FL_CONF_ABOVE_MIN | FL_CONF_REQUIRED},
     SGD_KEYS(body),
+    {TYPED("optimizer", ENUM, optimizer), .words = optimizer_words, .fallback = "sgd"},
+    {TYPED("beta2", FLOAT, beta2), .max = 1, .flags = FL_CONF_BELOW_MAX, .fallback = "0.999"},
+    {.name = "schedule", .type = FL_CONF_MAP, .fields = schedule_keys},
     {.name = "head", .type = FL_CONF_MAP, .fields = head_keys},
     {.name = "serve", .type = FL_CONF_MAP, .fields = serve_keys},
     {.name = NULL},
@@ -166,7 +179,9 @@ static const struct fl_conf_field data_keys[] = {
 static const struct fl_conf_field model_keys[] = {
     {TYPED("input", UINT32S, model.input), .min = 1, .max = 1 << 26, .items_min = 1, .items_max = 3,
      .count_offset = offsetof(struct raw, model.input_count), .flags = FL_CONF_REQUIRED},
-    {TYPED("classes", UINT32, model.classes), .min = 2, .max = 100000, .flags = FL_CONF_REQUIRED},
+    {TYPED("classes", UINT32, model.classes), .min = 2, .max = 100000},
+    {TYPED("targets", UINT32, model.targets), .min = 1, .max = 100000},
+    {TYPED("loss", NODE, model.loss)},
     {TYPED("head", UINT32, model.head), .min = 1, .max = FL_SPEC_LAYERS_MAX, .fallback = "1"},
     {TYPED("layers", NODE, model.layers)},
     {TYPED("tensors", NODE, model.tensors)},
@@ -299,7 +314,8 @@ static int get_listed(struct raw *raw, const struct fl_spec *spec, enum fl_visib
 static int get_model(struct raw *raw, const struct fl_conf_node *root, const char *file,
                      struct fl_err *e)
 {
-    struct fl_spec spec = {.classes = raw->model.classes, .head = raw->model.head};
+    struct fl_spec spec = {
+        .classes = raw->model.classes, .targets = raw->model.targets, .head = raw->model.head};
     struct fl_generator_conf generator;
     enum fl_visibility visibility = FL_VISIBILITY_ALL_PRIVATE;
 
@@ -307,6 +323,9 @@ static int get_model(struct raw *raw, const struct fl_conf_node *root, const cha
         spec.input[i] = i < raw->model.input_count ? raw->model.input[i] : 1;
     }
     int r = get_strategy(raw, &visibility, e);
+    if (r == 0) {
+        r = fl_plan_loss(raw->model.loss, fl_plan_at(root, "model"), &spec, e);
+    }
     if (r == 0) {
         r = get_generator(raw->generator, root, &generator, e);
     }
@@ -342,6 +361,9 @@ static void fill_in(struct raw *raw, const struct fl_conf_node *root)
 
     if (t->head.lr == 0) {
         t->head.lr = t->body.lr;
+    }
+    if (t->optimizer >= FL_OPTIM_ADAM && !fl_conf_find(root, "train.momentum")) {
+        t->body.momentum = 0.9f;
     }
     if (!fl_conf_find(root, "train.head.momentum")) {
         t->head.momentum = t->body.momentum;

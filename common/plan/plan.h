@@ -13,6 +13,7 @@
 #define FL_PLAN_PLAN_H
 
 #include "common/base/hash.h"
+#include "common/nn/optim.h"
 #include "common/nn/spec.h"
 #include "common/plan/schema.h"
 
@@ -50,6 +51,9 @@ struct fl_sgd {
 };
 
 struct fl_train_conf {
+    enum fl_optim_kind optimizer; /* of body and head; momentum is Adam's beta1 */
+    float beta2;
+    struct fl_schedule schedule; /* of all learning rates, over rounds */
     uint32_t batch;
     uint32_t epochs; /* local epochs of the body (or of everything) */
     uint32_t steps;  /* instead of epochs when > 0; under unit `example` always this many Poisson

@@ -73,6 +73,12 @@ static int check_table(const struct fl_plan *p, const struct fl_conf_node *root,
                             "the model takes %zu numbers, the table has %u columns' %zu", takes,
                             s->count, gives);
     }
+    if ((s->target.kind == FL_COLUMN_CATEGORY) == (p->layout.spec.classes == 0)) {
+        return fl_conf_fail(e, fl_plan_at(root, "model"), FL_R_CONF_CONFLICT,
+                            "the table's target is %s, the model predicts %s",
+                            p->layout.spec.classes ? "a number" : "a category",
+                            p->layout.spec.classes ? "classes" : "numbers");
+    }
     if (s->target.kind == FL_COLUMN_CATEGORY && s->target.values != p->layout.spec.classes) {
         return fl_conf_fail(e, fl_plan_at(root, "model.classes"), FL_R_CONF_CONFLICT,
                             "%u, but the table's target has %u values", p->layout.spec.classes,
@@ -98,6 +104,10 @@ static int check_data(const struct fl_plan *p, const struct fl_conf_node *root, 
 
 static int check_train(const struct fl_plan *p, const struct fl_conf_node *root, struct fl_err *e)
 {
+    if (p->train.optimizer != FL_OPTIM_SGD && p->layout.generated > 0) {
+        return fl_conf_fail(e, fl_plan_at(root, "train.optimizer"), FL_R_CONF_CONFLICT,
+                            "a hypernetwork is trained by sgd");
+    }
     if (p->train.epochs == 0 && p->train.steps == 0) {
         return fl_conf_fail(e, fl_plan_at(root, "train.epochs"), FL_R_CONF_CONFLICT,
                             "epochs and steps are both 0: nothing would be trained");

@@ -19,6 +19,11 @@ int fl_plan_layers(const struct fl_conf_node *n, struct fl_spec *spec, struct fl
 int fl_plan_check_secure(const struct fl_plan *plan, const struct fl_conf_node *root,
                          struct fl_err *e);
 
+/* `model.loss` (NULL: cross-entropy, or the squared error of targets), and whether classes or
+ * targets are there for it; `model` is where a message points that has no loss to point at. */
+int fl_plan_loss(const struct fl_conf_node *n, const struct fl_conf_node *model,
+                 struct fl_spec *spec, struct fl_err *e);
+
 int fl_plan_check(const struct fl_plan *plan, const struct fl_conf_node *root, struct fl_err *e);
 
 #endif

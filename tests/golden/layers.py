@@ -85,6 +85,21 @@ CASES = {
       - relu: {}
       - linear: {out: 3}"""),
 }
+# Losses, each on a small network: (what the description says, outputs, the loss in PyTorch).
+LOSSES = {
+    "smoothing": ("classes: 4\n  loss: {cross_entropy: {smoothing: 0.2}}", 4, lambda out, y: nn.CrossEntropyLoss(label_smoothing=0.2)(out, y)),
+    "binary": ("classes: 2\n  loss: binary", 1, lambda out, y: nn.BCEWithLogitsLoss()(out[:, 0], y.double())),
+    "mse": ("targets: 3\n  loss: mse", 3, lambda out, y: nn.MSELoss()(out, y)),
+    "huber": ("targets: 2\n  loss: {huber: {delta: 0.7}}", 2, lambda out, y: nn.HuberLoss(delta=0.7)(out, y)),
+    "pinball": ("targets: 2\n  loss: {pinball: {quantiles: [0.1, 0.5, 0.75]}}", 6,
+                lambda out, y: pinball(out.reshape(-1, 2, 3), y[:, :, None], torch.tensor([0.1, 0.5, 0.75]))),
+}
+
+
+def pinball(out, y, q):
+    return torch.maximum(q * (y - out), (q - 1) * (y - out)).mean()
+
+
 EXAMPLES = 7  # more than the shard of the test: two shards, the second one short
 
 
@@ -262,9 +277,31 @@ def write(path, tensors, job):
         f.write(struct.pack("<Q", len(text)) + text + data)
 
 
-def make(name, shape, classes, layers):
-    job = ("name: %s\nstrategy: fedavg\nrounds: 1\nmodel:\n  input: %s\n  classes: %d\n  layers:%s\ntrain: {lr: 0.1}\nround: {members: 1}\n"
-           % (name.replace("_", "-"), json.dumps(shape), classes, layers.replace("\n      ", "\n    ")))
+def optimizers():
+    """Twenty steps of every optimizer from the same start with the same gradients: the weights after each."""
+    start, grads = torch.randn(5).float().double(), torch.randn(20, 5).float().double()
+    tensors = {"start": start, "grads": grads}
+    for name, make_one in {
+            "sgd": lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, weight_decay=0.01),
+            "nesterov": lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, weight_decay=0.01, nesterov=True),
+            "adam": lambda p: torch.optim.Adam(p, 0.1, betas=(0.8, 0.95), weight_decay=0.01),
+            "adamw": lambda p: torch.optim.AdamW(p, 0.1, betas=(0.8, 0.95), weight_decay=0.01)}.items():
+        w = nn.Parameter(start.clone())
+        o, path = make_one([w]), []
+        for g in grads:
+            w.grad = g.clone()
+            o.step()
+            path.append(w.detach().clone())
+        tensors[name] = torch.stack(path)
+    write(os.path.join(os.path.dirname(os.path.abspath(__file__)), "optimizers.safetensors"), tensors, "")
+
+
+def make(name, shape, goal, layers, loss=None):
+    """goal: the number of classes, or lines of the model's description about its loss."""
+    if isinstance(goal, int):
+        classes, goal = goal, "classes: %d" % goal
+    job = ("name: %s\nstrategy: fedavg\nrounds: 1\nmodel:\n  input: %s\n  %s\n  layers:%s\ntrain: {lr: 0.1}\nround: {members: 1}\n"
+           % (name.replace("_", "-"), json.dumps(shape), goal, layers.replace("\n      ", "\n    ")))
     description = yaml.safe_load(job)["model"]["layers"]
     net = Network(shape, description)
     with torch.no_grad():
@@ -277,16 +314,26 @@ def make(name, shape, classes, layers):
     if name == "columns":
         x[:, 3, 0, 0] = torch.tensor([0, 3, 1, 2, 3, 0, 2]).double()
         x[:, 4, 0, 0] = torch.tensor([6, 0, 5, 5, 1, 2, 3]).double()
-    y = torch.arange(EXAMPLES) % classes
-    loss = nn.CrossEntropyLoss()
+    model = yaml.safe_load(job)["model"]
+    if "targets" in model:
+        y = torch.randn(EXAMPLES, model["targets"]).float().double()
+    else:
+        y = torch.arange(EXAMPLES) % model["classes"]
+    loss = loss or nn.CrossEntropyLoss()
     grads = lambda at: torch.cat([g.reshape(-1) for g in torch.autograd.grad(at, net.order)])
     out = net(x)[:, :, 0, 0]
     norms = torch.stack([(grads(loss(net(x[i:i + 1])[:, :, 0, 0], y[i:i + 1])) ** 2).sum() for i in range(EXAMPLES)])
     write(os.path.join(os.path.dirname(os.path.abspath(__file__)), "layer_%s.safetensors" % name),
           {"theta": torch.cat([p.reshape(-1) for p in net.order]), "x": x, "y": y.double(), "out": out,
-           "grad": grads(loss(out, y)), "norms": norms}, job)
+           "loss": loss(out, y).reshape(1), "grad": grads(loss(out, y)), "norms": norms}, job)
 
 
 if __name__ == "__main__":
     for case in CASES.items():
         make(case[0], *case[1])
+    for name, (goal, outputs, loss) in LOSSES.items():
+        make("loss_" + name, [5], goal, """
+      - linear: {out: 6}
+      - tanh: {}
+      - linear: {out: %d}""" % outputs, loss)
+    optimizers()

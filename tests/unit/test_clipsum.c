@@ -35,7 +35,7 @@ static void add(struct world *w, struct fl_clipsum *c, uint32_t n)
     struct fl_err e = {0};
     double loss;
     uint32_t count = fl_model_example(w->m, w->s.data.train.x + (size_t)n * 64,
-                                      w->s.data.train.y[n], &pieces, &loss);
+                                      &w->s.data.train.y[n], &pieces, &loss);
 
     ck_assert_int_eq(fl_clipsum_add(c, pieces, count, &e), 0);
 }

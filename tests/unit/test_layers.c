@@ -1,12 +1,13 @@
 /*
- * Every kind of layer against PyTorch in double precision: outputs, gradients, and the squared norm
- * of each example's gradient, which PyTorch found by one backward pass an example. The files are
- * made by tests/golden/layers.py; networks are job descriptions, so the grammar is tested with
- * them.
+ * Every kind of layer, loss and optimizer against PyTorch in double precision: outputs, gradients,
+ * and the squared norm of each example's gradient, which PyTorch found by one backward pass an
+ * example. The files are made by tests/golden/layers.py; networks are job descriptions, so the
+ * grammar is tested with them.
  */
 #include "common/base/mem.h"
 #include "common/math/vec.h"
 #include "common/nn/model.h"
+#include "common/nn/optim.h"
 #include "common/nn/tensors.h"
 #include "common/plan/plan.h"
 #include "tests/lib/check_main.h"
@@ -21,9 +22,18 @@ struct golden {
     struct fl_plan plan;
     const char *name;
     size_t elements, count, classes;
-    float *theta, *x, *out, *grad, *norms;
+    float *theta, *x, *out, *grad, *norms, *loss, *target;
     int32_t *y;
+    size_t goal_size;
 };
+
+/* What the model's functions take for example i. */
+static const void *goal_of(const struct golden *g, size_t i)
+{
+    bool numbers = fl_loss_is_regression(&g->plan.layout.spec.loss);
+
+    return (numbers ? (const char *)g->target : (const char *)g->y) + i * g->goal_size;
+}
 
 static float *values(struct golden *g, const char *name, size_t *ret_count)
 {
@@ -56,18 +66,19 @@ static struct golden *open_golden(const char *path)
     g->classes = n / g->count;
     g->grad = values(g, "grad", &n);
     ck_assert_uint_eq(n, g->elements);
-    float *y = values(g, "y", &n);
+    g->loss = values(g, "loss", &n);
+    g->target = values(g, "y", &n);
+    g->goal_size = n / g->count * sizeof *g->target;
     g->y = fl_new(n, sizeof *g->y);
     for (size_t i = 0; i < n; i++) {
-        g->y[i] = (int32_t)y[i];
+        g->y[i] = (int32_t)g->target[i];
     }
-    fl_free(y);
     return g;
 }
 
 static void close_golden(struct golden *g)
 {
-    float *all[] = {g->theta, g->x, g->out, g->grad, g->norms};
+    float *all[] = {g->theta, g->x, g->out, g->grad, g->norms, g->loss, g->target};
 
     for (size_t i = 0; i < FL_COUNT(all); i++) {
         fl_free(all[i]);
@@ -98,7 +109,9 @@ static void check_outputs(struct golden *g, struct fl_model *m)
 
     fl_model_forward(m, g->x, g->count, out);
     ck_assert_msg(far(out, g->out, n) < 2e-5, "%s: outputs %g", g->name, far(out, g->out, n));
-    fl_model_gradient(m, g->x, g->y, g->count, grad, &score);
+    fl_model_gradient(m, g->x, goal_of(g, 0), g->count, grad, &score);
+    ck_assert_msg(fabs(score.loss / (double)g->count / (double)g->loss[0] - 1) < 1e-5,
+                  "%s: loss %g", g->name, score.loss / (double)g->count);
     ck_assert_msg(far(grad, g->grad, g->elements) < 1e-4, "%s: gradient %g", g->name,
                   far(grad, g->grad, g->elements));
     fl_free(out);
@@ -114,7 +127,7 @@ static void check_examples(struct golden *g, struct fl_model *m)
     for (size_t i = 0; i < g->count; i++) {
         const struct fl_piece *p;
         double loss, norm = 0;
-        uint32_t pieces = fl_model_example(m, g->x + i * features, g->y[i], &p, &loss);
+        uint32_t pieces = fl_model_example(m, g->x + i * features, goal_of(g, i), &p, &loss);
         for (uint32_t k = 0; k < pieces; k++) {
             double d = fl_vec_norm_squared(p[k].d, p[k].out);
             norm += p[k].a ? d * (fl_vec_norm_squared(p[k].a, p[k].in) + 1)
@@ -142,7 +155,7 @@ START_TEST(test_every_layer_is_pytorchs)
 
     ck_assert_int_eq(glob(TEST_SOURCE_ROOT "/tests/golden/layer_*.safetensors", 0, NULL, &found),
                      0);
-    ck_assert_uint_ge(found.gl_pathc, 7);
+    ck_assert_uint_eq(found.gl_pathc, 12);
     for (size_t i = 0; i < found.gl_pathc; i++) {
         struct golden *g = open_golden(found.gl_pathv[i]);
         for (size_t k = 0; k < FL_COUNT(shards); k++) {
@@ -161,4 +174,62 @@ START_TEST(test_every_layer_is_pytorchs)
 }
 END_TEST
 
-TESTS_MAIN("layers", test_every_layer_is_pytorchs)
+START_TEST(test_every_optimizer_is_pytorchs)
+{
+    static const struct {
+        const char *name;
+        struct fl_optim optim;
+    } all[] = {{"sgd", {.lr = 0.1f, .momentum = 0.9f, .weight_decay = 0.01f}},
+               {"nesterov", {0.1f, 0.9f, 0.01f, FL_OPTIM_NESTEROV, 0}},
+               {"adam", {0.1f, 0.8f, 0.01f, FL_OPTIM_ADAM, 0.95f}},
+               {"adamw", {0.1f, 0.8f, 0.01f, FL_OPTIM_ADAMW, 0.95f}}};
+    struct golden *g = fl_new(1, sizeof *g);
+    struct fl_err e = {0};
+    size_t n;
+
+    g->name = "optimizers";
+    ck_assert_msg(fl_tensor_file_open(TEST_SOURCE_ROOT "/tests/golden/optimizers.safetensors",
+                                      1 << 20, &g->file, &e) == 0,
+                  "%s", e.msg);
+    float *grads = values(g, "grads", &n);
+    ck_assert_uint_eq(n, 100);
+    for (size_t k = 0; k < FL_COUNT(all); k++) {
+        float m[5] = {0}, v[5] = {0}, *w = values(g, "start", &n);
+        float *path = values(g, all[k].name, &n);
+        for (uint64_t t = 0; t < 20; t++) {
+            if (all[k].optim.kind >= FL_OPTIM_ADAM) {
+                fl_optim_adam(&all[k].optim, 1, t + 1, grads + 5 * t, m, v, w, 5);
+            } else {
+                fl_optim_step(&all[k].optim, 1, grads + 5 * t, m, w, 5);
+            }
+            ck_assert_msg(far(w, path + 5 * t, 5) < 2e-6, "%s, step %d: %g", all[k].name,
+                          (int)t + 1, far(w, path + 5 * t, 5));
+        }
+        fl_free(w);
+        fl_free(path);
+    }
+    fl_free(grads);
+    fl_tensor_file_close(&g->file);
+    fl_free(g);
+}
+END_TEST
+
+START_TEST(test_schedules)
+{
+    struct fl_schedule s = {.kind = FL_SCHEDULE_COSINE, .warmup = 2, .gamma = 0.1f, .every = 3};
+
+    ck_assert_double_eq_tol(fl_schedule_at(&s, 1, 10), 1 / 3.0, 1e-12);
+    ck_assert_double_eq_tol(fl_schedule_at(&s, 2, 10), 2 / 3.0, 1e-12);
+    ck_assert_double_eq_tol(fl_schedule_at(&s, 3, 10), 1, 1e-12);
+    ck_assert_double_eq_tol(fl_schedule_at(&s, 10, 10), 0.1, 1e-7);
+    s.kind = FL_SCHEDULE_STEP;
+    ck_assert_double_eq_tol(fl_schedule_at(&s, 5, 10), 1, 1e-12);
+    ck_assert_double_eq_tol(fl_schedule_at(&s, 6, 10), 0.1, 1e-7);
+    ck_assert_double_eq_tol(fl_schedule_at(&s, 9, 10), 0.01, 1e-7);
+    s = (struct fl_schedule){.kind = FL_SCHEDULE_CONSTANT};
+    ck_assert_double_eq(fl_schedule_at(&s, 0, 10), 1);
+    ck_assert_double_eq(fl_schedule_at(&s, 7, 10), 1);
+}
+END_TEST
+
+TESTS_MAIN("layers", test_every_optimizer_is_pytorchs, test_schedules, test_every_layer_is_pytorchs)

@@ -186,7 +186,7 @@ START_TEST(test_pieces_are_the_gradient_of_one_example)
     float *sum = fl_new(p, sizeof *sum), *one = fl_new(p, sizeof *one);
 
     for (size_t n = 0; n < 4; n++) {
-        ck_assert_uint_eq(fl_model_example(m, b.x + n * b.features, b.y[n], &pieces, &loss), 4);
+        ck_assert_uint_eq(fl_model_example(m, b.x + n * b.features, &b.y[n], &pieces, &loss), 4);
         write_out(pieces, 4, one);
         for (size_t i = 0; i < p; i++) {
             sum[i] += one[i] / 4;
