@@ -16,13 +16,13 @@ done
 sites() { # FILE TEST: two agents on FILE-01.csv and FILE-02.csv
     agents_config 1 2 '  jobs: ["*"]'
     sed -i "s|data: {.*|data: {format: csv, train_x: \"$1-{nn}.csv\"$2}|" "$work/agents.yaml"
-    rm -rf "$work/sites"
     start_agents
 }
-# r2 NAME: the least coefficient of determination of the final model at a site
-r2() { cat "$work"/sites/*/report.jsonl | grep '"final": *true' | sed -n 's/.*"r2_received": *\([-0-9.e]*\).*/\1/p' | sort -g | head -n 1; }
+of_job() { cat "$work"/sites/*/report.jsonl 2>/dev/null | grep "\"job\": *\"$1\"" | grep '"final": *true'; }
+# r2 JOB: the least coefficient of determination of the final model at a site
+r2() { of_job "$1" | sed -n 's/.*"r2_received": *\([-0-9.e]*\).*/\1/p' | sort -g | head -n 1; }
 above() { [ "$(awk -v a="$1" -v b="$2" 'BEGIN { print (a != "" && a > b) }')" = 1 ]; }
-finals() { [ "$(cat "$work"/sites/*/report.jsonl 2>/dev/null | grep -c '"final": *true')" = 2 ]; }
+finals() { [ "$(of_job "$1" | wc -l)" = 2 ]; }
 
 cat >"$work/table.yaml" <<'JOB'
 name: table
@@ -44,9 +44,9 @@ JOB
 sites table ', test: 100'
 submit table
 finishes table 60
-wait_for 20 finals || die "no final reports"
-above "$(r2)" 0.9 || die "R2 $(r2)"
-ok "a table with a category: R2 $(r2)"
+wait_for 20 finals table || die "no final reports"
+above "$(r2 table)" 0.9 || die "R2 $(r2 table)"
+ok "a table with a category: R2 $(r2 table)"
 cohort-agent report --config "$work/agents.yaml" | grep -qi 'r2' || die "the report says nothing of R2: $(cohort-agent report --config "$work/agents.yaml" | tail -n 3)"
 ok "the report says it"
 stop "$agents"
@@ -78,9 +78,9 @@ JOB
 sites series ''
 submit series
 finishes series 120
-wait_for 20 finals || die "no final reports"
-above "$(r2)" 0.8 || die "R2 $(r2)"
-ok "a transformer over windows: R2 $(r2)"
+wait_for 20 finals series || die "no final reports"
+above "$(r2 series)" 0.8 || die "R2 $(r2 series)"
+ok "a transformer over windows: R2 $(r2 series)"
 JOB_TEXT=$(sed 's/targets: 1/classes: 2/; s/  loss: .*/  loss: cross_entropy/; s/linear: {out: 3}/linear: {out: 2}/; s/^name: .*/name: wrong/' "$work/series.yaml")
 echo "$JOB_TEXT" >"$work/wrong.yaml"
-expect_run 1 "the table's target is a number, the model predicts classes" cohortctl job submit "$work/wrong.yaml"
+expect_run 78 "the table's target is a number, the model predicts classes" cohortctl job submit "$work/wrong.yaml"
