@@ -29,6 +29,7 @@
 #include "server/core/round.h"
 #include "server/objects.h"
 #include "server/store/store.h"
+#include "server/strategy/secure.h"
 #include "server/strategy/strategy.h"
 
 #include <uthash.h>

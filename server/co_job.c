@@ -351,7 +351,8 @@ static int check_submission(struct submit_op *s, struct fl_err *e)
     if (r == 0 && !fl_strategy_find(s->plan->strategy)) {
         r = fl_fail(e, FL_R_PLAN_STRATEGY, "%s: no strategy %s here", s->file, s->plan->strategy);
     }
-    if (r == 0 && s->plan->secure.on) { /* its rules are checked by then, and explained */
+    if (r == 0 && s->plan->secure.on && /* its rules were checked and explained before */
+        (r = fl_secure_check(s->plan, fl_strategy_find(s->plan->strategy), e)) == 0) {
         r = fl_fail(e, FL_R_CAPABILITY,
                     "%s: secure_aggregation: this version does not run it in rounds", s->file);
     }

@@ -1,0 +1,48 @@
+/*
+ * Secure aggregation around a strategy. The stages of a secure sum are exchanges of the round; when
+ * they are through, the sum is dealt out again as so many made-up updates as there were members,
+ * each inside the grid and together exactly the sum, and the strategy folds those. So a strategy
+ * that sees nothing but sums (FL_STRATEGY_SUM_ONLY) makes the same next model, byte for byte, as
+ * from the members' own updates, and knows nothing of all this.
+ *
+ * One of these for each slot of a round. Memory: two vectors, whatever the number of members.
+ * Everything follows from the plan, the key and the objects: after a crash the same folds, in any
+ * order, give the same inputs.
+ */
+#ifndef SERVER_STRATEGY_SECURE_H
+#define SERVER_STRATEGY_SECURE_H
+
+#include "common/plan/secure.h"
+#include "server/strategy/strategy.h"
+
+struct fl_secure;
+
+/* Whether the strategy of this plan can work on sums: -FL_R_PLAN_STRATEGY, in words. */
+int fl_secure_check(const struct fl_plan *plan, const struct fl_strategy *strategy,
+                    struct fl_err *e);
+
+/* identity as for fl_secagg_server_new. Plan and identity must outlive it. */
+int fl_secure_new(const struct fl_plan *plan, const uint8_t incarnation[16], uint64_t round,
+                  uint32_t slot, const struct fl_secagg_identity *identity, struct fl_secure **ret,
+                  struct fl_err *e);
+void fl_secure_free(struct fl_secure *s); /* NULL is fine */
+
+/* A payload of the exchange of the current stage. A failure concerns its agent alone, which is not
+ * in the next stage then (errors of fl_secagg_server_take and _masked); only -FL_R_INTERNAL and
+ * -FL_R_NOMEM, and what `read` says, concern the round. */
+int fl_secure_fold(struct fl_secure *s, enum fl_secagg_stage stage, const struct fl_update *u,
+                   struct fl_err *e);
+/* The exchange of the current stage is closed: errors of fl_secagg_server_close. */
+int fl_secure_between(struct fl_secure *s, struct fl_err *e);
+/* What an agent begins the exchange of `stage` with, which is the current one: *ret is freed by
+ * fl_free. -FL_R_NOT_MEMBER for one that was left out. */
+int fl_secure_input(const struct fl_secure *s, enum fl_secagg_stage stage, uint64_t agent,
+                    uint8_t **ret, size_t *ret_size, struct fl_err *e);
+
+/* After the last stage is closed: folds the sum into the strategy's slot, which must be empty.
+ * `*ret_members`: of how many updates. -FL_R_UPDATE_RANGE: somebody sent what is no masked vector.
+ */
+int fl_secure_finish(const struct fl_secure *s, const struct fl_strategy *strategy,
+                     const void *shared, void *slot, uint32_t *ret_members, struct fl_err *e);
+
+#endif
