@@ -56,13 +56,14 @@ _cohortctl() {
         'privacy rounds') options='--sigma --q --delta --epsilon --population ' ;;
         'privacy compose') options='--event --relation --delta --population ' ;;
         'privacy table') files=1 ;;
+        'selftest dp') options='--set --count '; files=1 ;;
         'privacy plan') options='--set --examples --dimensions '; files=1 ;;
     esac
 
     if [[ $word == -* ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$everywhere$options" -- "$word")
     elif ((${#words[@]} == 0)); then
-        mapfile -t COMPREPLY < <(compgen -W 'status watch job round agent model audit reload verbs pki privacy' -- "$word")
+        mapfile -t COMPREPLY < <(compgen -W 'status watch job round agent model audit reload verbs pki privacy selftest' -- "$word")
     elif ((${#words[@]} == 1)) && [[ -z $jobs ]]; then
         case ${words[0]} in
         job) mapfile -t COMPREPLY < <(compgen -W 'submit list show wait pause resume drain cancel set' -- "$word") ;;
@@ -71,6 +72,7 @@ _cohortctl() {
         model) mapfile -t COMPREPLY < <(compgen -W 'export show' -- "$word") ;;
         audit) mapfile -t COMPREPLY < <(compgen -W 'export verify' -- "$word") ;;
         pki) mapfile -t COMPREPLY < <(compgen -W 'init issue revoke refresh list' -- "$word") ;;
+        selftest) mapfile -t COMPREPLY < <(compgen -W 'dp' -- "$word") ;;
         privacy) mapfile -t COMPREPLY < <(compgen -W 'epsilon sigma rounds compose table plan' -- "$word") ;;
         esac
     elif [[ -n $jobs ]]; then

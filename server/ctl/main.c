@@ -30,7 +30,7 @@ static const struct {
     {"key", "HEX", "identity: SHA-256 of the certificate's public key"},
     {"name", "NAME", "what it is to be called"},
     {"dns", "NAME", "a host name or address that agents dial; may be repeated"},
-    {"count", "N", "issue several, named by a pattern as site-{nn}"},
+    {"count", "N", "so many: certificates named by a pattern as site-{nn}; canaries"},
     {"first", "N", "the pattern's first number (default 1)"},
     {"days", "N", "lifetime (default 365)"},
     {"sigma", "X", "noise multiplier: standard deviation / clip norm"},
@@ -110,6 +110,8 @@ static const struct command commands[] = {
      " event relation delta population ", 0, 0, fl_cli_privacy_compose},
     {"privacy table", "FILE", "answers for every line of a CSV table of questions", " ", 1, 1,
      fl_cli_privacy_table},
+    {"selftest dp", "FILE", "attack a job's own mechanism with canaries", " set count ", 1, 1,
+     fl_cli_selftest_dp},
     {"privacy plan", "FILE", "a job's cost and noise against signal, before it is submitted",
      " set examples dimensions ", 1, 1, fl_cli_privacy_plan},
 };

@@ -249,6 +249,20 @@ START_TEST(test_privacy_at_hand)
     ck_assert_int_eq(ctl(&co, line), 0);
     SAYS(out, "joining is predicted to win");
     ck_assert_str_eq(err, "");
+    /* The attack on the job's own mechanism: the claim holds, and it would have been noticed. */
+    snprintf(line, sizeof line, "selftest dp %s/deploy/examples/job.yaml --json", TEST_SOURCE_ROOT);
+    ck_assert_int_eq(ctl(&co, line), 0);
+    SAYS(out, "\"claim_holds\": true");
+    SAYS(out, "\"has_power\": true");
+    ck_assert_double_le(number_in("epsilon_claimed"), 8);
+    snprintf(line, sizeof line, "selftest dp %s/deploy/examples/job.yaml --count 40",
+             TEST_SOURCE_ROOT);
+    ck_assert_int_eq(ctl(&co, line), 1);
+    SAYS(err, "too weak to say anything");
+    snprintf(line, sizeof line, "selftest dp %s/deploy/examples/job.yaml --set privacy.unit=none",
+             TEST_SOURCE_ROOT);
+    ck_assert_int_eq(ctl(&co, line), 5);
+    SAYS(err, "nothing to audit");
     snprintf(line, sizeof line, "privacy plan %s/deploy/examples/job.yaml --examples 100000",
              TEST_SOURCE_ROOT);
     ck_assert_int_eq(ctl(&co, line), 1);
