@@ -54,7 +54,7 @@ size_t fl_vault_data_bytes(const struct fl_vault *v)
     if (!v->has_data) {
         return 0;
     }
-    size_t features = (size_t)d->shape[0] * d->shape[1] * d->shape[2], all = 0;
+    size_t features = (size_t)d->shape[0] * d->shape[1] * d->shape[2], all = d->rows_held;
     const struct fl_examples *parts[] = {&d->train, &d->test};
     for (size_t i = 0; i < FL_COUNT(parts); i++) {
         const struct fl_examples *p = parts[i];

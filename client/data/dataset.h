@@ -47,9 +47,9 @@ struct fl_dataset {
     uint32_t shape[3]; /* of one example: channels, height, width */
     uint32_t classes;  /* 0: the target is a number */
     struct fl_examples train, test;
-    float *rows; /* what windows overlap in; NULL without them */
-    size_t rows_mapped;
-    struct fl_digest digest; /* of all of it: the data set's version in the ledger */
+    float *rows;                   /* what windows overlap in; NULL without them */
+    size_t rows_mapped, rows_held; /* bytes of it in a file, and in memory */
+    struct fl_digest digest;       /* of all of it: the data set's version in the ledger */
 };
 
 enum fl_data_format {

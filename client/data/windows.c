@@ -238,6 +238,7 @@ int fl_windows_load(const struct fl_data_source *s, const struct fl_table *t, st
     }
     if (r == 0) {
         r = fl_floats_new(s, values, &d->rows, &d->rows_mapped, e);
+        d->rows_held = r == 0 && !d->rows_mapped ? values * sizeof *d->rows : 0;
     }
     if (r == 0) {
         r = encode_rows(s, p, n, d->rows, e);

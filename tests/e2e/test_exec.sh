@@ -18,6 +18,8 @@ program idle <<'P'
 cp shared.safetensors shared-out.safetensors; echo '{"loss": 1}'
 P
 program hangs <<'P'
+read -r task
+case $task in *'"task":"evaluate"'*) echo '{}' && exit ;; esac
 trap '' TERM; echo 'about to hang' >&2; while :; do sleep 1; done
 P
 program forks <<P
@@ -121,6 +123,13 @@ ok "killed with the agent"
 cohortctl job cancel killed >/dev/null
 start_agents
 wait_for 10 gone || die "the folder of a run that was cut off is still there"
+# The round ends without it: the program ends with the round, long before its own time.
+sed 's/name: bad/name: over/; s/rounds: 2/rounds: 1/' "$work/bad.yaml" >"$work/over.yaml"
+submit over
+wait_for 15 hanging || die "the hanging program does not run"
+finishes over
+wait_for 10 nobody || die "a program outlived its round"
+ok "killed with the round"
 stop "$agents"
 
 # The examples: C and a shell with client-level noise; PyTorch with a private head where it is installed.

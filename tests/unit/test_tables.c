@@ -518,6 +518,7 @@ START_TEST(test_windows)
     ck_assert_uint_eq(d.train.count, 3);
     ck_assert_uint_eq(d.test.count, 3);
     ck_assert(d.shape[0] == 1 && d.shape[1] == 3 && d.shape[2] == 1 && d.classes == 0);
+    ck_assert(d.rows_held == 17 * sizeof(float) && d.rows_mapped == 0);
     float sum = 0;
     for (uint32_t i = 0; i < 3; i++) {
         ck_assert_int_eq(fl_examples_get(&d.train, 3, i, x, &err), 0);
@@ -534,7 +535,7 @@ START_TEST(test_windows)
     ck_assert(sum == 108 + 109 + 209);
     s.memory = 1;
     load(&s, &e);
-    ck_assert(e.rows_mapped > 0);
+    ck_assert(e.rows_mapped > 0 && e.rows_held == 0);
     same_data(&d, &e);
     fl_dataset_fini(&e);
     fl_dataset_fini(&d);
