@@ -108,7 +108,7 @@ static void run_forward(struct fl_model *m, struct op *op, size_t first, size_t 
                     count * in->count);
         break;
     default:
-        assert(!"a kind without its loops");
+        assert(false && "a kind without its loops");
     }
 }
 
@@ -235,7 +235,7 @@ static void run_backward(struct fl_model *m, uint32_t i, size_t first, size_t co
                count * in->count * sizeof *dx);
         break;
     default:
-        assert(!"a kind without its loops");
+        assert(false && "a kind without its loops");
     }
 }
 
