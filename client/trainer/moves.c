@@ -72,6 +72,11 @@ int fl_moves_init(struct fl_moves *m, struct fl_session *s, bool body, bool head
             return r;
         }
     }
+    if (body && s->layout->mixed) {
+        struct fl_generator_conf_train conf = {
+            .optim = m->body_optim, .clip = m->body_clip, .steps = steps};
+        return fl_rules_new(s->layout, &conf, shared, private_, &m->rules, e);
+    }
     return 0;
 }
 
@@ -80,6 +85,7 @@ void fl_moves_fini(struct fl_moves *m)
     fl_free(m->momentum);
     fl_free(m->square);
     fl_generator_free(m->generator);
+    fl_rules_free(m->rules);
 }
 
 static void step_range(const struct fl_moves *m, const struct fl_optim *optim, float clip,
@@ -106,7 +112,10 @@ void fl_moves_step(struct fl_moves *m)
     m->steps++;
     if (m->generator) {
         fl_generator_step(m->generator, s->grad, s->theta);
-    } else if (m->body) {
+    }
+    if (m->rules) {
+        fl_rules_step(m->rules, s->grad, s->theta);
+    } else if (m->body && !m->generator) {
         step_range(m, &m->body_optim, m->body_clip, 0, cut);
     }
     if (m->head) {

@@ -62,7 +62,8 @@ struct fl_moves {
     float *square;   /* of Adam; theta.elements or NULL */
     uint64_t steps;  /* taken */
     struct fl_generator *generator;
-    float *shared, *private_; /* where the generator lives */
+    struct fl_rules *rules;   /* NULL when theta is stored as it is, or all generated */
+    float *shared, *private_; /* where generator and parts live */
 };
 /* The optimizer of the plan with these settings, at this round's rate. */
 struct fl_optim fl_moves_optim(const struct fl_session *s, const struct fl_sgd *sgd);

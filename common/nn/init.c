@@ -74,6 +74,12 @@ static void fill_layer(const struct fl_seed *seed, const struct fl_tensor *t, fl
     case FL_INIT_XAVIER:
         fill_uniform(seed, t, sqrt(6 / (4.0 * t->fan_in)), to);
         break;
+    case FL_INIT_UNIFORM:
+        fill_uniform(seed, t, (double)t->spread, to);
+        break;
+    case FL_INIT_GAUSS:
+        fill_normal(seed, t, (double)t->spread, to);
+        break;
     }
 }
 
@@ -100,10 +106,7 @@ static void init_generator(const struct fl_layout *layout, const struct fl_seed 
         return;
     }
     /* hidden weight, chunk columns if any, hidden bias come first among the generator's tensors. */
-    const struct fl_tensor *first = t;
-    while (first > layout->shared.at && strncmp(first[-1].name, "hyper.", 6) == 0) {
-        first--;
-    }
+    const struct fl_tensor *first = &layout->shared.at[layout->own];
     if (t - first < (g->kind == FL_GENERATOR_CHUNKED ? 3 : 2)) {
         double inputs = g->kind == FL_GENERATOR_CHUNKED ? 2.0 * g->embedding : g->embedding;
         bound = 1 / sqrt(inputs);
@@ -137,7 +140,7 @@ void fl_layout_init_private(const struct fl_layout *layout, const struct fl_seed
         if (strcmp(t->name, "embedding") == 0) {
             fill_normal(seed, t, 1, private_);
         } else {
-            fill_layer(seed, t, private_);
+            fill_layer(t->part || t->fixed ? job_seed : seed, t, private_);
         }
     }
 }

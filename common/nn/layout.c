@@ -3,6 +3,7 @@
  * strategy's word and a generator make of a network.
  */
 #include "common/nn/kinds.h"
+#include "common/nn/param/make.h"
 #include "common/nn/spec.h"
 
 #include <stdio.h>
@@ -13,8 +14,8 @@ static const uint64_t VECTOR_MAX = (uint64_t)1 << 31;
 
 /* ---- tensors and groups ---- */
 
-static int add(struct fl_tensors *to, enum fl_group group, uint32_t fan_in, uint32_t rank,
-               const uint32_t *shape, const char *name, struct fl_err *e)
+int fl_tensors_add(struct fl_tensors *to, enum fl_group group, uint32_t fan_in, uint32_t rank,
+                   const uint32_t *shape, const char *name, struct fl_err *e)
 {
     uint64_t count = 1;
 
@@ -54,35 +55,108 @@ static enum fl_group group_of(const struct fl_layout *layout, bool head)
                                                               : FL_GROUP_SHARED;
 }
 
+/* One tensor of a layer with a rule: stored as it is, or to be made. */
+static int add_ruled(struct fl_layout *layout, uint32_t layer, const struct fl_weight *w,
+                     const char *name, struct fl_err *e)
+{
+    const struct fl_make *rule = &layout->spec.layers[layer].make;
+    bool stored = rule->kind == FL_MAKE_PLAIN || rule->kind == FL_MAKE_FROZEN ||
+                  (w->rank < 2 && rule->kind != FL_MAKE_NESTED);
+    enum fl_group group = rule->kind == FL_MAKE_FROZEN ? FL_GROUP_PRIVATE
+                          : stored                     ? FL_GROUP_SHARED
+                                                       : FL_GROUP_GENERATED;
+    struct fl_made *m = &layout->made[layout->made_count];
+    int r = fl_tensors_add(&layout->theta, group, w->fan_in, w->rank, w->shape, name, e);
+
+    if (r < 0) {
+        return r;
+    }
+    struct fl_tensor *t = &layout->theta.at[layout->theta.count - 1];
+    t->init = w->init;
+    t->fixed = rule->kind == FL_MAKE_FROZEN;
+    if (!stored) {
+        layout->made_count++;
+        *m = (struct fl_made){.kind = rule->kind,
+                              .tensor = layout->theta.count - 1,
+                              .layer = layer,
+                              .rows = w->shape[0],
+                              .columns = t->count / w->shape[0]};
+    }
+    layout->mixed = true;
+    return 0;
+}
+
+static int add_layer(struct fl_layout *layout, uint32_t i, bool head, struct fl_err *e)
+{
+    const struct fl_layer *l = &layout->spec.layers[i];
+    const struct fl_kind *kind = fl_kind_of(l->kind);
+    struct fl_weight weights[FL_LAYER_TENSORS_MAX];
+    enum fl_group group = group_of(layout, head);
+    int count = kind->weights ? kind->weights(l, weights) : 0;
+
+    if (count && l->make.kind != FL_MAKE_STRATEGY && group == FL_GROUP_PRIVATE) {
+        return fl_make_refuse(e, l, "it is private under this strategy: nothing of it is shared");
+    }
+    if (count && l->make.kind == FL_MAKE_STRATEGY && group == FL_GROUP_GENERATED &&
+        !kind->generated) {
+        return fl_fail(e, FL_R_PLAN_MODEL,
+                       "layer %s: a hypernetwork makes convolutions and linear layers; %s is not "
+                       "one of them: give it a rule in model.parameters (plain, frozen), put it "
+                       "into the head, or take another strategy",
+                       l->name, kind->word);
+    }
+    for (int k = 0; k < count; k++) {
+        const struct fl_weight *w = &weights[k];
+        char name[FL_SPEC_NAME_MAX];
+        int r;
+        snprintf(name, sizeof name, "%.40s.%s", l->name, w->suffix);
+        if (l->make.kind != FL_MAKE_STRATEGY) {
+            r = add_ruled(layout, i, w, name, e);
+        } else {
+            r = fl_tensors_add(&layout->theta, group, w->fan_in, w->rank, w->shape, name, e);
+        }
+        if (r < 0) {
+            return r;
+        }
+        layout->theta.at[layout->theta.count - 1].init = w->init;
+    }
+    return 0;
+}
+
+/* A shared layer after a nested one is cut where it reads the units that are left out. */
+static void follow_nested(struct fl_layout *layout)
+{
+    struct fl_spec *spec = &layout->spec;
+    uint32_t head = fl_spec_head(spec);
+    bool nested = false;
+
+    for (uint32_t i = 0; i < spec->layer_count; i++) {
+        struct fl_layer *l = &spec->layers[i];
+        if (l->weight < 0) {
+            continue;
+        }
+        bool whole = l->make.kind == FL_MAKE_NESTED;
+        if (nested && l->make.kind == FL_MAKE_STRATEGY &&
+            group_of(layout, i >= head) == FL_GROUP_SHARED) {
+            l->make.kind = FL_MAKE_NESTED;
+            l->make.columns_only = true;
+        }
+        nested = whole;
+    }
+}
+
 static int add_network(struct fl_layout *layout, struct fl_err *e)
 {
     const struct fl_spec *spec = &layout->spec;
     uint32_t head = fl_spec_head(spec);
+    int r = 0;
 
-    for (uint32_t i = 0; i < spec->layer_count; i++) {
-        const struct fl_layer *l = &spec->layers[i];
-        const struct fl_kind *kind = fl_kind_of(l->kind);
-        struct fl_weight weights[FL_LAYER_TENSORS_MAX];
-        enum fl_group group = group_of(layout, i >= head);
-        int count = kind->weights ? kind->weights(l, weights) : 0;
-        if (count && group == FL_GROUP_GENERATED && !kind->generated) {
-            return fl_fail(e, FL_R_PLAN_MODEL,
-                           "layer %s: a hypernetwork makes convolutions and linear layers; %s is "
-                           "not one of them: put it into the head, or take another strategy",
-                           l->name, kind->word);
-        }
-        for (int k = 0; k < count; k++) {
-            const struct fl_weight *w = &weights[k];
-            char name[FL_SPEC_NAME_MAX];
-            snprintf(name, sizeof name, "%.40s.%s", l->name, w->suffix);
-            int r = add(&layout->theta, group, w->fan_in, w->rank, w->shape, name, e);
-            if (r < 0) {
-                return r;
-            }
-            layout->theta.at[layout->theta.count - 1].init = w->init;
-        }
+    follow_nested(layout);
+
+    for (uint32_t i = 0; i < spec->layer_count && r == 0; i++) {
+        r = add_layer(layout, i, i >= head, e);
     }
-    return 0;
+    return r;
 }
 
 /* The tensors of the network that are stored as they are, into the vector of their group. */
@@ -91,15 +165,16 @@ static int place_network(struct fl_layout *layout, struct fl_err *e)
     for (uint32_t i = 0; i < layout->theta.count; i++) {
         const struct fl_tensor *t = &layout->theta.at[i];
         if (t->group == FL_GROUP_GENERATED) {
-            layout->generated += t->count;
+            layout->generated += fl_made_of(layout, i) ? 0 : t->count;
             continue;
         }
         struct fl_tensors *to = t->group == FL_GROUP_SHARED ? &layout->shared : &layout->private_;
-        int r = add(to, t->group, t->fan_in, t->rank, t->shape, t->name, e);
+        int r = fl_tensors_add(to, t->group, t->fan_in, t->rank, t->shape, t->name, e);
         if (r < 0) {
             return r;
         }
         to->at[to->count - 1].init = t->init;
+        to->at[to->count - 1].fixed = t->fixed;
     }
     return 0;
 }
@@ -125,7 +200,7 @@ static int add_heads(struct fl_layout *layout, const char *suffix, uint32_t rows
 {
     for (uint32_t i = 0; i < layout->theta.count; i++) {
         const struct fl_tensor *t = &layout->theta.at[i];
-        if (t->group != FL_GROUP_GENERATED) {
+        if (!fl_is_generated(layout, i)) {
             continue;
         }
         uint32_t sides[2], shape[2] = {rows, (uint32_t)t->count};
@@ -135,8 +210,8 @@ static int add_heads(struct fl_layout *layout, const char *suffix, uint32_t rows
         }
         char name[FL_SPEC_NAME_MAX];
         snprintf(name, sizeof name, "hyper.%.47s.%s", t->name, suffix);
-        int r = add(&layout->shared, FL_GROUP_SHARED, t->fan_in, rows ? 2 : 1,
-                    rows ? shape : shape + 1, name, e);
+        int r = fl_tensors_add(&layout->shared, FL_GROUP_SHARED, t->fan_in, rows ? 2 : 1,
+                               rows ? shape : shape + 1, name, e);
         if (r < 0) {
             return r;
         }
@@ -149,13 +224,13 @@ static int add_matrix(struct fl_layout *layout, const char *name, uint32_t rows,
 {
     uint32_t shape[2] = {rows, columns};
 
-    return add(&layout->shared, FL_GROUP_SHARED, columns, 2, shape, name, e);
+    return fl_tensors_add(&layout->shared, FL_GROUP_SHARED, columns, 2, shape, name, e);
 }
 
 static int add_vector(struct fl_layout *layout, const char *name, uint32_t count, uint32_t fan_in,
                       struct fl_err *e)
 {
-    return add(&layout->shared, FL_GROUP_SHARED, fan_in, 1, &count, name, e);
+    return fl_tensors_add(&layout->shared, FL_GROUP_SHARED, fan_in, 1, &count, name, e);
 }
 
 /* What each kind of generator consists of, in this order; common/nn/param/ relies on it. */
@@ -199,7 +274,7 @@ static int add_generator(struct fl_layout *layout, struct fl_err *e)
     if (r < 0) {
         return r;
     }
-    return add(&layout->private_, FL_GROUP_PRIVATE, 1, 1, &E, "embedding", e);
+    return fl_tensors_add(&layout->private_, FL_GROUP_PRIVATE, 1, 1, &E, "embedding", e);
 }
 
 static int check_generator(const struct fl_layout *layout, struct fl_err *e)
@@ -248,8 +323,16 @@ int fl_layout_init(struct fl_layout *layout, const struct fl_spec *spec,
                            spec->head);
         }
     }
-    if ((r = place_network(layout, e)) < 0) {
+    if ((r = place_network(layout, e)) < 0 || (r = fl_make_place(layout, e)) < 0) {
         return r;
+    }
+    layout->own = layout->shared.count;
+    if (visibility == FL_VISIBILITY_BODY_GENERATED && layout->generated == 0) {
+        return fl_fail(e, FL_R_PLAN_MODEL,
+                       "every layer of the body has a rule: nothing is left for the hypernetwork");
+    }
+    if (layout->mixed && layout->shared.elements == 0 && layout->generated == 0) {
+        return fl_fail(e, FL_R_PLAN_MODEL, "nothing is left that travels");
     }
     return visibility == FL_VISIBILITY_BODY_GENERATED ? add_generator(layout, e) : 0;
 }

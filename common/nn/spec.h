@@ -55,6 +55,38 @@ enum fl_layer_kind {
     FL_LAYER_KINDS
 };
 
+/* How the matrices of a layer are made of shared and private parts, where the strategy's word is
+ * not all there is to say: a rule of the job (model.parameters). common/nn/param/README.md has a
+ * table. Vectors (biases, norms) of such a layer travel as they are; under FROZEN they are frozen
+ * too. */
+enum fl_make_kind {
+    FL_MAKE_STRATEGY, /* no rule: as the strategy's word says */
+    FL_MAKE_PLAIN,    /* travels as it is */
+    FL_MAKE_FROZEN,   /* never trained, never sent: from the job's seed, or a file (model.base) */
+    FL_MAKE_LOW_RANK, /* base + up down, factors shared */
+    FL_MAKE_ADAPTER,  /* base + up down, factors private */
+    FL_MAKE_SPARSE_RANK, /* base + up diag(mix) down, factors shared, mix private and sparse */
+    FL_MAKE_ATOMS,       /* sum of shared atoms, weighted by a private mix */
+    FL_MAKE_HASHED,      /* every element is one of few shared values, times a sign and a scale */
+    FL_MAKE_TIED,   /* one shared base for all layers of the rule, and shared factors for each */
+    FL_MAKE_NESTED, /* a weak site trains the first units only */
+    FL_MAKE_KINDS
+};
+
+enum fl_make_base { FL_BASE_NONE, FL_BASE_SHARED, FL_BASE_FROZEN };
+
+struct fl_make {
+    enum fl_make_kind kind;
+    uint32_t rule;          /* layers of one rule share their base, atoms or memory; 0 = no rule */
+    uint32_t rank;          /* low_rank, adapter, sparse_rank, tied (0 = tied without relaxation) */
+    uint32_t atoms;         /* atoms: how many of one shape */
+    uint32_t ratio;         /* hashed: elements for each stored value */
+    enum fl_make_base base; /* low_rank, adapter, sparse_rank */
+    float sparsity;         /* sparse_rank: L1 weight on the mix */
+    bool columns_only;      /* nested: set by fl_layout_init in the layer after a nested one */
+    unsigned line;          /* of the rule, for messages; 0 = unknown */
+};
+
 struct fl_layer {
     enum fl_layer_kind kind;
     char name[FL_SPEC_NAME_MAX]; /* given or "conv1", "fc2": kind and running number of its kind */
@@ -62,7 +94,8 @@ struct fl_layer {
     float slope, rate;
     bool causal, sinusoidal;
     uint32_t category_count, categories[FL_SPEC_CATEGORIES_MAX];
-    unsigned line; /* in the description, for messages; 0 = unknown */
+    struct fl_make make; /* kind 0 = as the strategy says */
+    unsigned line;       /* in the description, for messages; 0 = unknown */
     /* set by fl_spec_check */
     uint32_t in_shape[3], out_shape[3];
     uint32_t fork, around; /* of a JOIN: the number of its FORK, and the channels that it got */
@@ -130,10 +163,12 @@ enum fl_init {
                      */
     FL_INIT_ZERO,
     FL_INIT_ONE,
-    FL_INIT_NORMAL, /* N(0, 1): PyTorch's start of embeddings */
-    FL_INIT_SMALL,  /* N(0, 0.02^2): learned positions */
-    FL_INIT_XAVIER, /* uniform within sqrt(6 / (fan_in + fan_out)), fan_out = 3 fan_in: the three
-                       projections of attention in one matrix */
+    FL_INIT_NORMAL,  /* N(0, 1): PyTorch's start of embeddings */
+    FL_INIT_SMALL,   /* N(0, 0.02^2): learned positions */
+    FL_INIT_XAVIER,  /* uniform within sqrt(6 / (fan_in + fan_out)), fan_out = 3 fan_in: the three
+                        projections of attention in one matrix */
+    FL_INIT_UNIFORM, /* within spread */
+    FL_INIT_GAUSS,   /* N(0, spread^2) */
 };
 
 struct fl_tensor {
@@ -142,7 +177,25 @@ struct fl_tensor {
     size_t count, offset; /* elements; offset into its own vector (theta, shared or private) */
     enum fl_group group;
     uint32_t fan_in;   /* of the layer it belongs to, for initial values */
-    enum fl_init init; /* of the network's own tensors */
+    enum fl_init init; /* of the network's own tensors and of parts */
+    float spread;      /* of FL_INIT_UNIFORM and FL_INIT_GAUSS */
+    bool part;         /* made into something else: starts alike at all sites */
+    bool fixed;        /* never trained: a frozen tensor, a site's width */
+};
+
+/* A tensor of theta that is made of parts by a rule. What the places mean, each kind says. */
+enum { FL_PLACE_BASE, FL_PLACE_UP, FL_PLACE_DOWN, FL_PLACE_MIX, FL_PLACES };
+struct fl_place {
+    uint32_t tensor; /* in `shared`, or in `private_` */
+    bool used, private_;
+};
+struct fl_made {
+    enum fl_make_kind kind;
+    uint32_t tensor, layer; /* in theta; the layer it belongs to */
+    size_t rows, columns;   /* as a matrix [out, everything else] */
+    struct fl_place at[FL_PLACES];
+    size_t first;        /* hashed: number of its first element among the rule's */
+    size_t source, unit; /* nested: units of the layer before it (0: none), columns for each */
 };
 
 struct fl_tensors {
@@ -152,11 +205,12 @@ struct fl_tensors {
 };
 
 /* Everything about where parameters are. Three flat float vectors:
- *   theta    all tensors of the network, in layer order (weight, bias), whatever their group;
- *            generated ones are a prefix (the body comes before the head)
- *   shared   what travels: shared network tensors in order, then the generator's tensors
- *   private  what stays: private network tensors in order, then the embedding
- * Weights are laid out as PyTorch's: [out, in] and [out, in, kernel, kernel]. */
+ *   theta    all tensors of the network, in layer order (weight, bias), whatever their group
+ *   shared   what travels: shared network tensors in order, then parts, then the generator's
+ * tensors private  what stays: private network tensors in order (frozen ones too), then parts, then
+ * the embedding A tensor with group FL_GROUP_GENERATED is made: by the rule in made[] that names
+ * it, or else by the generator. Weights are laid out as PyTorch's: [out, in] and [out, in, kernel,
+ * kernel]. */
 /* The generator's tensors in their order, for every generated tensor T where a T is named; H =
  * hidden, E = embedding, N elements of T:
  *
@@ -175,7 +229,11 @@ struct fl_layout {
     enum fl_visibility visibility;
     struct fl_generator_conf generator;
     struct fl_tensors theta, shared, private_;
-    size_t generated; /* elements of theta that are generated */
+    size_t generated; /* elements of theta that the hypernetwork generates */
+    uint32_t own;     /* tensors of `shared` before the hypernetwork's */
+    bool mixed;       /* something but the hypernetwork makes, or keeps, body tensors by rules */
+    uint32_t made_count;
+    struct fl_made made[FL_SPEC_TENSORS_MAX];
 };
 
 /* spec must have passed fl_spec_check. Fails with -FL_R_PLAN_MODEL when groups make no sense (a

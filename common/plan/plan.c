@@ -27,7 +27,7 @@ struct model_raw {
     uint32_t input[3], input_count;
     uint32_t classes, targets, head;
     const struct fl_conf_node *loss;
-    const struct fl_conf_node *layers, *tensors;
+    const struct fl_conf_node *layers, *tensors, *parameters;
 };
 
 /* What the tables fill. */
@@ -185,6 +185,7 @@ static const struct fl_conf_field model_keys[] = {
     {TYPED("head", UINT32, model.head), .min = 1, .max = FL_SPEC_LAYERS_MAX, .fallback = "1"},
     {TYPED("layers", NODE, model.layers)},
     {TYPED("tensors", NODE, model.tensors)},
+    {TYPED("parameters", NODE, model.parameters)},
     {.name = NULL},
 };
 static const struct fl_conf_field plan_keys[] = {
@@ -293,6 +294,11 @@ static int check_kind(const struct raw *raw, const struct fl_conf_node *root, st
         return fl_conf_fail(e, m->tensors, FL_R_CONF_CONFLICT,
                             "a list of tensors can only be trained by programs: trainer: exec");
     }
+    if (m->parameters && raw->plan.trainer == FL_TRAINER_EXEC) {
+        return fl_conf_fail(
+            e, m->parameters, FL_R_CONF_CONFLICT,
+            "rules are for the builtin trainer: a program makes its weights itself");
+    }
     return 0;
 }
 
@@ -346,6 +352,12 @@ static int get_model(struct raw *raw, const struct fl_conf_node *root, const cha
         return get_listed(raw, &spec, visibility, file, e);
     }
     r = fl_spec_check(&spec, e);
+    if (r == 0 && raw->model.parameters) {
+        r = fl_plan_parameters(raw->model.parameters, &spec, e);
+        if (r) {
+            return r;
+        }
+    }
     if (r == 0) {
         bool generated = visibility == FL_VISIBILITY_BODY_GENERATED;
         r = fl_layout_init(&raw->plan.layout, &spec, visibility, generated ? &generator : NULL, e);

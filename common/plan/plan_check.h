@@ -24,6 +24,9 @@ int fl_plan_check_secure(const struct fl_plan *plan, const struct fl_conf_node *
 int fl_plan_loss(const struct fl_conf_node *n, const struct fl_conf_node *model,
                  struct fl_spec *spec, struct fl_err *e);
 
+/* Gives layers of a checked spec the rules of model.parameters. */
+int fl_plan_parameters(const struct fl_conf_node *n, struct fl_spec *spec, struct fl_err *e);
+
 int fl_plan_check(const struct fl_plan *plan, const struct fl_conf_node *root, struct fl_err *e);
 
 #endif

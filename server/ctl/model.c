@@ -1,6 +1,7 @@
 /* `model show`: what a job description means, without any daemon. `model export`: a round's model.
  */
 #include "common/base/mem.h"
+#include "common/nn/param/param.h"
 #include "common/plan/plan.h"
 #include "server/ctl/cli.h"
 #include "server/ctl/table.h"
@@ -46,6 +47,9 @@ static const char *feeds(const struct fl_layout *l, const struct fl_tensor *t)
     if (t->group != FL_GROUP_PRIVATE) {
         return "release";
     }
+    if (t->fixed) {
+        return "fixed"; /* never trained: no example of a site is in it */
+    }
     return l->visibility == FL_VISIBILITY_ALL_PRIVATE ? "serving" : "release";
 }
 
@@ -62,6 +66,27 @@ static void add_tensors(json_t *list, const struct fl_layout *l, const struct fl
                                               group_names[t->group], "feeds", feeds(l, t),
                                               "elements", (json_int_t)t->count));
     }
+}
+
+/* What each kind releases. Noise has as many dimensions as the gradient at theta (unit example), or
+ * as what is released (unit client). */
+static json_t *releases_json(const struct fl_plan *p)
+{
+    struct fl_param_row row[FL_PARAM_ROWS_MAX];
+    uint32_t count = fl_param_rows(&p->layout, row);
+    json_t *list = json_array();
+
+    for (uint32_t i = 0; i < count; i++) {
+        size_t noise = p->privacy.unit == FL_UNIT_EXAMPLE  ? row[i].theta
+                       : p->privacy.unit == FL_UNIT_CLIENT ? row[i].released
+                                                           : 0;
+        json_array_append_new(
+            list, json_pack("{ss si sI sI sI sI sI}", "kind", row[i].kind, "tensors",
+                            (int)row[i].tensors, "theta", (json_int_t)row[i].theta, "released",
+                            (json_int_t)row[i].released, "noise", (json_int_t)noise, "private",
+                            (json_int_t)row[i].private_, "frozen", (json_int_t)row[i].fixed));
+    }
+    return list;
 }
 
 /* Between layers flow channels, rows and columns, or a vector, which is one number. */
@@ -112,15 +137,15 @@ static json_t *plan_json(const struct fl_plan *p)
     add_tensors(tensors, l, &l->theta, true);
     add_tensors(tensors, l, &l->private_, false);
     return json_pack(
-        "{ss ss sI si si ss so so s{sI sI sI sI} s{si sf sf} sI sI so}", "job", p->name, "strategy",
-        p->strategy, "rounds", (json_int_t)p->rounds, "members", (int)p->round.members, "quorum",
-        (int)p->round.quorum, "digest", digest, "layers", layers_json(&l->spec), "tensors", tensors,
-        "elements", "model", (json_int_t)l->theta.elements, "shared",
-        (json_int_t)l->shared.elements, "generated", (json_int_t)l->generated, "private",
-        (json_int_t)l->private_.elements, "grid", "bits", (int)p->grid.bits, "step",
-        ldexp(1, p->grid.step), "range", ldexp(1, p->grid.step + (int)p->grid.bits - 1),
-        "update_bytes", (json_int_t)update, "model_bytes", (json_int_t)plain, "privacy",
-        privacy_json(&p->privacy));
+        "{ss ss sI si si ss so so so s{sI sI sI sI} s{si sf sf} sI sI so}", "job", p->name,
+        "strategy", p->strategy, "rounds", (json_int_t)p->rounds, "members", (int)p->round.members,
+        "quorum", (int)p->round.quorum, "digest", digest, "layers", layers_json(&l->spec),
+        "tensors", tensors, "parameters", releases_json(p), "elements", "model",
+        (json_int_t)l->theta.elements, "shared", (json_int_t)l->shared.elements, "generated",
+        (json_int_t)l->generated, "private", (json_int_t)l->private_.elements, "grid", "bits",
+        (int)p->grid.bits, "step", ldexp(1, p->grid.step), "range",
+        ldexp(1, p->grid.step + (int)p->grid.bits - 1), "update_bytes", (json_int_t)update,
+        "model_bytes", (json_int_t)plain, "privacy", privacy_json(&p->privacy));
 }
 
 static void print_layers(const json_t *list)
@@ -152,6 +177,25 @@ static void print_tensors(const json_t *list)
         fl_table_add(table, "%s", fl_cli_text(o, "feeds"));
         fl_table_add(table, "%s", shape_text(json_object_get(o, "shape"), a));
         fl_table_add(table, "%" PRId64, fl_cli_int(o, "elements"));
+    }
+    fl_table_print(table, stdout, NULL);
+}
+
+static void print_releases(const json_t *list)
+{
+    static const char *const heads[] = {
+        "MADE",    ">TENSORS", ">THETA", ">TRAVELS", ">NOISE DIMENSION", ">PRIVATE, FEEDS RELEASE",
+        ">FROZEN", NULL};
+    static const char *const keys[] = {"tensors", "theta",   "released",
+                                       "noise",   "private", "frozen"};
+    struct fl_table *table = fl_table_new(heads);
+
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *o = json_array_get(list, i);
+        fl_table_add(table, "%s", fl_cli_text(o, "kind"));
+        for (size_t k = 0; k < sizeof keys / sizeof keys[0]; k++) {
+            fl_table_add(table, "%" PRId64, fl_cli_int(o, keys[k]));
+        }
     }
     fl_table_print(table, stdout, NULL);
 }
@@ -189,6 +233,8 @@ static void print_plan(const json_t *o)
     print_layers(json_object_get(o, "layers"));
     printf("\n");
     print_tensors(json_object_get(o, "tensors"));
+    printf("\n");
+    print_releases(json_object_get(o, "parameters"));
 }
 
 int fl_cli_model_show(struct fl_cli *c)

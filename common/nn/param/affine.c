@@ -60,12 +60,12 @@ struct affine {
 
 static const struct fl_tensor *first_head(const struct fl_layout *layout)
 {
-    return &layout->shared.at[2];
+    return &layout->shared.at[layout->own + 2];
 }
 
 static uint32_t pieces_of(const struct fl_layout *layout)
 {
-    return (layout->shared.count - 2) / 2;
+    return (layout->shared.count - layout->own - 2) / 2;
 }
 
 /* ---- theta ---- */
@@ -348,8 +348,8 @@ static int init(struct fl_generator *g, struct fl_err *e)
     if (!ok) {
         return fl_fail(e, FL_R_NOMEM, "momentum or factors of %zu elements", w);
     }
-    s->hidden_weight = g->shared + g->layout->shared.at[0].offset;
-    s->hidden_bias = g->shared + g->layout->shared.at[1].offset;
+    s->hidden_weight = g->shared + g->layout->shared.at[g->layout->own].offset;
+    s->hidden_bias = g->shared + g->layout->shared.at[g->layout->own + 1].offset;
     s->bias = g->shared + t[s->pieces].offset;
     for (uint32_t k = 0; k < s->pieces; k++) {
         s->piece[k] =

@@ -15,6 +15,7 @@
 #include "common/math/blas.h"
 #include "common/math/vec.h"
 #include "common/nn/param/generator.h"
+#include "common/nn/param/make.h"
 
 #include <math.h>
 #include <string.h>
@@ -43,9 +44,9 @@ static void work_fini(struct work *w)
 static int work_init(struct work *w, const struct fl_layout *layout, struct fl_err *e)
 {
     for (int i = 0; i < TENSORS; i++) {
-        w->at[i] = layout->shared.at[i].offset;
+        w->at[i] = layout->shared.at[layout->own + (uint32_t)i].offset;
     }
-    w->k = layout->shared.at[CHUNKS].shape[0];
+    w->k = layout->shared.at[layout->own + CHUNKS].shape[0];
     w->h = layout->generator.hidden;
     w->e = layout->generator.embedding;
     w->chunk = layout->generator.chunk;
@@ -59,14 +60,17 @@ static int work_init(struct work *w, const struct fl_layout *layout, struct fl_e
     return 0;
 }
 
-/* to = s * from over all generated elements (they are the first tensors of theta). */
+/* to = s * from over all generated elements, one after the other. */
 static void scale(const struct fl_layout *layout, const float *from, float *to)
 {
+    size_t at = 0;
+
     for (uint32_t i = 0; i < layout->theta.count; i++) {
         const struct fl_tensor *t = &layout->theta.at[i];
-        if (t->group == FL_GROUP_GENERATED) {
+        if (fl_is_generated(layout, i)) {
             double s = layout->generator.scaled ? 1 / sqrt(3.0 * t->fan_in) : 1;
-            fl_vec_scale((float)s, from + t->offset, to + t->offset, t->count);
+            fl_vec_scale((float)s, from + at, to + at, t->count);
+            at += t->count;
         }
     }
 }

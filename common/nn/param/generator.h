@@ -24,7 +24,10 @@ struct fl_generator {
     size_t embedding, hidden, generated; /* E, H, P */
     float *shared, *v;                   /* trained in place */
     float *dv, *v_momentum;
-    void *own; /* of the kind */
+    bool scattered; /* what is generated is not in one piece in theta, or begins at `from` */
+    size_t from;
+    float *whole; /* scattered in theta: gradient and values of what is generated, in one piece */
+    void *own;    /* of the kind */
 };
 
 /* ---- the hidden layer of affine and Kronecker generators: f = relu(M v + m) ---- */

@@ -51,10 +51,10 @@ static void work_fini(struct work *w)
 
 static int work_init(struct work *w, const struct fl_layout *layout, struct fl_err *e)
 {
-    const struct fl_tensor *t = &layout->shared.at[2];
+    const struct fl_tensor *t = &layout->shared.at[layout->own + 2];
     size_t hidden = layout->generator.hidden, side = 1, offset = 0;
 
-    w->parts = (layout->shared.count - 2) / 4;
+    w->parts = (layout->shared.count - layout->own - 2) / 4;
     w->part = fl_try(w->parts, sizeof *w->part);
     if (!w->part) {
         return fl_fail(e, FL_R_NOMEM, "parts of a generator");
@@ -163,6 +163,7 @@ static void pull_part(struct work *w, const struct part *p, const float *shared,
 static void step(struct fl_generator *g, const float *grad, float *theta)
 {
     struct work *w = g->own;
+    const struct fl_tensor *hidden = &g->layout->shared.at[g->layout->own];
     size_t e = g->embedding;
     size_t n = find_active(w, g->hidden);
 
@@ -173,9 +174,9 @@ static void step(struct fl_generator *g, const float *grad, float *theta)
     }
     fl_hidden_backward(g->layout, g->shared, w->f, w->df, g->dv);
     for (size_t h = 0; h < g->hidden; h++) {
-        fl_vec_scale(w->df[h], g->v, w->flat.grad + h * e, e);
+        fl_vec_scale(w->df[h], g->v, w->flat.grad + hidden[0].offset + h * e, e);
     }
-    memcpy(w->flat.grad + g->layout->shared.at[1].offset, w->df, g->hidden * sizeof(float));
+    memcpy(w->flat.grad + hidden[1].offset, w->df, g->hidden * sizeof(float));
     fl_flat_step(&w->flat, g);
     fl_hidden_forward(g->layout, g->shared, g->v, w->f);
     generate(w, g->shared, g->hidden, theta);

@@ -3,6 +3,7 @@
 #include "common/base/mem.h"
 #include "common/math/vec.h"
 #include "common/nn/param/generator.h"
+#include "common/nn/param/make.h"
 
 #include <assert.h>
 #include <string.h>
@@ -27,6 +28,73 @@ static const struct fl_tensor *embedding_of(const struct fl_layout *layout)
     return &layout->private_.at[layout->private_.count - 1];
 }
 
+/* ---- what is generated, in theta and by itself ---- */
+
+/* Where it begins in theta when it is all in one piece; false when it is scattered. */
+static bool one_piece(const struct fl_layout *layout, size_t *ret_from)
+{
+    size_t from = 0, next = 0;
+    bool any = false;
+
+    for (uint32_t i = 0; i < layout->theta.count; i++) {
+        const struct fl_tensor *t = &layout->theta.at[i];
+        if (!fl_is_generated(layout, i)) {
+            continue;
+        }
+        if (any && t->offset != next) {
+            return false;
+        }
+        from = any ? from : t->offset;
+        next = t->offset + t->count;
+        any = true;
+    }
+    *ret_from = from;
+    return true;
+}
+
+static void gather(const struct fl_layout *layout, const float *theta, float *to)
+{
+    for (uint32_t i = 0; i < layout->theta.count; i++) {
+        const struct fl_tensor *t = &layout->theta.at[i];
+        if (fl_is_generated(layout, i)) {
+            memcpy(to, theta + t->offset, t->count * sizeof *to);
+            to += t->count;
+        }
+    }
+}
+
+static void scatter(const struct fl_layout *layout, const float *from, float *theta)
+{
+    for (uint32_t i = 0; i < layout->theta.count; i++) {
+        const struct fl_tensor *t = &layout->theta.at[i];
+        if (fl_is_generated(layout, i)) {
+            memcpy(theta + t->offset, from, t->count * sizeof *from);
+            from += t->count;
+        }
+    }
+}
+
+static int generate(const struct fl_generator_ops *ops, const struct fl_layout *layout,
+                    const float *shared, const float *private_, float *theta, struct fl_err *e)
+{
+    const float *v = private_ + embedding_of(layout)->offset;
+    size_t from;
+
+    if (one_piece(layout, &from)) {
+        return ops->make(layout, shared, v, theta + from, e);
+    }
+    float *to = fl_try_aligned(layout->generated, sizeof *to);
+    if (!to) {
+        return fl_fail(e, FL_R_NOMEM, "%zu generated values", layout->generated);
+    }
+    int r = ops->make(layout, shared, v, to, e);
+    if (r == 0) {
+        scatter(layout, to, theta);
+    }
+    fl_free(to);
+    return r;
+}
+
 /* ---- tensors stored as they are ---- */
 
 /* The tensors stored as they are come first in `shared` and in `private_`, in the order of theta.
@@ -45,7 +113,8 @@ int fl_param_make(const struct fl_layout *layout, const float *shared, const flo
             *from += t->count;
         }
     }
-    return ops ? ops->make(layout, shared, private_ + embedding_of(layout)->offset, theta, e) : 0;
+    fl_rules_make(layout, shared, private_, theta);
+    return ops ? generate(ops, layout, shared, private_, theta, e) : 0;
 }
 
 void fl_param_store(const struct fl_layout *layout, const float *theta, float *shared,
@@ -84,7 +153,11 @@ int fl_generator_new(const struct fl_layout *layout, const struct fl_generator_c
     g->v = private_ + embedding_of(layout)->offset;
     g->dv = fl_try_aligned(g->embedding, sizeof *g->dv);
     g->v_momentum = fl_try_aligned(g->embedding, sizeof *g->v_momentum);
-    if (!g->dv || !g->v_momentum) {
+    g->scattered = !one_piece(layout, &g->from);
+    if (g->scattered) {
+        g->whole = fl_try_aligned(2 * g->generated, sizeof *g->whole);
+    }
+    if (!g->dv || !g->v_momentum || (g->scattered && !g->whole)) {
         fl_generator_free(g);
         return fl_fail(e, FL_R_NOMEM, "a generator's embedding of %u", layout->generator.embedding);
     }
@@ -98,7 +171,13 @@ int fl_generator_new(const struct fl_layout *layout, const struct fl_generator_c
 
 void fl_generator_step(struct fl_generator *g, const float *grad, float *theta)
 {
-    g->ops->step(g, grad, theta);
+    if (!g->scattered) {
+        g->ops->step(g, grad + g->from, theta + g->from);
+        return;
+    }
+    gather(g->layout, grad, g->whole);
+    g->ops->step(g, g->whole, g->whole + g->generated);
+    scatter(g->layout, g->whole + g->generated, theta);
 }
 
 void fl_generator_end(struct fl_generator *g)
@@ -116,6 +195,7 @@ void fl_generator_free(struct fl_generator *g)
     g->ops->fini(g);
     fl_free(g->dv);
     fl_free(g->v_momentum);
+    fl_free(g->whole);
     fl_free(g);
 }
 
@@ -125,10 +205,11 @@ void fl_hidden_forward(const struct fl_layout *layout, const float *shared, cons
                        float *f)
 {
     size_t e = layout->generator.embedding, h = layout->generator.hidden;
-    const float *bias = shared + layout->shared.at[1].offset;
+    const float *weight = shared + layout->shared.at[layout->own].offset;
+    const float *bias = shared + layout->shared.at[layout->own + 1].offset;
 
     for (size_t i = 0; i < h; i++) {
-        float p = (float)fl_vec_dot(shared + i * e, v, e) + bias[i];
+        float p = (float)fl_vec_dot(weight + i * e, v, e) + bias[i];
         f[i] = p > 0 ? p : 0;
     }
 }
@@ -137,12 +218,13 @@ void fl_hidden_backward(const struct fl_layout *layout, const float *shared, con
                         float *df, float *dv)
 {
     size_t e = layout->generator.embedding, h = layout->generator.hidden;
+    const float *weight = shared + layout->shared.at[layout->own].offset;
 
     memset(dv, 0, e * sizeof *dv);
     for (size_t i = 0; i < h; i++) {
         df[i] = f[i] > 0 ? df[i] : 0;
         if (df[i] != 0) {
-            fl_vec_axpy(df[i], shared + i * e, dv, e);
+            fl_vec_axpy(df[i], weight + i * e, dv, e);
         }
     }
 }
@@ -178,9 +260,11 @@ void fl_generator_step_v(struct fl_generator *g)
 
 void fl_flat_step(struct fl_flat *flat, struct fl_generator *g)
 {
-    size_t n = g->layout->shared.elements;
-    float factor = fl_optim_clip(fl_vec_norm_squared(flat->grad, n), g->conf.clip);
+    size_t from = g->layout->shared.at[g->layout->own].offset;
+    size_t n = g->layout->shared.elements - from;
+    float factor = fl_optim_clip(fl_vec_norm_squared(flat->grad + from, n), g->conf.clip);
 
-    fl_optim_step(&g->conf.optim, factor, flat->grad, flat->momentum, g->shared, n);
+    fl_optim_step(&g->conf.optim, factor, flat->grad + from,
+                  flat->momentum ? flat->momentum + from : NULL, g->shared + from, n);
     fl_generator_step_v(g);
 }
