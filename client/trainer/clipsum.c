@@ -1,64 +1,85 @@
 /*
- * The argument. Let C be the clip, h the step, P the number of elements. For one example, g is the
- * vector given by the pieces in exact arithmetic: the stored floats of a convolution's gradient and
- * of biases, the exact products d_o a_i of stored floats for linear layers. Its squared norm
+ * The argument. Let C be the clip and h the step. An example's contribution is the vector q of
+ * integers made of
  *
- *     N^2 = sum over pieces of |w|^2 + |d|^2, or |d|^2 (|a|^2 + 1)
+ *     w' and d'                       for a weight whose gradient is written out, and for biases,
+ *     the products d'_o a'_i          for the weight of a linear layer
  *
- * is computed in doubles from sums of exact squares; with fewer than 2^31 terms in 16 lanes the
- * relative error of N is below 2^-25. N that is not finite, or above 2^100, makes the contribution
- * zero. The factor f = float(min(1, C' / N) / h) and two float multiplications give, for every
- * element,
+ * where w', d' and a' are vectors of integers made from this example's pieces by rounding:
+ * w' = round(f w), the bias's d' = round(f d), the factors d' = round(f 2^s d) and a' = round(2^-s
+ * a), with a factor f that clips and a whole number s that shares the grid between the factors.
+ * How well they were chosen decides how good the gradient is, not how private. Privacy rests on
+ * three facts only:
  *
- *     x = fl(fl(d_o f) a_i)  or  fl(w f):      |x - f_exact g| <= 2^-22 |f_exact g| + 2^-21
+ * 1. The norm. Once the integers stand, |q|^2 = sum of |w'|^2 + |d'|^2 + |d'|^2 |a'|^2 is computed
+ *    from them, not from the gradient, and rounded up: fl_vec_dot adds at most 256 products in a
+ *    float lane before it goes on in doubles, all terms are positive, so the true sum is below (1 +
+ *    2^-14) times the computed one, and a product of two below (1 + 2^-12.9). If (1 + 2^-12) |q|^2
+ *    is above (C/h)^2, f is made smaller and everything rounded again; if that does not help 64
+ *    times, the contribution is zero. So |q| <= C/h always, however the rounding went.
  *
- * (three roundings of 2^-24 each; the second term bounds underflow: f >= 2^-90 is normal, d f is
- * off by at most 2^-150 there and |a| < 2^128). The contribution is q = round(x) to nearest:
+ * 2. The sum is exact. |q_i| <= C/h <= 2^21 for every element, so every product d'_o a'_i is exact
+ *    in a float. Written-out parts are added as integers. For linear layers, examples are gathered
+ *    in blocks of 64, and a block's sum is one matrix product in floats of vectors with max |d'|
+ *    max |a'| <= 2^18: all partial sums are integers up to 64 * 2^18 = 2^24, which floats hold
+ *    exactly, in any order and with any fusing of multiplication and addition. An example whose
+ *    factors are larger is added element by element. Which of the two it is makes no difference to
+ *    the sum.
  *
- *     |q| <= (1 + 2^-22) (1 + 2^-25) C'/h + sqrt(P) (1/2 + 2^-21)
+ * 3. q depends on this example alone. Its pieces do (fl_model_examples), and the choice of f and s,
+ *    how often it was made again, and whether the contribution is zero, follow from the pieces.
  *
- * which is at most C/h for  C' = (C - h sqrt(P) (1/2 + 2^-20)) (1 - 2^-20).  All |x| are below
- * 2^22, where adding 1.5 * 2^23 rounds to nearest exactly. Sums of a block of 32 fit 32 bits, of
- * blocks 64.
+ * So adding or removing one example changes the sum by exactly q, |q| <= C/h, and noise of scale
+ * sigma C/h on integers is what the accountant takes it for.
  *
- * That q depends on this example alone needs its pieces to: fl_model_example runs one example in
- * the same buffers with products of the same shapes, whatever else is in the batch.
+ * The grid. With C/h = 2^21 a factor of a layer of 784 x 256 has a root mean square of about 68 and
+ * is rounded to integers: 0.4 % of its norm, in a random direction, of a vector that gets noise of
+ * hundreds of times its norm. f aims at (1 - 2^-12) C, which leaves room for what rounding adds to
+ * the norm.
  *
- * The cost of rounding: C' is below C by a part sqrt(P) 2^-21 of it, 2 in 10,000 for 10^5 elements.
- *
- * How. Norms come first; then a block's examples are added row by row of a weight matrix, so that
- * the sums of the row stay in the first cache and d a^T is never written.
+ * A gradient that is not finite, or has a norm above 2^60, contributes zero: whether training fails
+ * must not depend on one example.
  */
 #include "client/trainer/clipsum.h"
 
 #include "common/base/mem.h"
+#include "common/math/tile.h"
 #include "common/math/vec.h"
 
 #include <math.h>
 #include <string.h>
 
-enum { BLOCK = 32, TILE = 2048 };
+enum { BLOCK = 64, TRIES = 64, CHUNK = 16384, SMALL = 4096 };
+static const float PRODUCT_MAX = 0x1p18f; /* * BLOCK = 2^24 */
+static const double SLACK = 1 + 0x1p-12;
 
-/* One layer's part of the examples in a block. */
+/* One layer's part of an example. */
 struct part {
-    size_t weight, bias, out, in;
-    bool product;
-    float *d; /* BLOCK x out, times f */
-    float *a; /* BLOCK x in, or BLOCK x (out in), times f then */
+    struct fl_piece shape;
+    size_t width; /* of the written-out weight; 0 for a product */
+    float *d;     /* out: the bias's integers */
+    float *w;     /* width integers */
+    int32_t *sum; /* of w over the examples of a block */
+    float *dd;    /* BLOCK x out: factors */
+    float *aa;    /* BLOCK x in */
+    size_t waiting;
+    double norm2, scale; /* of this example: squared norm; f */
 };
 
 struct fl_clipsum {
     size_t elements;
-    double bound; /* C' */
-    double step;
+    double clip, step;
+    bool per_layer;
     int64_t *sum;
     uint32_t parts; /* 0 until the first example */
-    struct part part[FL_SPEC_LAYERS_MAX];
-    uint32_t waiting; /* examples in the block */
+    struct part part[FL_MODEL_PIECES_MAX];
+    float *tile;      /* CHUNK or a row of a linear layer, whichever is more */
+    int64_t *moved;   /* the widest written-out weight */
+    uint32_t waiting; /* examples in part.sum */
 };
 
-int fl_clipsum_new(size_t elements, double clip, double scale_max, struct fl_clipsum **ret,
-                   struct fl_err *e)
+int fl_clipsum_new(size_t elements, double clip, double scale_max, bool per_layer,
+                   struct fl_clipsum **ret, struct fl_err *e)
 {
     struct fl_clipsum *c;
     int exponent;
@@ -70,8 +91,7 @@ int fl_clipsum_new(size_t elements, double clip, double scale_max, struct fl_cli
     /* A power of two with scale_max / 2 <= clip / step < scale_max. */
     frexp(clip / scale_max, &exponent);
     double step = ldexp(1, exponent);
-    double lost = step * sqrt((double)elements) * (0.5 + 0x1p-20);
-    if (lost > clip / 4) {
+    if (step * sqrt((double)elements) / 2 > clip / 4) {
         return fl_fail(e, FL_R_PLAN_PRIVACY, "clip and noise leave no grid for %zu elements",
                        elements);
     }
@@ -84,8 +104,9 @@ int fl_clipsum_new(size_t elements, double clip, double scale_max, struct fl_cli
         return fl_fail(e, FL_R_NOMEM, "a sum of %zu elements", elements);
     }
     c->elements = elements;
+    c->clip = clip;
     c->step = step;
-    c->bound = (clip - lost) * (1 - 0x1p-20);
+    c->per_layer = per_layer;
     *ret = c;
     return 0;
 }
@@ -95,10 +116,16 @@ void fl_clipsum_free(struct fl_clipsum *c)
     if (!c) {
         return;
     }
-    for (uint32_t i = 0; i < FL_SPEC_LAYERS_MAX; i++) {
-        fl_free(c->part[i].d);
-        fl_free(c->part[i].a);
+    for (uint32_t i = 0; i < FL_MODEL_PIECES_MAX; i++) {
+        struct part *p = &c->part[i];
+        fl_free(p->d);
+        fl_free(p->w);
+        fl_free(p->sum);
+        fl_free(p->dd);
+        fl_free(p->aa);
     }
+    fl_free(c->tile);
+    fl_free(c->moved);
     fl_free(c->sum);
     fl_free(c);
 }
@@ -111,55 +138,156 @@ double fl_clipsum_step(const struct fl_clipsum *c)
 void fl_clipsum_reset(struct fl_clipsum *c)
 {
     memset(c->sum, 0, c->elements * sizeof *c->sum);
+    for (uint32_t i = 0; i < c->parts; i++) {
+        c->part[i].waiting = 0;
+        if (c->part[i].width) {
+            memset(c->part[i].sum, 0, c->part[i].width * sizeof(int32_t));
+        }
+    }
     c->waiting = 0;
+}
+
+static bool new_part(struct part *p, const struct fl_piece *shape)
+{
+    p->shape = *shape;
+    p->width = shape->a ? 0 : shape->in * shape->out;
+    p->d = fl_try_aligned(shape->out, sizeof *p->d);
+    if (p->width) {
+        p->w = fl_try_aligned(p->width, sizeof *p->w);
+        p->sum = fl_try_aligned(p->width, sizeof *p->sum);
+        return p->d && p->w && p->sum;
+    }
+    if (shape->a) {
+        p->dd = fl_try_aligned(BLOCK * shape->out, sizeof *p->dd);
+        p->aa = fl_try_aligned(BLOCK * shape->in, sizeof *p->aa);
+        return p->d && p->dd && p->aa;
+    }
+    return p->d;
 }
 
 static int make_parts(struct fl_clipsum *c, const struct fl_piece *pieces, uint32_t count,
                       struct fl_err *e)
 {
-    for (uint32_t i = 0; i < count; i++) {
+    size_t row = CHUNK, widest = 1;
+    bool ok = true;
+
+    for (uint32_t i = 0; ok && i < count; i++) {
         const struct fl_piece *p = &pieces[i];
-        size_t width = p->a ? p->in : p->in * p->out;
-        struct part *part = &c->part[i];
-        part->weight = p->weight;
-        part->bias = p->bias;
-        part->out = p->out;
-        part->in = p->in;
-        part->product = p->a != NULL;
-        part->d = fl_try_aligned(BLOCK * p->out, sizeof(float));
-        part->a = fl_try_aligned(BLOCK * (width ? width : 1), sizeof(float));
-        if (!part->d || !part->a) {
-            return fl_fail(e, FL_R_NOMEM, "gradients of a block of examples");
-        }
+        ok = new_part(&c->part[i], p);
+        row = p->a && p->in > row ? p->in : row;
+        widest = c->part[i].width > widest ? c->part[i].width : widest;
+    }
+    c->tile = ok ? fl_try_aligned(row, sizeof *c->tile) : NULL;
+    c->moved = ok ? fl_try_aligned(widest, sizeof *c->moved) : NULL;
+    if (!c->tile || !c->moved) {
+        return fl_fail(e, FL_R_NOMEM, "gradients of a block of examples");
     }
     c->parts = count;
     return 0;
 }
 
-/* ---- adding up ---- */
+/* ---- making integers ---- */
 
-/* Nearest integer, ties to even, of |x| <= 2^22. */
-static inline int32_t nearest(float x)
+/* to = round(factor * x), ties to even; beyond 2^22 something near, which the norm then shows. */
+FL_VECTOR static void round_to(float factor, const float *restrict x, float *restrict to,
+                               size_t count)
 {
-    float shifted = x + 12582912.0f; /* 1.5 * 2^23 */
-    int32_t bits;
+    const float magic = 12582912.0f; /* 1.5 * 2^23: no fraction fits beside it */
 
-    memcpy(&bits, &shifted, sizeof bits);
-    return bits - 0x4b400000;
-}
-
-FL_VECTOR static void add_product(float d, const float *restrict a, int32_t *restrict to,
-                                  size_t count)
-{
     for (size_t i = 0; i < count; i++) {
-        to[i] += nearest(d * a[i]);
+        float y = factor * x[i];
+        y = y < 0x1p22f ? y : 0x1p22f;
+        y = y > -0x1p22f ? y : -0x1p22f;
+        to[i] = (y + magic) - magic;
     }
 }
 
-FL_VECTOR static void add_rounded(const float *restrict x, int32_t *restrict to, size_t count)
+FL_VECTOR static float largest(const float *x, size_t count)
+{
+    float top = 0;
+
+    for (size_t i = 0; i < count; i++) {
+        float y = x[i] < 0 ? -x[i] : x[i];
+        top = y > top ? y : top;
+    }
+    return top;
+}
+
+/* About the squared norm of the gradient: it guides the choice of f only. */
+static double norm2_of(const struct fl_piece *p, double *ret_a2)
+{
+    double d = fl_vec_dot(p->d, p->d, p->out);
+
+    *ret_a2 = p->a ? fl_vec_dot(p->a, p->a, p->in) : 0;
+    return p->a ? d * (*ret_a2 + 1) : d + fl_vec_dot(p->w, p->w, p->in * p->out);
+}
+
+/* The integers of one layer with factor f; returns their squared norm, about (fact 1). */
+static double make_integers(struct part *p, const struct fl_piece *from, double a2, double f)
+{
+    float *dd = p->dd + p->waiting * p->shape.out, *aa = p->aa + p->waiting * p->shape.in;
+
+    round_to((float)f, from->d, p->d, p->shape.out);
+    double sum = fl_vec_dot(p->d, p->d, p->shape.out);
+    if (p->width) {
+        round_to((float)f, from->w, p->w, p->width);
+        return sum + fl_vec_dot(p->w, p->w, p->width);
+    }
+    if (!from->a) {
+        return sum;
+    }
+    /* Both factors with the same root mean square, in powers of two. */
+    double d2 = fl_vec_dot(from->d, from->d, p->shape.out) * f * f;
+    int s = 0;
+    if (a2 > 0 && d2 > 0) {
+        double ratio = (a2 / (double)p->shape.in) / (d2 / (double)p->shape.out);
+        s = (int)lrint(0.25 * log2(ratio));
+    }
+    s = s < -60 ? -60 : s > 60 ? 60 : s;
+    round_to((float)ldexp(f, s), from->d, dd, p->shape.out);
+    round_to((float)ldexp(1, -s), from->a, aa, p->shape.in);
+    return sum + fl_vec_dot(dd, dd, p->shape.out) * fl_vec_dot(aa, aa, p->shape.in);
+}
+
+/* Makes the integers of layers from `first` on within the bound; false: they are zero. */
+static bool make_within(struct fl_clipsum *c, const struct fl_piece *pieces, uint32_t first,
+                        uint32_t count, const double *a2, double norm2, double bound)
+{
+    double norm = sqrt(norm2), aim = bound * (1 - 0x1p-12), shrink = 1;
+
+    for (int k = 0; k < TRIES; k++, shrink *= 1 - ldexp(1, k < 5 ? k - 11 : -6)) {
+        double f = fmin(shrink / c->step, norm > 0 ? shrink * aim / norm : INFINITY), sum = 0;
+        for (uint32_t i = first; i < first + count; i++) {
+            sum += make_integers(&c->part[i], &pieces[i], a2[i], f);
+        }
+        if (sum * SLACK <= bound * bound) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* ---- adding up ---- */
+
+FL_VECTOR static void add_integers(const float *restrict x, int32_t *restrict to, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
-        to[i] += nearest(x[i]);
+        to[i] += (int32_t)x[i];
+    }
+}
+
+FL_VECTOR static void add_product(float d, const float *restrict a, int64_t *restrict to,
+                                  size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        to[i] += (int32_t)(d * a[i]); /* exact: at most 2^21 */
+    }
+}
+
+FL_VECTOR static void widen_floats(const float *restrict from, int64_t *restrict to, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        to[i] += (int32_t)from[i];
     }
 }
 
@@ -170,95 +298,115 @@ FL_VECTOR static void widen(const int32_t *restrict from, int64_t *restrict to, 
     }
 }
 
-static void add_vectors(const float *x, size_t width, uint32_t examples, int64_t *to)
+/* A block's sum of products, some rows of the weight at a time so that they stay in the cache. */
+static void flush_products(struct fl_clipsum *c, struct part *p)
 {
-    int32_t tile[TILE];
+    size_t in = p->shape.in, out = p->shape.out, rows = CHUNK / in ? CHUNK / in : 1;
+    struct fl_tile t = {.n = in, .k = p->waiting, .segments = 1, .lda = out, .ldb = in, .ldc = in};
 
-    for (size_t at = 0; at < width; at += TILE) {
-        size_t n = width - at < TILE ? width - at : TILE;
-        memset(tile, 0, n * sizeof *tile);
-        for (uint32_t k = 0; k < examples; k++) {
-            add_rounded(x + k * width + at, tile, n);
-        }
-        widen(tile, to + at, n);
+    for (size_t at = 0; p->waiting && at < out; at += rows) {
+        t.m = out - at < rows ? out - at : rows;
+        fl_tile_tn(&t, p->dd + at, p->aa, false, c->tile);
+        widen_floats(c->tile, c->sum + p->shape.weight + at * in, t.m * in);
     }
+    p->waiting = 0;
 }
 
-static void add_products(const struct part *p, uint32_t examples, int64_t *to)
-{
-    int32_t tile[TILE];
-
-    for (size_t o = 0; o < p->out; o++) {
-        for (size_t at = 0; at < p->in; at += TILE) {
-            size_t n = p->in - at < TILE ? p->in - at : TILE;
-            memset(tile, 0, n * sizeof *tile);
-            for (uint32_t k = 0; k < examples; k++) {
-                add_product(p->d[k * p->out + o], p->a + k * p->in + at, tile, n);
-            }
-            widen(tile, to + o * p->in + at, n);
-        }
-    }
-}
-
-static void flush(struct fl_clipsum *c)
+static void flush_written(struct fl_clipsum *c)
 {
     for (uint32_t i = 0; i < c->parts; i++) {
-        const struct part *p = &c->part[i];
-        add_vectors(p->d, p->out, c->waiting, c->sum + p->bias);
-        if (p->product) {
-            add_products(p, c->waiting, c->sum + p->weight);
-        } else {
-            add_vectors(p->a, p->in * p->out, c->waiting, c->sum + p->weight);
+        struct part *p = &c->part[i];
+        if (p->width) {
+            widen(p->sum, c->sum + p->shape.weight, p->width);
+            memset(p->sum, 0, p->width * sizeof *p->sum);
         }
     }
     c->waiting = 0;
 }
 
-static double norm_of(const struct fl_piece *pieces, uint32_t count)
+static void add_part(struct fl_clipsum *c, struct part *p)
 {
-    double sum = 0;
+    size_t in = p->shape.in, out = p->shape.out;
+    const float *dd = p->dd + p->waiting * out, *aa = p->aa + p->waiting * in;
 
-    for (uint32_t i = 0; i < count; i++) {
-        const struct fl_piece *p = &pieces[i];
-        double d = fl_vec_norm_squared(p->d, p->out);
-        sum += p->a ? d * (fl_vec_norm_squared(p->a, p->in) + 1)
-                    : d + fl_vec_norm_squared(p->w, p->in * p->out);
+    widen_floats(p->d, c->sum + p->shape.bias, out);
+    if (p->width) {
+        add_integers(p->w, p->sum, p->width);
+        return;
     }
-    return sqrt(sum);
+    if (!p->shape.a) {
+        return;
+    }
+    if (in * out > SMALL && largest(dd, out) * largest(aa, in) <= PRODUCT_MAX) {
+        if (++p->waiting == BLOCK) {
+            flush_products(c, p);
+        }
+        return;
+    }
+    for (size_t o = 0; o < out; o++) {
+        add_product(dd[o], aa, c->sum + p->shape.weight + o * in, in);
+    }
 }
 
 int fl_clipsum_add(struct fl_clipsum *c, const struct fl_piece *pieces, uint32_t count,
                    struct fl_err *e)
 {
-    double norm = norm_of(pieces, count);
+    double norm2[FL_MODEL_PIECES_MAX], a2[FL_MODEL_PIECES_MAX], all = 0;
+    double bound = c->clip / c->step;
     int r;
 
     if (c->parts == 0 && (r = make_parts(c, pieces, count, e)) < 0) {
         return r;
     }
-    if (!(norm <= 0x1p100)) {
+    for (uint32_t i = 0; i < count; i++) {
+        norm2[i] = norm2_of(&pieces[i], &a2[i]);
+        all += norm2[i];
+    }
+    if (!(all <= 0x1p120)) {
         return 0;
     }
-    float factor = (float)((norm > c->bound ? c->bound / norm : 1) / c->step);
-    uint32_t k = c->waiting++;
+    if (!c->per_layer && !make_within(c, pieces, 0, count, a2, all, bound)) {
+        return 0;
+    }
     for (uint32_t i = 0; i < count; i++) {
-        const struct fl_piece *p = &pieces[i];
-        const struct part *part = &c->part[i];
-        fl_vec_scale(factor, p->d, part->d + k * p->out, p->out);
-        if (part->product) {
-            memcpy(part->a + k * p->in, p->a, p->in * sizeof *p->a);
-        } else {
-            fl_vec_scale(factor, p->w, part->a + k * p->in * p->out, p->in * p->out);
+        if (!c->per_layer ||
+            make_within(c, pieces, i, 1, a2, norm2[i], bound / sqrt((double)count))) {
+            add_part(c, &c->part[i]);
         }
     }
-    if (c->waiting == BLOCK) {
-        flush(c);
+    if (++c->waiting == 512) { /* 2^9 integers of at most 2^21 */
+        flush_written(c);
     }
     return 0;
 }
 
+/* From the engine's order of a convolution's weight to theta's. */
+static void move_written(struct fl_clipsum *c, const struct part *p)
+{
+    int64_t *sum = c->sum + p->shape.weight;
+    size_t at = 0, window = p->shape.window, channels = p->shape.in / (window ? window : 1);
+
+    if (!p->width || window == 0) {
+        return;
+    }
+    memcpy(c->moved, sum, p->width * sizeof *sum);
+    for (size_t k = 0; k < window; k++) {
+        for (size_t i = 0; i < channels; i++) {
+            for (size_t o = 0; o < p->shape.out; o++) {
+                sum[(o * channels + i) * window + k] = c->moved[at++];
+            }
+        }
+    }
+}
+
 int64_t *fl_clipsum_take(struct fl_clipsum *c)
 {
-    flush(c);
+    flush_written(c);
+    for (uint32_t i = 0; i < c->parts; i++) {
+        if (c->part[i].shape.a) {
+            flush_products(c, &c->part[i]);
+        }
+        move_written(c, &c->part[i]);
+    }
     return c->sum;
 }

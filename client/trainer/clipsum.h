@@ -3,7 +3,7 @@
  * folder only.
  *
  * Each example contributes an integer vector, a function of theta and of this example alone, of
- * norm at most clip / step; the vectors are added as integers. So whatever the other examples are,
+ * norm at most clip / step; the vectors are added exactly. So whatever the other examples are,
  * adding or removing one changes the sum by exactly its vector. clipsum.c has the argument.
  */
 #ifndef CLIENT_TRAINER_CLIPSUM_H
@@ -14,19 +14,22 @@
 struct fl_clipsum;
 
 /* elements: of theta. clip: C > 0. scale_max: the largest C / step that is of use (noise samplers
- * have limits). -FL_R_NOMEM; -FL_R_PLAN_PRIVACY when C is not a usable number. */
-int fl_clipsum_new(size_t elements, double clip, double scale_max, struct fl_clipsum **ret,
-                   struct fl_err *e);
+ * have limits). per_layer: every layer's part is clipped for itself, to C / sqrt(layers); else the
+ * whole vector to C. Either way its norm is at most C. -FL_R_NOMEM; -FL_R_PLAN_PRIVACY when C is
+ * not a usable number. */
+int fl_clipsum_new(size_t elements, double clip, double scale_max, bool per_layer,
+                   struct fl_clipsum **ret, struct fl_err *e);
 void fl_clipsum_free(struct fl_clipsum *c);
 /* The grid's step, a power of two. */
 double fl_clipsum_step(const struct fl_clipsum *c);
 
 void fl_clipsum_reset(struct fl_clipsum *c);
-/* Adds one example's gradient; one that is not finite counts as zero. -FL_R_NOMEM (at the first
- * examples only). */
+/* Adds one example's gradient; one that is not finite, or above 2^60, counts as zero. All examples
+ * of a sum have pieces of the same shapes. -FL_R_NOMEM (at the first example only). */
 int fl_clipsum_add(struct fl_clipsum *c, const struct fl_piece *pieces, uint32_t count,
                    struct fl_err *e);
-/* The sum in steps, `elements` integers: the caller may add noise in place. Until reset. */
+/* The sum in steps, `elements` integers in theta's order: the caller may add noise in place. Until
+ * reset; once. */
 int64_t *fl_clipsum_take(struct fl_clipsum *c);
 
 #endif

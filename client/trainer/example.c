@@ -24,6 +24,7 @@
 #include "client/trainer/session.h"
 
 #include "common/base/mem.h"
+#include "common/math/vec.h"
 #include "common/privacy/noise.h"
 
 #include <math.h>
@@ -42,22 +43,36 @@ static size_t sample(struct fl_rng *rng, double q, uint32_t count, uint32_t *ret
     return n;
 }
 
-static int add_batch(struct fl_session *s, struct fl_clipsum *sum, const uint32_t *order, size_t n,
-                     double *loss, struct fl_err *e)
+FL_VECTOR static void scale(double factor, const int64_t *q, float *to, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        to[i] = (float)((double)q[i] * factor);
+    }
+}
+
+/* The logical batch, however large, in shards: memory is that of a shard. */
+static int add_batch(struct fl_session *s, struct fl_clipsum *sum, uint32_t step,
+                     const uint32_t *order, size_t n, double *loss, struct fl_err *e)
 {
     const struct fl_piece *pieces;
-    int r = fl_session_cancelled(s, e);
+    int r = 0;
 
     fl_clipsum_reset(sum);
     fl_model_set(s->model, s->theta);
-    for (size_t i = 0; r == 0 && i < n; i++) {
-        double one;
-        fl_session_load(s, &s->data->train, order, i, 1);
-        uint32_t count = fl_model_example(s->model, s->x, s->goal, &pieces, &one);
-        r = fl_clipsum_add(sum, pieces, count, e);
-        *loss += one;
+    for (size_t at = 0, count; r == 0 && at < n; at += count) {
+        if ((r = fl_session_cancelled(s, e)) < 0) {
+            return r;
+        }
+        count = n - at < s->shard ? n - at : s->shard;
+        s->turn = step; /* an example's crop and flip do not depend on its shard */
+        fl_session_load(s, &s->data->train, order, at, count);
+        *loss += fl_model_examples(s->model, s->x, s->goal, count);
+        for (size_t i = 0; r == 0 && i < count; i++) {
+            uint32_t parts = fl_model_pieces(s->model, i, &pieces);
+            r = fl_clipsum_add(sum, pieces, parts, e);
+        }
     }
-    return r;
+    return r < 0 ? r : fl_session_cancelled(s, e);
 }
 
 int fl_train_noised(struct fl_session *s, struct fl_moves *moves, const struct fl_seed *seed,
@@ -82,7 +97,8 @@ int fl_train_noised(struct fl_session *s, struct fl_moves *moves, const struct f
     fl_rng_init(&sampling, &own, 0);
     fl_seed_derive(seed, "noise", 0, &own);
     fl_rng_init(&noising, &own, 0);
-    r = fl_clipsum_new(elements, c->clip, NOISE_MAX / c->noise_multiplier, &sum, e);
+    r = fl_clipsum_new(elements, c->clip, NOISE_MAX / c->noise_multiplier,
+                       c->clipping == FL_CLIPPING_PER_LAYER, &sum, e);
     if (r < 0) {
         goto out;
     }
@@ -90,14 +106,12 @@ int fl_train_noised(struct fl_session *s, struct fl_moves *moves, const struct f
     r = fl_noise_new(c->noise_multiplier * c->clip / step, &noise, e);
     for (uint32_t k = 0; r == 0 && k < s->plan->train.steps; k++) {
         size_t n = sample(&sampling, c->sampling_rate, count, order);
-        if ((r = add_batch(s, sum, order, n, &loss, e)) < 0) {
+        if ((r = add_batch(s, sum, k, order, n, &loss, e)) < 0) {
             break;
         }
         int64_t *q = fl_clipsum_take(sum);
         fl_noise_add(noise, &noising, q, elements);
-        for (size_t i = 0; i < elements; i++) {
-            s->grad[i] = (float)((double)q[i] * step / divisor);
-        }
+        scale(step / divisor, q, s->grad, elements);
         fl_moves_step(moves);
         seen += n;
         p->steps++;

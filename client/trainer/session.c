@@ -103,13 +103,13 @@ int fl_session_init(struct fl_session *s, const struct fl_plan *plan, const stru
                     const atomic_bool *cancel, struct fl_err *e)
 {
     const struct fl_spec *spec = &plan->layout.spec;
-    size_t shard = plan->train.batch < SHARD_MIN   ? SHARD_MIN
-                   : plan->train.batch > SHARD_MAX ? SHARD_MAX
-                                                   : plan->train.batch;
+    size_t shard = plan->privacy.unit == FL_UNIT_EXAMPLE ? SHARD_MAX : plan->train.batch;
     int r;
 
+    shard = shard < SHARD_MIN ? SHARD_MIN : shard > SHARD_MAX ? SHARD_MAX : shard;
     memset(s, 0, sizeof *s);
     s->plan = plan;
+    s->shard = shard;
     s->layout = &plan->layout;
     s->data = data;
     s->cancel = cancel;

@@ -22,7 +22,7 @@ struct fl_session {
     float *target;    /* its targets */
     const void *goal; /* one of them: what the model's functions take */
     size_t goal_size; /* bytes of one example's */
-    size_t batch;
+    size_t batch, shard;
     float rate;                    /* of this round: what learning rates are multiplied by */
     const struct fl_seed *augment; /* NULL = examples as they are; else `turn` counts batches */
     uint64_t turn;

@@ -156,7 +156,7 @@ static void direct_weights(const struct fl_conv *c, const float *x, const float 
                         .ldc = c->out};
 
     for (size_t ky = 0; ky < c->kernel; ky++) {
-        fl_tile_tn(&t, x + ky * line, dy, true, c->dweight + ky * run * c->out);
+        fl_tile_tn(&t, x + ky * line, dy, !c->alone, c->dweight + ky * run * c->out);
     }
 }
 

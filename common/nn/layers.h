@@ -6,6 +6,7 @@
 #ifndef FL_NN_LAYERS_H
 #define FL_NN_LAYERS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -20,6 +21,7 @@ struct fl_conv {
     float *weight;     /* out x row, patches in (ky, kx, channel) order */
     float *dweight;    /* like across or else like weight, summed over examples */
     float *dbias;      /* out */
+    bool alone;        /* with across: dweight is overwritten, not added to */
     float *across;     /* patch x out, for products without patches; NULL: with patches */
     float *padded;     /* the input with its border of zeros, NULL without padding */
     float *patches;    /* out_height * out_width x row; NULL without patches */

@@ -24,6 +24,7 @@
  */
 #include "common/nn/model.h"
 
+#include "common/math/tile.h"
 #include "common/math/vec.h"
 #include "common/nn/model_in.h"
 
@@ -292,45 +293,125 @@ void fl_model_gradient(struct fl_model *m, const float *x, const void *y, size_t
     }
 }
 
-uint32_t fl_model_example(struct fl_model *m, const float *x, const void *y,
-                          const struct fl_piece **ret_pieces, double *ret_loss)
-{
-    struct fl_score sum = {0};
-    uint32_t k = 0;
+/* ---- single examples ---- */
 
-    zero_convs(m);
-    for (uint32_t i = 0; i < m->ops; i++) {
-        if (m->op[i].own) {
-            memset(m->op[i].own, 0, m->op[i].elements * sizeof(float));
+/* Whether the batched part gives each example the bits that it would have alone. */
+static bool separable(const struct fl_model *m)
+{
+    for (uint32_t i = m->batched; i < m->ops; i++) {
+        const struct op *op = &m->op[i];
+        bool plain = op->kind == FL_LAYER_LEAKY_RELU || op->kind == FL_LAYER_FLATTEN;
+        if (!plain && (op->kind != FL_LAYER_LINEAR || op->own)) {
+            return false;
         }
     }
-    forward(m, x, 1);
-    score(m, y, 1, 1, &sum);
-    backward(m, 1, NULL);
+    return fl_tile_fast();
+}
+
+static void clear_example(struct fl_model *m)
+{
     for (uint32_t i = 0; i < m->ops; i++) {
-        const struct op *op = &m->op[i];
-        struct fl_piece *p = &m->piece[k];
-        if (!op->elements) {
-            continue;
-        }
-        k++;
-        *p = (struct fl_piece){.weight = op->weight, .bias = op->bias, .out = op->layer->out};
+        struct op *op = &m->op[i];
         if (op->kind == FL_LAYER_CONV2D) {
-            p->in = op->conv.patch;
-            fl_conv_unpack(&op->conv, op->conv.dweight, op->own, 1);
-            p->w = op->own;
-            p->d = op->conv.dbias;
-        } else if (op->own) { /* all tensors of the layer in one: nothing is gained by factors */
-            p->bias = op->weight;
-            p->out = op->elements;
-            p->d = p->w = op->own;
+            memset(op->conv.dbias, 0, op->conv.out * sizeof(float));
+            if (!op->conv.across) {
+                memset(op->conv.dweight, 0, op->conv.out * op->conv.row * sizeof(float));
+            }
+        } else if (op->own) {
+            memset(op->own, 0, op->elements * sizeof(float));
+        }
+    }
+}
+
+double fl_model_examples(struct fl_model *m, const float *x, const void *y, size_t count)
+{
+    struct fl_score sum = {0};
+
+    assert(count <= m->shard);
+    m->each_x = x;
+    m->each_y = y;
+    m->together = separable(m);
+    if (m->together) {
+        forward(m, x, count);
+        score(m, y, count, 1, &sum);
+        for (uint32_t i = m->ops; i-- > m->batched && i >= m->first;) {
+            run_backward(m, i, 0, count, NULL);
+        }
+        return sum.loss;
+    }
+    fl_model_score(m, x, y, count, &sum);
+    return sum.loss;
+}
+
+/* One operation's piece; `at`: where the example's values are. */
+static void make_piece(struct fl_model *m, struct op *op, size_t at, struct fl_piece *p)
+{
+    struct fl_conv *c = &op->conv;
+
+    *p = (struct fl_piece){.weight = op->weight, .bias = op->bias, .out = op->layer->out};
+    if (op->kind == FL_LAYER_CONV2D) {
+        p->in = c->patch;
+        p->d = c->dbias;
+        if (c->across) {
+            p->w = c->dweight;
+            p->window = c->kernel * c->kernel;
         } else {
-            p->in = op->layer->in_shape[0];
-            p->a = m->value[op->in].at;
-            p->d = m->value[op->out].d;
+            fl_conv_unpack(c, c->dweight, op->own, 1);
+            p->w = op->own;
+        }
+    } else if (op->own) { /* all tensors of the layer in one: nothing is gained by factors */
+        p->bias = op->weight;
+        p->out = op->elements;
+        p->d = p->w = op->own;
+    } else {
+        p->in = op->layer->in_shape[0];
+        p->a = m->value[op->in].at + at * m->value[op->in].each;
+        p->d = m->value[op->out].d + at * m->value[op->out].d_each;
+    }
+}
+
+uint32_t fl_model_pieces(struct fl_model *m, size_t n, const struct fl_piece **ret_pieces)
+{
+    size_t at = m->together ? n : 0;
+    uint32_t k = 0;
+
+    clear_example(m);
+    for (uint32_t i = 0; i < m->ops; i++) {
+        m->op[i].conv.alone = true;
+    }
+    if (!m->together) {
+        struct fl_score unused = {0};
+        forward(m, m->each_x + n * m->value[0].count, 1);
+        score(m, (const char *)m->each_y + n * target_bytes(m), 1, 1, &unused);
+    }
+    for (uint32_t i = m->together ? m->batched : m->ops; i-- > m->first;) {
+        run_backward(m, i, at, 1, NULL);
+    }
+    for (uint32_t i = 0; i < m->ops; i++) {
+        m->op[i].conv.alone = false;
+        if (m->op[i].elements) {
+            make_piece(m, &m->op[i], at, &m->piece[k++]);
         }
     }
     *ret_pieces = m->piece;
-    *ret_loss = sum.loss;
     return k;
+}
+
+uint32_t fl_model_example(struct fl_model *m, const float *x, const void *y,
+                          const struct fl_piece **ret_pieces, double *ret_loss)
+{
+    *ret_loss = fl_model_examples(m, x, y, 1);
+    uint32_t count = fl_model_pieces(m, 0, ret_pieces);
+
+    for (uint32_t i = 0, k = 0; i < m->ops; i++) { /* in theta's order */
+        struct op *op = &m->op[i];
+        struct fl_piece *p = &m->piece[k];
+        k += op->elements != 0;
+        if (op->elements && p->window) {
+            fl_conv_unpack(&op->conv, op->conv.dweight, op->own, 1);
+            p->w = op->own;
+            p->window = 0;
+        }
+    }
+    return count;
 }

@@ -55,12 +55,21 @@ struct fl_piece {
     const float *d;      /* out: gradient of the bias */
     const float *a;      /* in: the weight's gradient is d a^T; NULL: it is w */
     const float *w;      /* out x in */
+    size_t window;       /* not 0: w is in the engine's order, [window, in / window, out] */
 };
+enum { FL_MODEL_PIECES_MAX = 2 * FL_SPEC_LAYERS_MAX };
 /* Everything in the pieces is a function of (theta, x, y) alone: no other example's presence or
  * place changes a bit of it. Pieces are valid until the next call. Returns their number, one for
  * each layer with weights. */
 uint32_t fl_model_example(struct fl_model *m, const float *x, const void *y,
                           const struct fl_piece **ret_pieces, double *ret_loss);
+
+/* The same for `count` <= shard examples at once, of which fl_model_pieces then gives the pieces
+ * one by one, in ascending order; x and y stay until then. What concerns several examples is
+ * computed together where the network and the machine allow it with the same promise
+ * (common/math/tile.h). Returns the sum of the losses. */
+double fl_model_examples(struct fl_model *m, const float *x, const void *y, size_t count);
+uint32_t fl_model_pieces(struct fl_model *m, size_t n, const struct fl_piece **ret_pieces);
 
 /* The two halves of a spec at its head: [0] the body, whose outputs are features, [1] the head. The
  * head's parameters follow the body's in theta. spec->head must leave both non-empty. */

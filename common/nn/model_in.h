@@ -41,6 +41,9 @@ struct fl_model {
     struct op op[OPS_MAX];
     struct value value[OPS_MAX + 1];
     struct fl_piece piece[OPS_MAX];
+    const float *each_x; /* of fl_model_examples */
+    const void *each_y;
+    bool together;      /* they went forward and back to the images at once */
     struct fl_rng drop; /* of dropout */
     bool drops;
 };

@@ -48,6 +48,7 @@ static const struct {
     {"local", FL_VISIBILITY_ALL_PRIVATE},
 };
 
+static const char *const clipping_words[] = {"flat", "per_layer", NULL};
 static const char *const noise_words[] = {"local", "central", NULL};
 static const char *const unit_words[] = {"none", "example", "client", NULL};
 static const char *const trainer_words[] = {"builtin", "exec", NULL};
@@ -119,6 +120,7 @@ static const struct fl_conf_field round_keys[] = {
 static const struct fl_conf_field privacy_keys[] = {
     {TYPED("unit", ENUM, unit), .words = unit_words, .fallback = "none"},
     {TYPED("clip", DOUBLE, clip), .max = 1e6, .fallback = "0"},
+    {TYPED("clipping", ENUM, clipping), .words = clipping_words, .fallback = "flat"},
     {TYPED("noise_multiplier", DOUBLE, noise_multiplier), .max = 1e4, .flags = FL_CONF_ABOVE_MIN},
     {TYPED("epsilon", DOUBLE, epsilon), .max = 1000, .flags = FL_CONF_ABOVE_MIN},
     {TYPED("delta", DOUBLE, delta), .max = 1, .flags = FL_CONF_ABOVE_MIN | FL_CONF_BELOW_MAX},

@@ -66,6 +66,9 @@ struct fl_train_conf {
     float serve_lr;
 };
 
+/* How an example's gradient is clipped to C: as one vector, or each layer to C / sqrt(layers). */
+enum fl_clipping { FL_CLIPPING_FLAT, FL_CLIPPING_PER_LAYER };
+
 struct fl_privacy_conf {
     enum fl_unit unit;
     double clip;             /* C, L2 */
@@ -77,6 +80,7 @@ struct fl_privacy_conf {
     enum fl_noise_place noise;
     uint32_t tree; /* > 0: noise on the sums over rounds, in trees of so many rounds (DP-FTRL); a
                       site takes part once in a tree */
+    enum fl_clipping clipping; /* (example) */
     uint32_t examples; /* the public constant by which sums are divided: q * examples (example) */
 };
 

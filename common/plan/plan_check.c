@@ -298,6 +298,10 @@ static int check_privacy(const struct fl_plan *p, const struct fl_conf_node *roo
     const struct fl_privacy_conf *v = &p->privacy;
     bool asked = v->epsilon > 0 || v->noise_multiplier > 0;
 
+    if (v->clipping != FL_CLIPPING_FLAT && v->unit != FL_UNIT_EXAMPLE) {
+        return fl_conf_fail(e, fl_plan_at(root, "privacy.clipping"), FL_R_PLAN_PRIVACY,
+                            "clipping by layer is for the unit example");
+    }
     if (v->unit == FL_UNIT_NONE) {
         if (asked && !fl_conf_find(root, "privacy.unit")) {
             return fl_conf_fail_key(e, fl_plan_at(root, "privacy"), FL_R_PLAN_PRIVACY,

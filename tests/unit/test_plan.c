@@ -333,6 +333,15 @@ START_TEST(test_unit_example_needs_all_it_counts)
     ck_assert(!fl_plan_resolved(&plan));
     /* no private head, no stage to refuse */
     private_bad(example, all, "set: {train.steps: 10, strategy: fedavg}\n", 0, "");
+    private_bad(example, "  clipping: fierce\n  epsilon: 8\n  sampling_rate: 0.1", "",
+                FL_R_CONF_TYPE,
+                "job.yaml:29:13: privacy.clipping: fierce is not one of flat, per_layer");
+    private_bad(example,
+                "  clipping: per_layer\n  epsilon: 8\n  sampling_rate: 0.1\n  examples: 200",
+                "set: {train.steps: 10, strategy: fedavg}\n", 0, "");
+    ck_assert_int_eq(plan.privacy.clipping, FL_CLIPPING_PER_LAYER);
+    private_bad(client, "  clipping: per_layer\n  epsilon: 8", "", FL_R_PLAN_PRIVACY,
+                "job.yaml:29:13: privacy.clipping: clipping by layer is for the unit example");
     private_bad(example, "  epsilon: 8\n  sampling_rate: 1.5", "", FL_R_CONF_RANGE,
                 "job.yaml:30:18: privacy.sampling_rate: 1.5");
 }
