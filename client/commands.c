@@ -420,8 +420,11 @@ static int prepare(const struct fl_config *config, const struct fl_config_agent 
     int r = open_ledger(config, agent, &l, e);
     fl_seed_from_u64(c->seed, &root);
     fl_seed_derive(&root, agent->name, 0, &own);
-    for (key.round = 1; key.round <= c->rounds && r == 0; key.round++) {
-        fl_seed_derive(&own, "round", key.round, &seed);
+    for (uint64_t i = 0; i < c->rounds * (c->exchanges ? c->exchanges : 1) && r == 0; i++) {
+        key.round = 1 + i % c->rounds;
+        key.exchange = (uint32_t)(i / c->rounds);
+        fl_seed_derive(&own, key.exchange ? "exchange" : "round",
+                       key.round + key.exchange * c->rounds, &seed);
         r = fl_ledger_prepare(l, &key, &seed, fl_vault_wall_ms(), e);
     }
     fl_ledger_close(l);

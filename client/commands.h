@@ -26,7 +26,7 @@ struct fl_command {
     const char *onnx, *safetensors; /* model export: files */
     /* prepare */
     const char *incarnation;
-    uint64_t rounds, seed;
+    uint64_t rounds, exchanges, seed; /* exchanges: of a round; 0 = 1 */
 };
 
 /* True when there is such a verb; and such a second word of it. */

@@ -9,6 +9,7 @@
 #include "common/base/crashpoint.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
+#include "common/io/file.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -103,19 +104,7 @@ static int source_read(void *arg, uint64_t offset, uint8_t *to, size_t size, str
     const struct fl_runner *r = arg;
 
     FL_CRASH_POINT("agent-upload-chunk");
-    while (size) {
-        ssize_t n = pread(r->upload_fd, to, size, (off_t)offset);
-        if (n < 0 && errno == EINTR) {
-            continue;
-        }
-        if (n <= 0) {
-            return fl_fail_sys(e, FL_R_STORE_IO, n < 0 ? errno : EIO, "outbox: read");
-        }
-        to += n;
-        size -= (size_t)n;
-        offset += (uint64_t)n;
-    }
-    return 0;
+    return fl_file_read_at(r->upload_fd, offset, to, size, e);
 }
 
 static void upload_failed(struct fl_runner *r, const struct fl_err *e)

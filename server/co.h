@@ -21,6 +21,7 @@
 #include "common/io/stream.h"
 #include "common/io/work.h"
 #include "common/plan/plan.h"
+#include "server/checkpoint.h"
 #include "server/config.h"
 #include "server/control/control.h"
 #include "server/coordinator.h"
@@ -29,6 +30,7 @@
 #include "server/core/round.h"
 #include "server/objects.h"
 #include "server/store/store.h"
+#include "server/strategy/collect.h"
 #include "server/strategy/secure.h"
 #include "server/strategy/strategy.h"
 
@@ -36,6 +38,7 @@
 
 enum {
     CO_JOBS_MAX = 64,     /* not over at one time */
+    CO_MODELS_OPEN = 16,  /* of jobs that are over: the newest asked for */
     CO_OBJECTS_MAX = 8,   /* an agent may fetch: of its task and of finals */
     CO_SEAL_LANES = 2,    /* uploads verified side by side */
     CO_COMMIT_MAX = 1024, /* updates in one transaction */
@@ -55,6 +58,7 @@ struct co_op {
     void (*run)(struct co_op *op);
     void (*done)(struct co_op *op);
     uint64_t job_id;     /* of a federated job, 0 = none */
+    uint32_t generation; /* of its round core: see co_answer */
     uint64_t connection; /* 0 = none */
     int status;
     struct fl_err err;
@@ -62,17 +66,33 @@ struct co_op {
 
 /* ---- jobs ---- */
 
-/* What an open round computes with: the frozen plan, the strategy and its sums. Touched by jobs of
- * the federated job's lane only; when the round is over it is freed by the last of them. */
+/* What an open round computes with: the frozen plan, the strategy with the state the round began
+ * with, its sums. Touched by jobs of the federated job's lane only, but for what says so; when the
+ * round is over it is freed by the last of them. */
 struct co_sums {
+    /* never changed: from any thread */
     struct fl_plan *plan;
     const struct fl_strategy *strategy;
+    const struct fl_store *store; /* for paths */
+    uint64_t round;
+    uint8_t incarnation[FL_INCARNATION_SIZE];
     struct fl_round_rules rules; /* of that plan and round */
     struct fl_exchange_terms terms[FL_PLAN_EXCHANGES_MAX];
     uint32_t terms_count;
+    struct fl_checkpoint *base; /* what the round began with */
+    const struct fl_collector *collector[FL_PLAN_EXCHANGES_MAX];
+    /* the loop's: an exchange is being finished, which may change `shared`; at all other times the
+     * loop may ask place and input of it */
+    bool finishing;
+    /* the lane's */
     void *shared;
     void **slots;
     uint32_t slot_count;
+    void *collected[FL_PLAN_EXCHANGES_MAX];
+    struct fl_section section[FL_PLAN_EXCHANGES_MAX]; /* made in this round */
+    uint32_t section_count;
+    struct fl_store_update *folded; /* of the exchange under way */
+    uint32_t folded_count, folded_room;
 };
 
 struct co_job {
@@ -87,9 +107,17 @@ struct co_job {
     size_t text_size;
     struct fl_plan *plan; /* of that text */
 
-    uint64_t published;          /* last published round */
-    struct fl_digest checkpoint; /* its file */
-    struct fl_object *model;     /* its first bytes: what agents start from */
+    uint64_t published;            /* last published round */
+    struct fl_digest checkpoint;   /* its file */
+    struct fl_checkpoint *model;   /* it, open: what agents start from. Of a job that is over only
+                                      while somebody asks */
+    struct fl_digest model_digest; /* of its first model */
+    uint64_t model_size;
+    struct fl_control_counts counts; /* its section; value NULL: it has none */
+    uint64_t model_used;
+    bool unreadable;             /* it could not be opened */
+    struct fl_round_rules rules; /* last given to the round core */
+    uint32_t generation;         /* counts round cores: a failed job may get another */
     struct fl_object
         *last_plan; /* the description the last published round was frozen with; NULL before */
 
@@ -205,7 +233,7 @@ struct co {
     struct co_job *jobs;   /* by id */
     struct co_peer *peers; /* by connection id */
     struct co_writing *writing;
-    uint64_t next_connection, jobs_done;
+    uint64_t next_connection, jobs_done, models_used;
     uint32_t half_open;
 
     struct co_event *first, *last, *spare; /* events for the rounds */
@@ -233,6 +261,10 @@ void *co_op_new(struct co *co, size_t size, void (*run)(struct co_op *),
 /* An event for a round, behind (or, `front`, before) those waiting; then steps unless we are inside
  * a step. */
 void co_event(struct co *co, uint64_t job, const struct fl_round_event *ev, bool front);
+/* Work for this job's round core, and its answer: dropped when the job got another core meanwhile,
+ * which has asked for the same again. */
+void co_op_job(struct co_op *op, const struct co_job *j);
+void co_answer(const struct co_op *op, const struct fl_round_event *ev);
 /* Logs; -FL_R_STORE_IO ends the service. */
 void co_store_failed(struct co *co, const struct co_op *op, const char *what);
 void co_write_failed(struct co *co, int status); /* likewise, logged already */
@@ -242,9 +274,10 @@ void co_peer_closed(struct co *co); /* a connection is gone: was it the last of 
 /* co_round.c */
 void co_perform(struct co *co, struct co_job *j, const struct fl_round_item *item);
 void co_commit_kick(struct co *co);
-/* A round's frozen description taken into use, and given up. */
+/* A round's frozen description and its sums, taken into use (also on failure: freed then), and
+ * given up. */
 int co_round_freeze(struct co *co, struct co_job *j, const char *text, size_t size,
-                    struct fl_err *e);
+                    struct co_sums *sums, struct fl_err *e);
 void co_round_thaw(struct co *co, struct co_job *j);
 
 /* co_upload.c */
@@ -253,14 +286,38 @@ void co_upload_drop(struct co_peer *p);
 void co_upload_ended(struct co_peer *p, int status,
                      const struct fl_err *e); /* the stream's on_sink_end */
 
+/* co_sums.c */
+struct co_sums_of {
+    const char *name, *text;
+    size_t size;
+    uint64_t round;
+    uint8_t incarnation[FL_INCARNATION_SIZE];
+    struct fl_digest checkpoint; /* of the round before */
+};
+/* [job] */
+int co_sums_new(const struct fl_store *store, const struct co_sums_of *of, struct co_sums **ret,
+                struct fl_err *e);
+void co_sums_free(struct co_sums *s); /* NULL is fine */
+/* Sums of one exchange back to zero. [lane] */
+void co_sums_reset(struct co_sums *s, uint32_t exchange);
+/* A member's slot. From the lane, and from the loop while `finishing` is false. */
+int co_sums_place(const struct co_sums *s, uint64_t agent, uint32_t *ret, struct fl_err *e);
+/* A strategy with the state of a checkpoint; with NULL as a job begins. *ret_shared: fini, then
+ * fl_free. */
+int co_strategy_new(const struct fl_plan *plan, const struct fl_checkpoint *from,
+                    const struct fl_strategy **ret, void **ret_shared, struct fl_err *e);
+void co_fold(struct co *co, struct co_job *j, const struct fl_round_item *item);
+void co_refold(struct co *co, struct co_job *j, const struct fl_round_item *item);
+/* [lane] The payloads that were folded, in order of agents (they are sorted). */
+enum { CO_READER_FILES = 64 }; /* open at one time */
+struct co_reader;
+int co_reader_new(struct co_sums *s, struct co_reader **ret, struct fl_updates *ret_updates,
+                  struct fl_err *e);
+void co_reader_free(struct co_reader *r); /* NULL is fine */
+
 /* co_compute.c */
 /* [job] Exactly `size` bytes at `offset` of the descriptor *(int *)arg; fits struct fl_update. */
 int co_read_fd(void *arg, uint64_t offset, uint8_t *to, size_t size, struct fl_err *e);
-int co_sums_new(const char *name, const char *text, size_t size, struct co_sums **ret,
-                struct fl_err *e);
-void co_sums_free(struct co_sums *s); /* NULL is fine */
-void co_fold(struct co *co, struct co_job *j, const struct fl_round_item *item);
-void co_refold(struct co *co, struct co_job *j);
 void co_finish(struct co *co, struct co_job *j, const struct fl_round_item *item);
 /* The initial checkpoint of a plan, written; for job submission. [job] */
 int co_initial_checkpoint(struct fl_store *s, const struct fl_plan *plan,
@@ -271,6 +328,12 @@ int co_initial_checkpoint(struct fl_store *s, const struct fl_plan *plan,
 /* co_job.c */
 int co_jobs_load(struct co *co, struct fl_err *e);
 void co_job_free(struct co *co, struct co_job *j);
+/* What people see of a checkpoint's section `counts`. [job] */
+int co_counts_read(const struct fl_checkpoint *c, struct fl_control_counts *ret, struct fl_err *e);
+/* The model of a job's last checkpoint, opened when it is not. */
+int co_job_model(struct co *co, struct co_job *j, struct fl_err *e);
+/* The rules of the round after this one, or of this one while it is not open. */
+int co_job_rules(struct co_job *j, struct fl_err *e);
 struct co_job *co_job_by_id(struct co *co, uint64_t id);
 struct co_job *co_job_by_name(struct co *co, const char *name); /* the newest of that name */
 struct co_job *co_job_by_incarnation(struct co *co, const uint8_t incarnation[FL_INCARNATION_SIZE]);

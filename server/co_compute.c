@@ -1,321 +1,447 @@
 /*
- * What grows with the model: folds, finishes, checkpoints. All of it runs on the federated job's
- * own lane (class long), except the write of the checkpoint, which waits for the disk on the
- * store's.
+ * Finishing an exchange. Of the last one: the next checkpoint (checkpoint.h), computed on the
+ * federated job's lane and written on the store's. Of one before: what was collected becomes part
+ * of the round's sums; nothing of that is written, since after a crash the same closed records make
+ * the same again by the same calls.
  *
- * A checkpoint is one file with one digest:
- *
- *     [ model: safetensors of the shared tensors ][ strategy state, server optimizer ][ trailer ]
- *
- * Agents fetch the first part only; it has a digest of its own. The trailer says how long the parts
- * are.
+ * The next models are put tile by tile: one model into memory, several into a scratch file, which
+ * has no name (it is gone with the process), so that memory stays that of one model however many
+ * slots there are.
  */
 #include "server/co.h"
 
 #include "common/base/crashpoint.h"
+#include "common/base/le.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "common/io/file.h"
 #include "common/nn/tensors.h"
-#include "server/strategy/sumnoise.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+enum { TILE = 256 * 1024 };
+
 int co_read_fd(void *arg, uint64_t offset, uint8_t *to, size_t size, struct fl_err *e)
 {
-    int fd = *(int *)arg;
+    return fl_file_read_at(*(int *)arg, offset, to, size, e);
+}
 
+/* ---- models being written ---- */
+
+struct models {
+    uint32_t slots;
+    size_t head, elements, model_size;
+    uint8_t *memory; /* one slot */
+    int fd;          /* several */
+};
+
+static int models_write(struct models *m, uint64_t offset, const uint8_t *from, size_t size,
+                        struct fl_err *e)
+{
+    if (m->memory) {
+        memcpy(m->memory + offset, from, size);
+        return 0;
+    }
     while (size) {
-        ssize_t n = pread(fd, to, size, (off_t)offset);
+        ssize_t n = pwrite(m->fd, from, size, (off_t)offset);
         if (n < 0 && errno == EINTR) {
             continue;
         }
         if (n <= 0) {
-            return fl_fail_sys(e, FL_R_STORE_IO, n < 0 ? errno : EIO, "read a file of the store");
+            return fl_fail_sys(e, fl_file_reason(errno), errno, "write a scratch file");
         }
-        to += n;
+        from += n;
         offset += (uint64_t)n;
         size -= (size_t)n;
     }
     return 0;
 }
 
-/* ---- sums ---- */
-
-void co_sums_free(struct co_sums *s)
+static int models_read(const struct models *m, uint64_t offset, uint8_t *to, size_t size,
+                       struct fl_err *e)
 {
-    if (!s) {
-        return;
+    if (m->memory) {
+        memcpy(to, m->memory + offset, size);
+        return 0;
     }
-    for (uint32_t i = 0; i < s->slot_count; i++) {
-        s->strategy->slot_free(s->slots[i]);
-    }
-    if (s->shared) {
-        s->strategy->fini(s->shared);
-    }
-    fl_free(s->slots);
-    fl_free(s->shared);
-    fl_free(s->plan);
-    fl_free(s);
+    return fl_file_read_at(m->fd, offset, to, size, e);
 }
 
-static int sums_init(struct co_sums *s, const char *name, const char *text, size_t size,
+static void models_fini(struct models *m)
+{
+    fl_free(m->memory);
+    m->memory = NULL;
+    if (m->fd >= 0) {
+        close(m->fd);
+        m->fd = -1;
+    }
+}
+
+static int models_open(struct models *m, const struct fl_store *store, struct fl_err *e)
+{
+    char path[FL_STORE_PATH_MAX];
+
+    if (m->slots == 1) {
+        m->memory = fl_try(m->model_size, 1);
+        return m->memory ? 0 : fl_fail(e, FL_R_NOMEM, "a model of %zu bytes", m->model_size);
+    }
+    snprintf(path, sizeof path, "%.480s/scratch-XXXXXX", fl_store_dir(store));
+    m->fd = mkstemp(path);
+    if (m->fd < 0) {
+        return fl_fail_sys(e, fl_file_reason(errno), errno, "%s", path);
+    }
+    unlink(path);
+    return 0;
+}
+
+static int models_new(struct models *m, const struct fl_store *store,
+                      const struct fl_tensors *table, uint32_t slots, struct fl_err *e)
+{
+    uint8_t *head = NULL;
+    int r = fl_tensors_header(table, NULL, 0, &head, &m->head, e);
+
+    m->slots = slots;
+    m->elements = table->elements;
+    m->model_size = m->head + 4 * table->elements;
+    r = r ? r : models_open(m, store, e);
+    for (uint32_t i = 0; r == 0 && i < slots; i++) {
+        r = models_write(m, (uint64_t)i * m->model_size, head, m->head, e);
+    }
+    fl_free(head);
+    return r;
+}
+
+static int models_digest(const struct models *m, struct fl_digest *ret, struct fl_err *e)
+{
+    uint8_t *tile = fl_try(TILE, 1);
+    int r = tile ? 0 : fl_fail(e, FL_R_NOMEM, "a tile");
+
+    for (uint32_t i = 0; r == 0 && i < m->slots; i++) {
+        struct fl_hash h;
+        fl_hash_init(&h);
+        for (size_t at = 0; r == 0 && at < m->model_size; at += TILE) {
+            size_t n = m->model_size - at < TILE ? m->model_size - at : TILE;
+            r = models_read(m, (uint64_t)i * m->model_size + at, tile, n, e);
+            fl_hash_add(&h, tile, n);
+        }
+        fl_hash_end(&h, &ret[i]);
+    }
+    fl_free(tile);
+    return r;
+}
+
+/* ---- what a strategy sees ---- */
+
+struct seen {
+    const struct fl_checkpoint *base;
+    size_t base_head;
+    struct models *next;
+};
+
+static int base_tile(void *arg, uint32_t slot, size_t first, size_t count, float *to,
                      struct fl_err *e)
 {
-    int r = fl_plan_parse(s->plan, name, text, size, e);
+    const struct seen *s = arg;
+
+    if (slot >= s->base->slots || first > s->next->elements || count > s->next->elements - first) {
+        return fl_fail(e, FL_R_INTERNAL, "values that slot %u does not have", slot);
+    }
+    return fl_checkpoint_values(s->base, s->base_head, slot, first, count, to, e);
+}
+
+static int put_tile(void *arg, uint32_t slot, size_t first, size_t count, const float *values,
+                    struct fl_err *e)
+{
+    const struct seen *s = arg;
+    struct models *m = s->next;
+    uint8_t bytes[16 * 1024];
+
+    if (slot >= m->slots || first > m->elements || count > m->elements - first) {
+        return fl_fail(e, FL_R_INTERNAL, "values that slot %u does not have", slot);
+    }
+    while (count > 0) {
+        size_t n = count < sizeof bytes / 4 ? count : sizeof bytes / 4;
+        for (size_t i = 0; i < n; i++) {
+            fl_put_float(bytes + 4 * i, values[i]);
+        }
+        int r =
+            models_write(m, (uint64_t)slot * m->model_size + m->head + 4 * first, bytes, 4 * n, e);
+        if (r) {
+            return r;
+        }
+        values += n;
+        first += n;
+        count -= n;
+    }
+    return 0;
+}
+
+/* ---- a checkpoint in the making ---- */
+
+struct made {
+    struct models models;
+    uint8_t *state, *end;
+    size_t state_size, end_size;
+    struct fl_digest *digest; /* of each model */
+    double update_norm;
+    uint32_t members;
+};
+
+static void made_fini(struct made *m)
+{
+    models_fini(&m->models);
+    fl_free(m->state);
+    fl_free(m->end);
+    fl_free(m->digest);
+    m->state = m->end = NULL;
+    m->digest = NULL;
+}
+
+static int made_read(void *arg, uint64_t offset, uint8_t *to, size_t size, struct fl_err *e)
+{
+    const struct made *m = arg;
+    uint64_t models = (uint64_t)m->models.slots * m->models.model_size;
+    const struct {
+        const uint8_t *bytes;
+        uint64_t size;
+    } part[] = {{NULL, models}, {m->state, m->state_size}, {m->end, m->end_size}};
+
+    for (size_t i = 0; i < FL_COUNT(part) && size > 0; i++) {
+        if (offset >= part[i].size) {
+            offset -= part[i].size;
+            continue;
+        }
+        size_t n = part[i].size - offset < size ? (size_t)(part[i].size - offset) : size;
+        int r = 0;
+        if (i == 0) {
+            r = models_read(&m->models, offset, to, n, e);
+        } else {
+            memcpy(to, part[i].bytes + offset, n);
+        }
+        if (r) {
+            return r;
+        }
+        to += n;
+        size -= n;
+        offset = 0;
+    }
+    return 0;
+}
+
+/* Who is in which slot from now on: asked of the next state, as the next round will. */
+static int place_all(const struct co_sums *s, const struct made *m, struct fl_placed **ret,
+                     uint32_t *ret_count, struct fl_err *e)
+{
+    struct fl_checkpoint next = {.slots = m->models.slots};
+    const struct fl_strategy *strategy = s->strategy;
+    uint32_t room = s->base->placed_count + s->folded_count, n = 0, i = 0, k = 0;
+    struct fl_placed *placed = fl_try(room ? room : 1, sizeof *placed);
+    void *shared = fl_try(1, strategy->shared_size);
+    int r = placed && shared ? strategy->init(shared, s->plan, e)
+                             : fl_fail(e, FL_R_NOMEM, "%u places", room);
+
     if (r) {
-        return r;
-    }
-    s->strategy = fl_strategy_find(s->plan->strategy);
-    if (!s->strategy) {
-        return fl_fail(e, FL_R_PLAN_STRATEGY, "%s", s->plan->strategy);
-    }
-    if (fl_sum_noise_wanted(s->plan) && !(s->strategy->needs & FL_STRATEGY_SUM_NOISE)) {
-        return fl_fail(e, FL_R_PLAN_STRATEGY, "strategy %s cannot noise its sums",
-                       s->plan->strategy);
-    }
-    fl_strategy_rules(s->plan, 1, &s->rules);
-    s->terms_count = fl_plan_exchanges(s->plan, 1, s->terms);
-    void *shared = fl_try(1, s->strategy->shared_size);
-    if (!shared) {
-        return fl_fail(e, FL_R_NOMEM, "a strategy");
-    }
-    if ((r = s->strategy->init(shared, s->plan, e)) != 0) {
+        fl_free(placed);
         fl_free(shared);
         return r;
     }
-    s->shared = shared;
-    uint32_t slots = s->strategy->slots(s->shared);
-    s->slots = fl_try(slots, sizeof *s->slots);
-    if (!s->slots) {
-        return fl_fail(e, FL_R_NOMEM, "%u slots", slots);
+    r = strategy->load(shared, m->state, m->state_size, e);
+    if (r == 0 && strategy->slots(shared) != next.slots) {
+        r = fl_fail(e, FL_R_INTERNAL, "%u models were made, the next state has %u", next.slots,
+                    strategy->slots(shared));
     }
-    while (s->slot_count < slots) {
-        if ((r = s->strategy->slot_new(s->shared, &s->slots[s->slot_count], e)) != 0) {
-            return r;
+    while (r == 0 && (i < s->base->placed_count || k < s->folded_count)) {
+        uint64_t a = i < s->base->placed_count ? s->base->placed[i].agent : UINT64_MAX;
+        uint64_t b = k < s->folded_count ? s->folded[k].agent : UINT64_MAX;
+        uint64_t agent = a < b ? a : b;
+        i += a == agent;
+        k += b == agent;
+        placed[n].agent = agent;
+        r = strategy->place(shared, &agent, 1, &placed[n].slot, e);
+        if (r == 0 && placed[n++].slot >= next.slots) {
+            r = fl_fail(e, FL_R_INTERNAL, "a place that is not there");
         }
-        s->slot_count++;
     }
-    return 0;
-}
-
-int co_sums_new(const char *name, const char *text, size_t size, struct co_sums **ret,
-                struct fl_err *e)
-{
-    struct co_sums *s = fl_try(1, sizeof *s);
-
-    if (!s || !(s->plan = fl_try(1, sizeof *s->plan))) {
-        fl_free(s);
-        return fl_fail(e, FL_R_NOMEM, "the sums of a round");
-    }
-    int r = sums_init(s, name, text, size, e);
+    strategy->fini(shared);
+    fl_free(shared);
     if (r) {
-        co_sums_free(s);
+        fl_free(placed);
         return r;
     }
-    *ret = s;
+    *ret = placed;
+    *ret_count = n;
     return 0;
 }
 
-/* ---- fold ---- */
-
-struct fold_op {
-    struct co_op op;
-    struct co_sums *sums;
-    struct fl_store_update u;
-    char path[FL_STORE_PATH_MAX];
-};
-
-static void path_run(struct co_op *op)
+/* What was collected in this round, and what was before and was not again. */
+static int gather_sections(const struct co_sums *s, struct fl_section *all, uint32_t *ret_count,
+                           struct fl_err *e)
 {
-    struct fold_op *f = (struct fold_op *)op;
-    op->status = fl_store_upload_path(op->co->store, &f->u, f->path, &op->err);
-}
+    uint32_t n = 0;
+    int r = 0;
 
-static void fold_run(struct co_op *op)
-{
-    struct fold_op *f = (struct fold_op *)op;
-    struct fl_err *e = &op->err;
-    uint32_t slot = 0;
-
-    int fd = open(f->path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) {
-        op->status = fl_fail_sys(e, fl_file_reason(errno), errno, "open %s", f->path);
-        return;
+    for (uint32_t i = 0; r >= 0 && i < s->base->section_count; i++) {
+        bool again = false;
+        for (uint32_t k = 0; k < s->section_count; k++) {
+            again = again || strcmp(s->section[k].name, s->base->section[i].name) == 0;
+        }
+        if (!again) {
+            r = fl_checkpoint_section(s->base, s->base->section[i].name, &all[n], e);
+            n += r == 1;
+        }
     }
-    struct fl_update u = {.agent = f->u.agent,
-                          .exchange = f->u.exchange,
-                          .weight = f->u.weight,
-                          .size = f->u.size,
-                          .read = co_read_fd,
-                          .arg = &fd};
-    op->status = f->sums->strategy->place(f->sums->shared, &u.agent, 1, &slot, e);
-    if (op->status == 0) {
-        op->status = f->sums->strategy->fold(f->sums->slots[slot], f->sums->shared, &u, e);
+    for (uint32_t k = 0; r >= 0 && k < s->section_count; k++) {
+        if (n == FL_CHECKPOINT_SECTIONS_MAX) {
+            r = fl_fail(e, FL_R_LIMIT, "more than %u sections", n);
+            break;
+        }
+        all[n] = s->section[k];
+        all[n].bytes = fl_try(s->section[k].size ? s->section[k].size : 1, 1);
+        r = all[n].bytes ? 0 : fl_fail(e, FL_R_NOMEM, "a section");
+        if (r == 0) {
+            memcpy(all[n++].bytes, s->section[k].bytes, s->section[k].size);
+        }
     }
-    close(fd);
-    FL_CRASH_POINT("round-fold-after");
+    *ret_count = n;
+    return r < 0 ? r : 0;
 }
 
-static void fold_done(struct co_op *op)
+/* Everything behind the state. */
+static int make_end(const struct co_sums *s, struct made *m, struct fl_err *e)
 {
-    struct fold_op *f = (struct fold_op *)op;
+    struct fl_section sections[FL_CHECKPOINT_SECTIONS_MAX];
+    struct fl_placed *placed = NULL;
+    struct fl_checkpoint_end end = {.round = s->round,
+                                    .model_size = m->models.model_size,
+                                    .state_size = m->state_size,
+                                    .slots = m->models.slots};
+    int r = gather_sections(s, sections, &end.section_count, e);
 
-    if (op->status) {
-        co_store_failed(op->co, op, "fold an update");
+    m->digest = fl_try(end.slots, sizeof *m->digest);
+    if (r == 0 && !m->digest) {
+        r = fl_fail(e, FL_R_NOMEM, "%u digests", end.slots);
     }
-    co_event(op->co, op->job_id,
-             &(struct fl_round_event){.type = FL_ROUND_EV_FOLDED,
-                                      .round = f->u.round,
-                                      .exchange = f->u.exchange,
-                                      .agent = f->u.agent,
-                                      .status = op->status},
-             false);
-}
-
-/* The path is the store's to tell; then the fold takes its place in the lane. */
-static void path_done(struct co_op *op)
-{
-    struct fold_op *f = (struct fold_op *)op;
-    struct co_job *j = co_job_by_id(op->co, op->job_id);
-
-    if (op->status == 0 && (!j || !j->sums)) {
-        op->status = fl_fail(&op->err, FL_R_CANCELLED, "the round has moved on");
-    }
-    if (op->status) {
-        fold_done(op);
-        return;
-    }
-    struct fold_op *next = co_op_new(op->co, sizeof *next, fold_run, fold_done);
-    next->op.job_id = op->job_id;
-    next->sums = j->sums;
-    next->u = f->u;
-    memcpy(next->path, f->path, sizeof next->path);
-    co_submit(op->co, j->lane, &next->op);
-}
-
-void co_fold(struct co *co, struct co_job *j, const struct fl_round_item *item)
-{
-    struct fold_op *f = co_op_new(co, sizeof *f, path_run, path_done);
-
-    f->op.job_id = j->id;
-    f->u = (struct fl_store_update){.job = j->id,
-                                    .round = item->round,
-                                    .agent = item->agent,
-                                    .exchange = item->exchange,
-                                    .weight = item->weight,
-                                    .size = item->size,
-                                    .digest = item->digest};
-    co_submit(co, co->store_lane, &f->op);
-}
-
-static void refold_run(struct co_op *op)
-{
-    struct co_sums *s = ((struct fold_op *)op)->sums;
-
-    for (uint32_t i = 0; i < s->slot_count; i++) {
-        s->strategy->slot_reset(s->shared, s->slots[i]);
-    }
-}
-
-static void nothing_done(struct co_op *op)
-{
-    (void)op;
-}
-
-static void refold_queued(struct co_op *op)
-{
-    struct co_job *j = co_job_by_id(op->co, op->job_id);
-
-    if (j && j->sums) {
-        struct fold_op *f = co_op_new(op->co, sizeof *f, refold_run, nothing_done);
-        f->sums = j->sums;
-        co_submit(op->co, j->lane, &f->op);
-    }
-}
-
-/* By the same way as the folds, so that it comes behind those already asked for. */
-void co_refold(struct co *co, struct co_job *j)
-{
-    struct fold_op *f = co_op_new(co, sizeof *f, nothing_done, refold_queued);
-
-    f->op.job_id = j->id;
-    co_submit(co, co->store_lane, &f->op);
-}
-
-/* ---- checkpoints ---- */
-
-enum { TRAILER_SIZE = 32 };
-static const char trailer_magic[8] = "COHCKPT1";
-
-static void put_u64(uint8_t *to, uint64_t x)
-{
-    for (int i = 0; i < 8; i++) {
-        to[i] = (uint8_t)(x >> (8 * i));
-    }
-}
-
-static uint64_t get_u64(const uint8_t *from)
-{
-    uint64_t x = 0;
-
-    for (int i = 0; i < 8; i++) {
-        x |= (uint64_t)from[i] << (8 * i);
-    }
-    return x;
-}
-
-static void make_trailer(uint8_t to[TRAILER_SIZE], uint64_t round, uint64_t model, uint64_t state)
-{
-    memcpy(to, trailer_magic, sizeof trailer_magic);
-    put_u64(to + 8, round);
-    put_u64(to + 16, model);
-    put_u64(to + 24, state);
-}
-
-/* A checkpoint file's two parts: the model's values and the strategy's state. */
-static int checkpoint_read(const char *path, uint64_t round, const struct fl_layout *layout,
-                           uint64_t model_size, float *values, uint8_t **ret_state,
-                           size_t *ret_state_size, struct fl_err *e)
-{
-    uint8_t trailer[TRAILER_SIZE], *model = NULL, *state = NULL;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    off_t size = fd < 0 ? -1 : lseek(fd, 0, SEEK_END);
-    int r = size < TRAILER_SIZE
-                ? fl_fail_sys(e, FL_R_STORE_IO, errno, "open %s", path)
-                : co_read_fd(&fd, (uint64_t)size - TRAILER_SIZE, trailer, TRAILER_SIZE, e);
-    uint64_t state_size = r ? 0 : get_u64(trailer + 24);
-    if (r == 0 && (memcmp(trailer, trailer_magic, sizeof trailer_magic) != 0 ||
-                   get_u64(trailer + 8) != round || get_u64(trailer + 16) != model_size ||
-                   model_size > (uint64_t)size || state_size > (uint64_t)size ||
-                   model_size + state_size + TRAILER_SIZE != (uint64_t)size)) {
-        r = fl_fail(e, FL_R_STORE_MISMATCH, "%s is not the checkpoint of round %llu", path,
-                    (unsigned long long)round);
+    r = r ? r : models_digest(&m->models, m->digest, e);
+    if (r == 0 && end.slots > 1) {
+        r = place_all(s, m, &placed, &end.placed_count, e);
     }
     if (r == 0) {
-        model = fl_try(model_size, 1);
-        state = fl_try(state_size, 1);
-        r = !model || !state ? fl_fail(e, FL_R_NOMEM, "a checkpoint of %lld bytes", (long long)size)
-                             : 0;
+        end.model = m->digest;
+        end.section = sections;
+        end.placed = placed;
+        r = fl_checkpoint_end(&end, &m->end, &m->end_size, e);
     }
-    if (r == 0 && (r = co_read_fd(&fd, 0, model, (size_t)model_size, e)) == 0 &&
-        (r = co_read_fd(&fd, model_size, state, (size_t)state_size, e)) == 0) {
-        r = fl_tensors_read(model, (size_t)model_size, &layout->shared, values, e);
+    for (uint32_t i = 0; i < end.section_count; i++) {
+        fl_free(sections[i].bytes);
     }
-    fl_free(model);
+    fl_free(placed);
+    return r;
+}
+
+static int make_checkpoint(struct co_sums *s, uint32_t exchange, const struct fl_updates *updates,
+                           const struct fl_seed *secret, struct made *m, struct fl_err *e)
+{
+    const struct fl_strategy *strategy = s->strategy;
+    const struct fl_tensors *table = &s->plan->layout.shared;
+    struct seen seen = {.base = s->base, .next = &m->models};
+    struct fl_next next = {.base = base_tile,
+                           .put = put_tile,
+                           .arg = &seen,
+                           .base_count = s->base->slots,
+                           .put_count = s->base->slots,
+                           .updates = *updates,
+                           .round = s->round,
+                           .secret = secret};
+    int r = fl_checkpoint_head(s->base, table, &seen.base_head, e);
+
+    if (r == 0 && strategy->next_slots) {
+        r = strategy->next_slots(s->shared, s->slots, updates, &next.put_count, e);
+    }
+    if (r == 0 && (next.put_count == 0 || next.put_count > FL_STRATEGY_SLOTS_MAX)) {
+        r = fl_fail(e, FL_R_LIMIT, "%u slots", next.put_count);
+    }
+    m->state_size = next.state_size = r ? 0 : strategy->state_size(s->shared);
+    m->state = next.state = fl_try(m->state_size ? m->state_size : 1, 1);
+    if (r == 0 && !m->state) {
+        r = fl_fail(e, FL_R_NOMEM, "a state of %zu bytes", m->state_size);
+    }
+    r = r ? r : models_new(&m->models, s->store, table, next.put_count, e);
+    r = r ? r : strategy->finish(s->shared, s->slots, exchange, &next, e);
+    m->members = next.members;
+    m->update_norm = next.update_norm;
+    return r ? r : make_end(s, m, e);
+}
+
+/* A collector's section; the same again replaces it. */
+static int collect(struct co_sums *s, uint32_t exchange, const struct fl_updates *updates,
+                   struct fl_err *e)
+{
+    struct fl_section made = {.name = {0}};
+    uint32_t i = 0;
+    int r =
+        s->collector[exchange]->finish(s->collected[exchange], updates, &made.bytes, &made.size, e);
+
     if (r) {
-        fl_free(state);
-    } else {
-        *ret_state = state;
-        *ret_state_size = (size_t)state_size;
+        return r;
     }
-    if (fd >= 0) {
-        close(fd);
+    snprintf(made.name, sizeof made.name, "%s", s->terms[exchange].name);
+    while (i < s->section_count && strcmp(s->section[i].name, made.name) != 0) {
+        i++;
     }
+    fl_free(s->section[i].bytes);
+    s->section[i] = made;
+    s->section_count += i == s->section_count;
+    return 0;
+}
+
+/* [lane] */
+static int finish(struct co_sums *s, uint32_t exchange, const struct fl_seed *secret,
+                  struct made *m, struct fl_err *e)
+{
+    struct co_reader *reader;
+    struct fl_updates updates;
+    bool last = exchange + 1 == s->terms_count;
+    int r = co_reader_new(s, &reader, &updates, e);
+
+    if (r) {
+        return r;
+    }
+    if (s->collector[exchange]) {
+        r = collect(s, exchange, &updates, e);
+    } else if (!last && s->strategy->between) {
+        r = s->strategy->between(s->shared, s->slots, exchange, &updates, e);
+    }
+    if (r == 0 && last) {
+        r = make_checkpoint(s, exchange, &updates, secret, m, e);
+    } else if (r == 0) {
+        co_sums_reset(s, exchange);
+    }
+    co_reader_free(reader);
+    return r;
+}
+
+/* ---- the initial checkpoint ---- */
+
+static int initial_models(const struct fl_plan *plan, struct models *m, struct fl_err *e)
+{
+    const struct fl_tensors *table = &plan->layout.shared;
+    struct seen seen = {.next = m};
+    struct fl_seed seed;
+    float *values = fl_try(table->elements ? table->elements : 1, sizeof *values);
+    int r = values ? 0 : fl_fail(e, FL_R_NOMEM, "a model");
+
+    if (r == 0) {
+        fl_seed_from_u64(plan->seed, &seed);
+        fl_layout_init_shared(&plan->layout, &seed, values);
+    }
+    for (uint32_t i = 0; r == 0 && i < m->slots; i++) {
+        r = put_tile(&seen, i, 0, table->elements, values, e);
+    }
+    fl_free(values);
     return r;
 }
 
@@ -324,47 +450,50 @@ int co_initial_checkpoint(struct fl_store *s, const struct fl_plan *plan,
                           struct fl_digest *ret_checkpoint, struct fl_digest *ret_model,
                           uint64_t *ret_model_size, struct fl_err *e)
 {
-    const struct fl_strategy *strategy = fl_strategy_find(plan->strategy);
-    const struct fl_tensors *tensors = &plan->layout.shared;
-    struct fl_seed seed;
-    uint8_t trailer[TRAILER_SIZE], *model = NULL, *state = NULL;
-    size_t model_size = 0, state_size = 0;
+    const struct fl_strategy *strategy;
+    struct made m = {.models = {.fd = -1}};
+    struct fl_checkpoint_end end = {.round = 0};
+    void *shared;
+    int r = co_strategy_new(plan, NULL, &strategy, &shared, e);
 
-    if (!strategy) {
-        return fl_fail(e, FL_R_PLAN_STRATEGY, "%s", plan->strategy);
+    if (r) {
+        return r;
     }
-    float *values = fl_try(tensors->elements ? tensors->elements : 1, sizeof *values);
-    void *shared = fl_try(1, strategy->shared_size);
-    int r = values && shared ? strategy->init(shared, plan, e) : fl_fail(e, FL_R_NOMEM, "a model");
-    if (r == 0) {
-        fl_seed_from_u64(plan->seed, &seed);
-        fl_layout_init_shared(&plan->layout, &seed, values);
-        state_size = strategy->state_size(shared);
-        state = fl_try(state_size, 1);
-        if (state) {
-            strategy->save(shared, state);
-        }
-        strategy->fini(shared);
-        r = state ? fl_tensors_write(tensors, values, &model, &model_size, e)
-                  : fl_fail(e, FL_R_NOMEM, "a model");
+    end.slots = strategy->slots(shared);
+    m.state_size = strategy->state_size(shared);
+    m.state = fl_try(m.state_size ? m.state_size : 1, 1);
+    m.digest = fl_try(end.slots, sizeof *m.digest);
+    if (m.state && m.digest) {
+        strategy->save(shared, m.state);
+    } else {
+        r = fl_fail(e, FL_R_NOMEM, "a state of %zu bytes", m.state_size);
     }
-    if (r == 0) {
-        make_trailer(trailer, 0, model_size, state_size);
-        fl_digest_of(model, model_size, ret_model);
-        *ret_model_size = model_size;
-        r = fl_store_checkpoint_write(
-            s, incarnation, 0,
-            (struct fl_piece[]){{model, model_size}, {state, state_size}, {trailer, TRAILER_SIZE}},
-            3, ret_checkpoint, e);
-    }
-    fl_free(values);
+    strategy->fini(shared);
     fl_free(shared);
-    fl_free(model);
-    fl_free(state);
+    r = r ? r : models_new(&m.models, s, &plan->layout.shared, end.slots, e);
+    r = r ? r : initial_models(plan, &m.models, e);
+    r = r ? r : models_digest(&m.models, m.digest, e);
+    if (r == 0) {
+        end.model_size = m.models.model_size;
+        end.state_size = m.state_size;
+        end.model = m.digest;
+        r = fl_checkpoint_end(&end, &m.end, &m.end_size, e);
+    }
+    if (r == 0) {
+        *ret_model = m.digest[0];
+        *ret_model_size = m.models.model_size;
+        r = fl_store_checkpoint_copy(
+            s, incarnation, 0,
+            &(struct fl_store_bytes){(uint64_t)end.slots * m.models.model_size + m.state_size +
+                                         m.end_size,
+                                     made_read, &m},
+            ret_checkpoint, e);
+    }
+    made_fini(&m);
     return r;
 }
 
-/* ---- finish ---- */
+/* ---- on the way ---- */
 
 struct finish_op {
     struct co_op op;
@@ -373,100 +502,32 @@ struct finish_op {
     uint32_t exchange;
     uint8_t incarnation[FL_INCARNATION_SIZE];
     struct fl_seed secret; /* of the job */
-    char base_path[FL_STORE_PATH_MAX];
-    uint64_t base_size;
-    /* results */
-    uint8_t *model, *state;
-    size_t model_size, state_size;
-    uint8_t trailer[TRAILER_SIZE];
-    struct fl_digest model_digest, checkpoint;
-    double update_norm;
-    uint32_t members;
+    struct made made;
+    struct fl_digest checkpoint;
 };
-
-struct in_memory {
-    const float *base;
-    float *next;
-};
-
-static int base_tile(void *arg, uint32_t slot, size_t first, size_t count, float *to,
-                     struct fl_err *e)
-{
-    (void)slot;
-    (void)e;
-    memcpy(to, ((struct in_memory *)arg)->base + first, count * sizeof *to);
-    return 0;
-}
-
-static int put_tile(void *arg, uint32_t slot, size_t first, size_t count, const float *values,
-                    struct fl_err *e)
-{
-    (void)slot;
-    (void)e;
-    memcpy(((struct in_memory *)arg)->next + first, values, count * sizeof *values);
-    return 0;
-}
-
-static int compute(struct finish_op *f, struct fl_err *e)
-{
-    const struct fl_strategy *strategy = f->sums->strategy;
-    const struct fl_tensors *tensors = &f->sums->plan->layout.shared;
-    size_t n = tensors->elements ? tensors->elements : 1, old_size;
-    uint8_t *old_state = NULL;
-    float *base = fl_try_aligned(n, sizeof *base), *values = fl_try_aligned(n, sizeof *values);
-    struct in_memory slot = {.base = base, .next = values};
-    struct fl_next next = {.base = base_tile,
-                           .put = put_tile,
-                           .arg = &slot,
-                           .base_count = 1,
-                           .put_count = 1,
-                           .round = f->round,
-                           .secret = &f->secret};
-
-    f->state_size = strategy->state_size(f->sums->shared);
-    f->state = fl_try(f->state_size, 1);
-    next.state = f->state;
-    next.state_size = f->state_size;
-    int r = base && values && f->state ? 0 : fl_fail(e, FL_R_NOMEM, "a model of %zu values", n);
-    if (r == 0 && f->sums->slot_count != 1) {
-        r = fl_fail(e, FL_R_INTERNAL, "%u slots share one model", f->sums->slot_count);
-    }
-    if (r == 0 &&
-        (r = checkpoint_read(f->base_path, f->round - 1, &f->sums->plan->layout, f->base_size, base,
-                             &old_state, &old_size, e)) == 0 &&
-        (r = strategy->load(f->sums->shared, old_state, old_size, e)) == 0 &&
-        (r = strategy->finish(f->sums->shared, f->sums->slots, f->exchange, &next, e)) == 0) {
-        r = fl_tensors_write(tensors, values, &f->model, &f->model_size, e);
-    }
-    f->members = next.members;
-    f->update_norm = next.update_norm;
-    fl_free(old_state);
-    fl_free(base);
-    fl_free(values);
-    return r;
-}
 
 static void finish_run(struct co_op *op)
 {
     struct finish_op *f = (struct finish_op *)op;
 
     FL_CRASH_POINT("round-finish-before");
-    op->status = compute(f, &op->err);
-    if (op->status == 0) {
-        fl_digest_of(f->model, f->model_size, &f->model_digest);
-        make_trailer(f->trailer, f->round, f->model_size, f->state_size);
+    op->status = finish(f->sums, f->exchange, &f->secret, &f->made, &op->err);
+    if (op->status == 0 && !f->made.end) {
+        FL_CRASH_POINT("round-between-after");
     }
 }
 
 static void write_run(struct co_op *op)
 {
     struct finish_op *f = (struct finish_op *)op;
+    const struct made *m = &f->made;
 
-    op->status = fl_store_checkpoint_write(op->co->store, f->incarnation, f->round,
-                                           (struct fl_piece[]){{f->model, f->model_size},
-                                                               {f->state, f->state_size},
-                                                               {f->trailer, TRAILER_SIZE}},
-                                           3, &f->checkpoint, &op->err);
+    op->status = fl_store_checkpoint_copy(
+        op->co->store, f->incarnation, f->round,
+        &(struct fl_store_bytes){(uint64_t)m->models.slots * m->models.model_size + m->state_size +
+                                     m->end_size,
+                                 made_read, &f->made},
+        &f->checkpoint, &op->err);
 }
 
 static void write_done(struct co_op *op)
@@ -477,28 +538,30 @@ static void write_done(struct co_op *op)
     if (op->status) {
         co_store_failed(op->co, op, "finish a round");
     }
-    if (j && op->status == 0) {
-        j->next_model = f->model_digest;
-        j->next_model_size = f->model_size;
-        fl_log(FL_LOG_DEBUG, j->name, "round %llu: %u updates, norm of the mean %.6g",
-               (unsigned long long)f->round, f->members, f->update_norm);
+    if (j && j->generation == op->generation) {
+        if (op->status == 0 && f->made.digest) {
+            j->next_model = f->made.digest[0];
+            j->next_model_size = f->made.models.model_size;
+            fl_log(FL_LOG_DEBUG, j->name, "round %llu: %u updates, norm of the mean %.6g",
+                   (unsigned long long)f->round, f->made.members, f->made.update_norm);
+        }
+        if (j->sums) {
+            j->sums->finishing = false;
+        }
     }
-    fl_free(f->model);
-    fl_free(f->state);
-    co_event(op->co, op->job_id,
-             &(struct fl_round_event){.type = FL_ROUND_EV_FINISHED,
-                                      .round = f->round,
-                                      .exchange = f->exchange,
-                                      .digest = f->checkpoint,
-                                      .status = op->status},
-             false);
+    made_fini(&f->made);
+    co_answer(op, &(struct fl_round_event){.type = FL_ROUND_EV_FINISHED,
+                                           .round = f->round,
+                                           .exchange = f->exchange,
+                                           .digest = f->checkpoint,
+                                           .status = op->status});
 }
 
 static void finish_done(struct co_op *op)
 {
     struct finish_op *f = (struct finish_op *)op;
 
-    if (op->status) {
+    if (op->status || !f->made.end) { /* nothing to write: not the last exchange */
         write_done(op);
         return;
     }
@@ -507,6 +570,7 @@ static void finish_done(struct co_op *op)
     *w = *f;
     w->op = head;
     w->op.job_id = op->job_id;
+    w->op.generation = op->generation;
     co_submit(op->co, op->co->store_lane, &w->op);
 }
 
@@ -514,14 +578,13 @@ void co_finish(struct co *co, struct co_job *j, const struct fl_round_item *item
 {
     struct finish_op *f = co_op_new(co, sizeof *f, finish_run, finish_done);
 
-    f->op.job_id = j->id;
+    co_op_job(&f->op, j);
     f->sums = j->sums;
+    f->made.models.fd = -1;
     f->round = item->round;
     f->exchange = item->exchange;
-    f->base_size = fl_object_size(j->model);
     memcpy(f->incarnation, j->incarnation, sizeof f->incarnation);
     co_secret_of(co, f->incarnation, &f->secret);
-    fl_store_checkpoint_path(co->store, j->incarnation, item->round - 1, &j->checkpoint,
-                             f->base_path);
+    j->sums->finishing = true;
     co_submit(co, j->lane, &f->op);
 }

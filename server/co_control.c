@@ -74,10 +74,11 @@ static void op_jobs(void *arg, void (*each)(void *arg, const struct fl_control_j
                                       .unit = j->plan ? unit_name(j->plan->privacy.unit) : "",
                                       .round = j->published,
                                       .rounds = j->plan ? j->plan->rounds : 0,
-                                      .model_size = j->model ? fl_object_size(j->model) : 0,
+                                      .model_size = j->model_size,
+                                      .slots = j->model ? j->model->slots : 0,
                                       .update_size = j->plan ? fl_plan_update_size(j->plan) : 0,
-                                      .model =
-                                          j->model ? fl_object_digest(j->model) : &j->checkpoint,
+                                      .model = &j->model_digest,
+                                      .counts = j->counts.value ? &j->counts : NULL,
                                       .checkpoint = &j->checkpoint,
                                       .round_open = j->sums != NULL && j->round,
                                       .text = j->text,
@@ -319,6 +320,8 @@ struct query_op {
     uint32_t member_count, member_room;
     /* model */
     bool newest;
+    uint32_t slot;
+    uint64_t agent, from;
     int fd;
     uint64_t size;
     struct fl_digest digest;
@@ -553,59 +556,39 @@ static int find_checkpoint(void *arg, const struct fl_store_round_row *r)
     return 0;
 }
 
-static int digest_file(int fd, uint64_t size, struct fl_digest *ret, struct fl_err *e)
-{
-    enum { TILE = 256 * 1024 };
-    struct fl_hash h;
-    int r = 0;
-    uint8_t *tile = fl_try(TILE, 1);
-
-    if (!tile) {
-        return fl_fail(e, FL_R_NOMEM, "a tile");
-    }
-    fl_hash_init(&h);
-    for (uint64_t at = 0; r == 0 && at < size; at += TILE) {
-        size_t n = size - at < TILE ? (size_t)(size - at) : TILE;
-        r = co_read_fd(&fd, at, tile, n, e);
-        fl_hash_add(&h, tile, n);
-    }
-    fl_hash_end(&h, ret);
-    fl_free(tile);
-    return r;
-}
-
 static void model_run(struct co_op *op)
 {
     struct query_op *q = (struct query_op *)op;
+    struct fl_checkpoint *c;
+    struct fl_err *e = &op->err;
     char path[FL_STORE_PATH_MAX];
-    uint8_t trailer[32];
 
-    op->status = q->newest ? 0
-                           : fl_store_rounds(op->co->store, op->job_id, UINT32_MAX, find_checkpoint,
-                                             q, &op->err);
+    op->status =
+        q->newest ? 0
+                  : fl_store_rounds(op->co->store, op->job_id, UINT32_MAX, find_checkpoint, q, e);
     if (op->status) {
         return;
     }
     fl_store_checkpoint_path(op->co->store, q->incarnation, q->round, &q->digest, path);
     q->fd = open(path, O_RDONLY | O_CLOEXEC);
-    off_t size = q->fd < 0 ? -1 : lseek(q->fd, 0, SEEK_END);
-    if (size < (off_t)sizeof trailer ||
-        pread(q->fd, trailer, sizeof trailer, size - (off_t)sizeof trailer) != sizeof trailer) {
-        op->status =
-            fl_fail(&op->err, FL_R_NO_OBJECT, "the model of round %llu is not kept any more",
-                    (unsigned long long)q->round);
+    if (q->fd < 0) {
+        op->status = fl_fail(e, FL_R_NO_OBJECT, "the model of round %llu is not kept any more",
+                             (unsigned long long)q->round);
         return;
     }
-    uint64_t model = 0;
-    for (int i = 7; i >= 0; i--) {
-        model = model << 8 | trailer[16 + i];
-    }
-    if (model > (uint64_t)size) {
-        op->status = fl_fail(&op->err, FL_R_STORE_MISMATCH, "%s has a damaged end", path);
+    op->status = fl_checkpoint_open(path, q->round, &c, e);
+    if (op->status) {
         return;
     }
-    q->size = model;
-    op->status = digest_file(q->fd, model, &q->digest, &op->err);
+    q->slot = q->agent ? fl_checkpoint_slot(c, q->agent) : q->slot;
+    if (q->slot >= c->slots) {
+        op->status = fl_fail(e, FL_R_NO_OBJECT, "slot %u: there are %u, from 0", q->slot, c->slots);
+    } else {
+        q->from = q->slot * c->model_size;
+        q->size = c->model_size;
+        q->digest = c->model[q->slot];
+    }
+    fl_checkpoint_close(c);
 }
 
 static void model_done(struct co_op *op)
@@ -620,19 +603,31 @@ static void model_done(struct co_op *op)
         fl_control_done(co->control, q->ticket, op->status, &op->err, NULL);
         return;
     }
-    fl_control_model(co->control, q->ticket, q->fd, q->size, q->round, &q->digest);
+    struct fl_control_model model = {
+        .round = q->round, .slot = q->slot, .from = q->from, .size = q->size, .digest = &q->digest};
+    fl_control_model(co->control, q->ticket, q->fd, &model);
 }
 
-static void op_model(void *arg, uint64_t ticket, const char *job, bool newest, uint64_t round)
+static void op_model(void *arg, uint64_t ticket, const struct fl_control_which *which)
 {
     struct co *co = arg;
-    struct co_job *j = co_job_by_name(co, job);
-    struct query_op *q = query_new(co, ticket, job, model_run, model_done);
+    struct co_job *j = co_job_by_name(co, which->job);
+    const struct fl_roster_agent *a =
+        which->agent ? fl_roster_by_name(co->roster, which->agent) : NULL;
+    struct fl_err e = {0};
 
+    if (which->agent && !a) {
+        fl_control_done(co->control, ticket,
+                        fl_fail(&e, FL_R_NOT_ENROLLED, "no agent '%s'", which->agent), &e, NULL);
+        return;
+    }
+    struct query_op *q = query_new(co, ticket, which->job, model_run, model_done);
     if (q) {
         q->fd = -1;
-        q->newest = newest || round == j->published;
-        q->round = newest ? j->published : round;
+        q->slot = which->slot;
+        q->agent = a ? a->id : 0;
+        q->newest = which->newest || which->round == j->published;
+        q->round = which->newest ? j->published : which->round;
         q->digest = j->checkpoint;
         co_submit(co, co->store_lane, &q->op);
     }

@@ -46,7 +46,8 @@ void co_job_free(struct co *co, struct co_job *j)
     fl_round_free(j->round);
     co_sums_free(j->sums);
     fl_lane_free(j->lane);
-    fl_object_unref(j->model);
+    fl_checkpoint_close(j->model);
+    fl_free(j->counts.value);
     fl_object_unref(j->last_plan);
     fl_object_unref(j->frozen_text);
     fl_free(j->plan);
@@ -57,9 +58,28 @@ void co_job_free(struct co *co, struct co_job *j)
 
 /* ---- a job in memory ---- */
 
-static void rules_of(const struct fl_plan *plan, struct fl_round_rules *ret)
+static bool is_over(enum fl_job_state state)
 {
-    fl_strategy_rules(plan, 1, ret);
+    return state == FL_JOB_DONE || state == FL_JOB_CANCELLED || state == FL_JOB_FAILED;
+}
+
+int co_job_rules(struct co_job *j, struct fl_err *e)
+{
+    struct fl_round_rules rules;
+    bool open = false;
+    uint64_t round = fl_round_current(j->round, &open);
+    struct fl_round_view v;
+
+    fl_round_view(j->round, &v);
+    fl_strategy_rules(j->plan, round + (open || v.phase != FL_ROUND_FILL), &rules);
+    if (memcmp(&rules, &j->rules, sizeof rules) == 0) {
+        return 0;
+    }
+    int r = fl_round_set_rules(j->round, &rules, e);
+    if (r == 0) {
+        j->rules = rules;
+    }
+    return r;
 }
 
 static int take_text(struct co_job *j, const char *text, size_t size, struct fl_err *e)
@@ -83,11 +103,6 @@ static int take_text(struct co_job *j, const char *text, size_t size, struct fl_
     return 0;
 }
 
-static bool is_over(enum fl_job_state state)
-{
-    return state == FL_JOB_DONE || state == FL_JOB_CANCELLED || state == FL_JOB_FAILED;
-}
-
 static struct co_job *job_new(struct co *co, const struct fl_store_job *s, struct fl_err *e)
 {
     struct co_job *j = fl_try(1, sizeof *j);
@@ -103,13 +118,14 @@ static struct co_job *job_new(struct co *co, const struct fl_store_job *s, struc
     snprintf(j->why, sizeof j->why, "%s", s->why);
     j->published = s->round;
     j->checkpoint = s->checkpoint;
+    j->model_digest = s->model;
+    j->model_size = s->model_size;
     HASH_ADD(hh, co->jobs, id, sizeof j->id, j);
     return j;
 }
 
-static int job_round(struct co *co, struct co_job *j, const struct fl_plan *plan, struct fl_err *e)
+static int job_round(struct co *co, struct co_job *j, struct fl_err *e)
 {
-    struct fl_round_rules rules;
     struct fl_round_setup setup = {
         .published = j->published,
         .candidates_max = co->config.limits.connections,
@@ -117,10 +133,11 @@ static int job_round(struct co *co, struct co_job *j, const struct fl_plan *plan
         .paused = j->state == FL_JOB_PAUSED && j->why[0],
         .draining = j->state == FL_JOB_DRAINING || (j->state == FL_JOB_PAUSED && !j->why[0]),
         .now_ms = co_now(co),
-        .rules = &rules};
+        .rules = &j->rules};
 
     memcpy(setup.incarnation, j->incarnation, sizeof setup.incarnation);
-    rules_of(plan, &rules);
+    fl_strategy_rules(j->plan, j->published + 1, &j->rules);
+    j->generation++;
     j->lane = j->lane ? j->lane : fl_lane_new(co->work, FL_WORK_LONG, FL_ROUND_MEMBERS_MAX + 64);
     if (!j->lane) {
         return fl_fail(e, FL_R_NOMEM, "a lane for job %s", j->name);
@@ -128,13 +145,67 @@ static int job_round(struct co *co, struct co_job *j, const struct fl_plan *plan
     return fl_round_new(&setup, &j->round, e);
 }
 
-static int job_open_model(struct co *co, struct co_job *j, const struct fl_store_job *s,
-                          struct fl_err *e)
+int co_counts_read(const struct fl_checkpoint *c, struct fl_control_counts *ret, struct fl_err *e)
+{
+    struct fl_section section;
+    struct fl_counts counts;
+    int r = fl_checkpoint_section(c, "counts", &section, e);
+
+    memset(ret, 0, sizeof *ret);
+    if (r <= 0) {
+        return r;
+    }
+    r = fl_counts_view(section.bytes, section.size, &counts, e);
+    if (r == 0) {
+        ret->value = fl_try(counts.classes, sizeof *ret->value);
+        r = ret->value ? 0 : fl_fail(e, FL_R_NOMEM, "%u counts", counts.classes);
+    }
+    for (uint32_t i = 0; r == 0 && i < counts.classes; i++) {
+        ret->value[i] = fl_counts_at(&counts, i);
+    }
+    if (r == 0) {
+        ret->sites = counts.sites;
+        ret->classes = counts.classes;
+        ret->noise_std = counts.noise_std;
+    }
+    fl_free(section.bytes);
+    return r;
+}
+
+int co_job_model(struct co *co, struct co_job *j, struct fl_err *e)
 {
     char path[FL_STORE_PATH_MAX];
+    uint32_t open = 0;
+    struct co_job *oldest = NULL;
 
+    j->model_used = ++co->models_used;
+    if (j->model) {
+        return 0;
+    }
     fl_store_checkpoint_path(co->store, j->incarnation, j->published, &j->checkpoint, path);
-    return fl_object_from_file(path, s->model_size, &s->model, true, &j->model, e);
+    int r = fl_checkpoint_open(path, j->published, &j->model, e);
+    if (r == 0 && !fl_digest_equal(&j->model->model[0], &j->model_digest)) {
+        r = fl_fail(e, FL_R_STORE_MISMATCH, "%s: not the model that was published", path);
+    }
+    if (r == 0 && !j->counts.value) {
+        r = co_counts_read(j->model, &j->counts, e);
+    }
+    if (r) {
+        fl_checkpoint_close(j->model);
+        j->model = NULL;
+        return r;
+    }
+    for (struct co_job *k = co->jobs; k; k = k->hh.next) {
+        if (is_over(k->state) && k->model) {
+            open++;
+            oldest = !oldest || k->model_used < oldest->model_used ? k : oldest;
+        }
+    }
+    if (open > CO_MODELS_OPEN && oldest != j) { /* who fetches of it has parts of its own */
+        fl_checkpoint_close(oldest->model);
+        oldest->model = NULL;
+    }
+    return 0;
 }
 
 /* ---- restart ---- */
@@ -144,6 +215,7 @@ static int job_open_model(struct co *co, struct co_job *j, const struct fl_store
 struct replay {
     bool found;
     struct fl_store_round round;
+    struct co_sums *sums;
     struct fl_round_event *events;
     uint32_t count, room;
     uint32_t exchange; /* being walked */
@@ -185,12 +257,14 @@ static int replay_update(void *arg, const struct fl_store_update *u)
 
 static void replay_fini(struct replay *p)
 {
+    co_sums_free(p->sums);
     fl_free(p->round.text);
     fl_free(p->events);
 }
 
-/* [store] */
-static int replay_load(struct fl_store *s, uint64_t job, struct replay *p, struct fl_err *e)
+/* [store] `of`: what is not in the round's record. */
+static int replay_load(struct fl_store *s, uint64_t job, struct co_sums_of *of, struct replay *p,
+                       struct fl_err *e)
 {
     int r = fl_store_round_load(s, job, &p->round, e);
 
@@ -198,7 +272,11 @@ static int replay_load(struct fl_store *s, uint64_t job, struct replay *p, struc
         return r;
     }
     p->found = true;
-    r = replay_add(p, &(struct fl_round_event){.type = FL_ROUND_EV_OPENED});
+    of->text = p->round.text;
+    of->size = p->round.text_size;
+    of->round = p->round.round;
+    r = co_sums_new(s, of, &p->sums, e);
+    r = r ? r : replay_add(p, &(struct fl_round_event){.type = FL_ROUND_EV_OPENED});
     for (p->exchange = 0;
          r == 0 && p->exchange <= p->round.closed && p->exchange < FL_ROUND_EXCHANGES_MAX;
          p->exchange++) {
@@ -212,12 +290,13 @@ static int replay_load(struct fl_store *s, uint64_t job, struct replay *p, struc
     return r;
 }
 
-static int replay_feed(struct co *co, struct co_job *j, const struct replay *p, struct fl_err *e)
+static int replay_feed(struct co *co, struct co_job *j, struct replay *p, struct fl_err *e)
 {
-    struct fl_round_rules rules;
     uint64_t id = j->id;
-    int r = co_round_freeze(co, j, p->round.text, p->round.text_size, e);
+    struct co_sums *sums = p->sums;
 
+    p->sums = NULL;
+    int r = co_round_freeze(co, j, p->round.text, p->round.text_size, sums, e);
     if (r) {
         return r;
     }
@@ -225,17 +304,20 @@ static int replay_feed(struct co *co, struct co_job *j, const struct replay *p, 
     if ((r = fl_round_set_rules(j->round, &j->sums->rules, e)) != 0) {
         return r;
     }
+    j->rules = j->sums->rules;
     fl_log(FL_LOG_INFO, j->name, "round %llu resumed", (unsigned long long)p->round.round);
     for (uint32_t i = 0; i < p->count; i++) {
         co_event(co, id, &p->events[i], false);
     }
     co_event(co, id, &(struct fl_round_event){.type = FL_ROUND_EV_TICK}, false);
     j = co_job_by_id(co, id);
-    if (j && j->round) {
-        rules_of(j->plan, &rules);
-        r = fl_round_set_rules(j->round, &rules, e);
-    }
-    return r;
+    return j && j->round ? co_job_rules(j, e) : 0;
+}
+
+static void sums_of(const struct co_job *j, struct co_sums_of *ret)
+{
+    *ret = (struct co_sums_of){.name = j->name, .checkpoint = j->checkpoint};
+    memcpy(ret->incarnation, j->incarnation, sizeof ret->incarnation);
 }
 
 static int each_job(void *arg, const struct fl_store_job *s)
@@ -245,11 +327,11 @@ static int each_job(void *arg, const struct fl_store_job *s)
     struct co_job *j = job_new(co, s, &e);
     int r = j ? take_text(j, s->text, s->text_size, &e) : -FL_R_NOMEM;
 
-    if (r == 0 && s->state != FL_JOB_CANCELLED) {
-        r = job_open_model(co, j, s, &e);
+    if (r == 0 && !is_over(s->state)) { /* others are opened when somebody asks */
+        r = co_job_model(co, j, &e);
     }
     if (r == 0 && !is_over(j->state) && j->published < j->plan->rounds) {
-        r = job_round(co, j, j->plan, &e);
+        r = job_round(co, j, &e);
     }
     if (r && j) {
         fl_log_err(FL_LOG_ERROR, s->name, &e, "this job cannot go on");
@@ -302,7 +384,9 @@ int co_jobs_load(struct co *co, struct fl_err *e)
         return fl_fail(e, FL_R_NOMEM, "the memories of %u jobs", count);
     }
     for (j = co->jobs; j; j = j->hh.next, i++) {
-        all[i].bad = j->round ? replay_load(co->store, j->id, &all[i].replay, &all[i].why) : 0;
+        struct co_sums_of of;
+        sums_of(j, &of);
+        all[i].bad = j->round ? replay_load(co->store, j->id, &of, &all[i].replay, &all[i].why) : 0;
     }
     i = 0;
     HASH_ITER(hh, co->jobs, j, tmp)
@@ -357,7 +441,7 @@ static int check_submission(struct submit_op *s, struct fl_err *e)
                     "%s: secure_aggregation: this version does not run it in rounds", s->file);
     }
     if (r == 0) {
-        rules_of(s->plan, &rules);
+        fl_strategy_rules(s->plan, 1, &rules);
         r = fl_round_rules_check(&rules, e);
     }
     return r;
@@ -395,8 +479,8 @@ static void submit_done(struct co_op *op)
     if (op->status == 0) {
         j = job_new(co, &s->job, &op->err);
         op->status = !j ? -FL_R_NOMEM : take_text(j, s->text, s->size, &op->err);
-        op->status = op->status ? op->status : job_open_model(co, j, &s->job, &op->err);
-        op->status = op->status ? op->status : job_round(co, j, j->plan, &op->err);
+        op->status = op->status ? op->status : co_job_model(co, j, &op->err);
+        op->status = op->status ? op->status : job_round(co, j, &op->err);
         if (op->status && j) {
             co_job_over(co, j, FL_JOB_FAILED,
                         op->status); /* recorded, so it must not start by itself */
@@ -478,6 +562,8 @@ void co_job_submit(struct co *co, const struct fl_control_by *by, const char *fi
 struct change_op {
     struct co_op op;
     bool replay; /* a failed job goes on: its round is read again */
+    struct co_sums_of of;
+    char name[FL_PLAN_NAME_MAX];
     struct replay memory;
     uint64_t ticket; /* 0: nobody waits */
     char who[64], what[512];
@@ -499,7 +585,7 @@ static void change_run(struct co_op *op)
         op->status = fl_store_job_state(s, op->job_id, c->state, c->why, &op->err);
     }
     if (op->status == 0 && c->replay) {
-        op->status = replay_load(s, op->job_id, &c->memory, &op->err);
+        op->status = replay_load(s, op->job_id, &c->of, &c->memory, &op->err);
     }
     if (op->status == 0 && c->who[0]) {
         op->status = fl_store_audit(s, co_wall_ms(), c->who, c->what, &op->err);
@@ -507,11 +593,12 @@ static void change_run(struct co_op *op)
 }
 
 /* A failed job's round from what the store remembers. */
-static int go_on(struct co *co, struct co_job *j, const struct replay *memory, struct fl_err *e)
+static int go_on(struct co *co, struct co_job *j, struct replay *memory, struct fl_err *e)
 {
     uint64_t id = j->id;
-    int r = j->model ? job_round(co, j, j->plan, e)
-                     : fl_fail(e, FL_R_JOB_STATE, "job %s has no model to go on from", j->name);
+    int r = co_job_model(co, j, e);
+
+    r = r ? r : job_round(co, j, e);
 
     if (r == 0 && memory->found) {
         r = replay_feed(co, j, memory, e);
@@ -530,15 +617,13 @@ static void change_done(struct co_op *op)
     struct change_op *c = (struct change_op *)op;
     struct co *co = op->co;
     struct co_job *j = co_job_by_id(co, op->job_id);
-    struct fl_round_rules rules;
 
     if (op->status) {
         co_store_failed(co, op, "record a change of a job");
     } else if (j && c->text) {
         op->status = take_text(j, c->text, c->size, &op->err);
         if (op->status == 0 && j->round) {
-            rules_of(j->plan, &rules);
-            op->status = fl_round_set_rules(j->round, &rules, &op->err);
+            op->status = co_job_rules(j, &op->err);
         }
     }
     if (op->status == 0 && c->replay && j && !j->round) {
@@ -667,6 +752,9 @@ void co_job_state(struct co *co, const struct fl_control_by *by, const char *nam
     c->set_state = true;
     c->state = j->state = state[to];
     c->replay = !j->round && to == FL_CONTROL_RESUME;
+    sums_of(j, &c->of);
+    memcpy(c->name, j->name, sizeof c->name);
+    c->of.name = c->name;
     j->why[0] = 0;
     j->retry_ms = 0;
     co_submit(co, co->store_lane, &c->op);

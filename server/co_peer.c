@@ -95,34 +95,100 @@ static void set_bytes(ProtobufCBinaryData *to, const struct fl_digest *d)
     to->len = FL_DIGEST_SIZE;
 }
 
+/* What this agent begins an exchange with; NULL when there is nothing. */
+static int input_of(const struct co_peer *p, const struct co_sums *sums, uint32_t exchange,
+                    struct fl_object **ret, struct fl_err *e)
+{
+    uint8_t *bytes = NULL;
+    size_t size = 0;
+
+    *ret = NULL;
+    if (!sums->terms[exchange].input) {
+        return 0;
+    }
+    int r = sums->strategy->input
+                ? sums->strategy->input(sums->shared, exchange, p->agent, &bytes, &size, e)
+                : fl_fail(e, FL_R_INTERNAL, "strategy %s has nothing to begin %s with",
+                          sums->strategy->name, sums->terms[exchange].name);
+    if (r == 0 && (size == 0 || size > FL_EXCHANGE_BYTES_MAX)) {
+        r = fl_fail(e, FL_R_LIMIT, "%zu bytes to begin %s with", size, sums->terms[exchange].name);
+    }
+    if (r == 0) {
+        *ret = fl_object_from_memory(bytes, size, e);
+        r = *ret ? 0 : -FL_R_NOMEM;
+    }
+    fl_free(bytes);
+    return r;
+}
+
+/* The objects of a task: the model of its slot, and what it begins with. Both to be unref'ed. */
+static int objects_of(const struct co_peer *p, const struct co_job *j, uint32_t exchange,
+                      struct fl_object **ret_model, struct fl_object **ret_input, struct fl_err *e)
+{
+    uint32_t slot = 0;
+    int r = co_sums_place(j->sums, p->agent, &slot, e);
+
+    r = r ? r : input_of(p, j->sums, exchange, ret_input, e);
+    if (r == 0 && !(*ret_model = fl_checkpoint_model(j->model, slot))) {
+        fl_object_unref(*ret_input);
+        r = fl_fail(e, FL_R_NOMEM, "a task");
+    }
+    return r;
+}
+
 void co_peer_send_task(struct co_peer *p, struct co_job *j, const struct fl_round_item *item)
 {
     struct fl_key key = {.round = item->round, .exchange = item->exchange};
+    const struct fl_exchange_terms *terms = &j->sums->terms[item->exchange];
+    struct fl_object *model, *input;
+    struct fl_err e = {0};
     uint64_t now = co_now(p->co);
     Cohort__Frame frame = COHORT__FRAME__INIT;
     Cohort__Task task = COHORT__TASK__INIT;
     Cohort__Key k = COHORT__KEY__INIT;
+    Cohort__Object begin = COHORT__OBJECT__INIT;
+
+    int r = objects_of(p, j, item->exchange, &model, &input, &e);
+    if (r) {
+        fl_log_err(FL_LOG_ERROR, j->name, &e, "round %llu: a task",
+                   (unsigned long long)item->round);
+        co_job_over(p->co, j, FL_JOB_FAILED, r);
+        return;
+    }
 
     memcpy(key.incarnation, j->incarnation, sizeof key.incarnation);
     fl_key_to_msg(&key, &k);
     task.key = &k;
     task.job = j->name;
-    task.exchange = j->sums->rules.exchange[item->exchange].name;
+    task.exchange = (char *)(uintptr_t)terms->name;
     set_bytes(&task.plan_digest, fl_object_digest(j->frozen_text));
     task.plan_size = fl_object_size(j->frozen_text);
-    set_bytes(&task.base_digest, fl_object_digest(j->model));
-    task.base_size = fl_object_size(j->model);
-    task.update_size = fl_plan_update_size(j->sums->plan);
+    set_bytes(&task.base_digest, fl_object_digest(model));
+    task.base_size = terms->model ? fl_object_size(model) : 0;
+    task.update_size = terms->size;
+    if (input) {
+        set_bytes(&begin.digest, fl_object_digest(input));
+        begin.size = fl_object_size(input);
+        task.input = &begin;
+        co_peer_grant(p, input);
+        j->bytes_down += begin.size;
+    }
+    j->bytes_down += task.base_size;
     uint64_t closes = fl_round_deadline(j->round);
     task.deadline_left_ms = closes != FL_ROUND_NEVER && closes > now ? closes - now : 0;
     frame.body_case = COHORT__FRAME__BODY_TASK;
     frame.task = &task;
     co_peer_grant(p, j->frozen_text);
-    co_peer_grant(p, j->model);
-    fl_peer_sent_task(&p->core, &key, fl_object_digest(j->frozen_text), fl_object_digest(j->model));
+    co_peer_grant(p, model);
+    fl_peer_sent_task(&p->core, &key, fl_object_digest(j->frozen_text), fl_object_digest(model));
+    if (input) {
+        fl_peer_sent_object(&p->core, fl_object_digest(input));
+    }
     p->task_job = j->id;
     fl_roster_set(p->co->roster, p->agent, FL_ROSTER_WORKING, j->id, now);
     send_frame(p, &frame);
+    fl_object_unref(model);
+    fl_object_unref(input);
 }
 
 static void task_ended(struct co_peer *p, const struct fl_key *key)
@@ -210,7 +276,7 @@ bool co_peer_finals(struct co_peer *p)
     struct co_job *found = NULL;
 
     for (struct co_job *j = p->co->jobs; j; j = j->hh.next) {
-        if (j->state != FL_JOB_DONE || !j->last_plan || !j->model) {
+        if (j->state != FL_JOB_DONE || !j->last_plan || j->unreadable) {
             continue;
         }
         j->done = j->done ? j->done : ++p->co->jobs_done;
@@ -221,6 +287,17 @@ bool co_peer_finals(struct co_peer *p)
     if (!found) {
         return false;
     }
+    p->finals = found->done;
+    struct fl_err e = {0};
+    struct fl_object *model = NULL;
+    if (co_job_model(p->co, found, &e) == 0) {
+        model = fl_checkpoint_model(found->model, fl_checkpoint_slot(found->model, p->agent));
+    }
+    if (!model) {
+        fl_log_err(FL_LOG_ERROR, found->name, &e, "the final model");
+        found->unreadable = true; /* said once */
+        return co_peer_finals(p);
+    }
     Cohort__Final final = COHORT__FINAL__INIT, *list[1] = {&final};
     final.incarnation.data = found->incarnation;
     final.incarnation.len = FL_INCARNATION_SIZE;
@@ -228,13 +305,13 @@ bool co_peer_finals(struct co_peer *p)
     final.round = found->published;
     set_bytes(&final.plan_digest, fl_object_digest(found->last_plan));
     final.plan_size = fl_object_size(found->last_plan);
-    set_bytes(&final.base_digest, fl_object_digest(found->model));
-    final.base_size = fl_object_size(found->model);
+    set_bytes(&final.base_digest, fl_object_digest(model));
+    final.base_size = fl_object_size(model);
     co_peer_grant(p, found->last_plan);
-    co_peer_grant(p, found->model);
-    p->finals = found->done;
+    co_peer_grant(p, model);
     fl_peer_earn(&p->core, FL_PEER_FINAL_MESSAGES);
     send_rest(p, FL_R_JOB_STATE, "this job is done", 1, list, 1);
+    fl_object_unref(model);
     return true;
 }
 
@@ -405,6 +482,36 @@ static void late_done(struct co_op *op)
     }
 }
 
+static void offer_terms(const struct co_peer *p, const struct co_job *j,
+                        const struct fl_offer *offer, struct fl_offer_terms *ret)
+{
+    const struct co_sums *s = j->sums;
+    const struct fl_plan *plan = s ? s->plan : j->plan;
+    uint32_t slot = 0;
+
+    ret->key.round = j->published + 1;
+    memcpy(ret->key.incarnation, j->incarnation, sizeof ret->key.incarnation);
+    ret->late_rounds = plan->round.late_rounds;
+    ret->open = s != NULL;
+    ret->exchange_count = s ? s->terms_count : 1;
+    if (!s) {
+        return;
+    }
+    ret->plan = *fl_object_digest(j->frozen_text);
+    /* While an exchange is finished nothing is taken for it, and where a member is cannot be asked:
+     * then the offer's word is enough for the answer, which is the round's. */
+    ret->base = offer->base;
+    if (!s->finishing && co_sums_place(s, p->agent, &slot, NULL) == 0) {
+        ret->base = j->model->model[slot];
+    }
+    if (offer->key.exchange < s->terms_count) {
+        const struct fl_exchange_terms *x = &s->terms[offer->key.exchange];
+        ret->update_size = x->size;
+        ret->at_most = x->payload == FL_PAYLOAD_BYTES;
+        ret->max_weight = x->max_weight;
+    }
+}
+
 static void on_offer(struct co_peer *p, const Cohort__Offer *m)
 {
     struct co *co = p->co;
@@ -418,18 +525,7 @@ static void on_offer(struct co_peer *p, const Cohort__Offer *m)
     memcpy(offer.base.bytes, m->base_digest.data, FL_DIGEST_SIZE);
     struct co_job *j = co_job_by_incarnation(co, offer.key.incarnation);
     if (j) {
-        const struct fl_plan *plan = j->sums ? j->sums->plan : j->plan;
-        terms.key.round = j->published + 1;
-        memcpy(terms.key.incarnation, j->incarnation, sizeof terms.key.incarnation);
-        terms.exchange_count = j->sums ? j->sums->rules.exchange_count : 1;
-        terms.open = j->sums != NULL;
-        terms.late_rounds = plan->round.late_rounds;
-        terms.max_weight = plan->weighting == FL_WEIGHT_EXAMPLES ? plan->max_weight : 1;
-        terms.update_size = fl_plan_update_size(plan);
-        if (j->sums) {
-            terms.plan = *fl_object_digest(j->frozen_text);
-            terms.base = *fl_object_digest(j->model);
-        }
+        offer_terms(p, j, &offer, &terms);
     }
     switch (fl_peer_offer(j ? &terms : NULL, &offer, &e)) {
     case FL_OFFER_CURRENT:

@@ -40,15 +40,13 @@ void co_round_thaw(struct co *co, struct co_job *j)
 }
 
 int co_round_freeze(struct co *co, struct co_job *j, const char *text, size_t size,
-                    struct fl_err *e)
+                    struct co_sums *sums, struct fl_err *e)
 {
-    struct co_sums *sums = NULL;
     struct fl_object *frozen_text = fl_object_from_memory(text, size, e);
 
-    int r = frozen_text ? co_sums_new(j->name, text, size, &sums, e) : -FL_R_NOMEM;
-    if (r) {
-        fl_object_unref(frozen_text);
-        return r;
+    if (!frozen_text) {
+        co_sums_free(sums);
+        return -FL_R_NOMEM;
     }
     co_round_thaw(co, j);
     fl_object_unref(j->frozen_text);
@@ -63,16 +61,24 @@ int co_round_freeze(struct co *co, struct co_job *j, const char *text, size_t si
 struct open_op {
     struct co_op op;
     uint64_t round;
+    char name[FL_PLAN_NAME_MAX];
     char *text;
-    size_t size;
+    struct co_sums_of of;
+    struct co_sums *sums;
     struct fl_digest plan, base;
 };
 
+/* What can fail for want of memory comes before the record: a round that is recorded as open has a
+ * description that `job set` no longer changes. */
 static void open_run(struct co_op *op)
 {
     struct open_op *o = (struct open_op *)op;
-    op->status = fl_store_round_open(op->co->store, op->job_id, o->round, o->text, o->size,
-                                     &o->plan, &o->base, &op->err);
+
+    op->status = co_sums_new(op->co->store, &o->of, &o->sums, &op->err);
+    if (op->status == 0) {
+        op->status = fl_store_round_open(op->co->store, op->job_id, o->round, o->text, o->of.size,
+                                         &o->plan, &o->base, &op->err);
+    }
 }
 
 static void open_done(struct co_op *op)
@@ -85,13 +91,15 @@ static void open_done(struct co_op *op)
         co_store_failed(co, op, "open a round");
     }
     if (j && j->round && op->status == 0) {
-        op->status = co_round_freeze(co, j, o->text, o->size, &op->err);
+        op->status = co_round_freeze(co, j, o->text, o->of.size, o->sums, &op->err);
+        o->sums = NULL;
         j->opened_ms = co_wall_ms();
         if (op->status) {
             fl_log_err(FL_LOG_ERROR, j->name, &op->err, "open round %llu",
                        (unsigned long long)o->round);
         }
     }
+    co_sums_free(o->sums);
     fl_free(o->text);
     co_event(co, op->job_id,
              &(struct fl_round_event){
@@ -105,11 +113,17 @@ static void do_open(struct co *co, struct co_job *j, const struct fl_round_item 
 
     o->op.job_id = j->id;
     o->round = item->round;
-    o->size = j->text_size;
     o->text = fl_new(j->text_size + 1, 1);
     memcpy(o->text, j->text, j->text_size);
-    fl_digest_of(o->text, o->size, &o->plan);
-    o->base = *fl_object_digest(j->model);
+    memcpy(o->name, j->name, sizeof o->name);
+    o->of = (struct co_sums_of){.name = o->name,
+                                .text = o->text,
+                                .size = j->text_size,
+                                .round = item->round,
+                                .checkpoint = j->checkpoint};
+    memcpy(o->of.incarnation, j->incarnation, sizeof o->of.incarnation);
+    fl_digest_of(o->text, j->text_size, &o->plan);
+    o->base = j->model->model[0];
     co_submit(co, co->store_lane, &o->op);
 }
 
@@ -364,7 +378,8 @@ struct publish_op {
     uint32_t late_rounds;
     char path[FL_STORE_PATH_MAX];
     uint8_t incarnation[FL_INCARNATION_SIZE];
-    struct fl_object *object;
+    struct fl_checkpoint *fresh;
+    struct fl_control_counts counts;
 };
 
 static void publish_run(struct co_op *op)
@@ -372,8 +387,8 @@ static void publish_run(struct co_op *op)
     struct publish_op *p = (struct publish_op *)op;
 
     fl_store_checkpoint_path(op->co->store, p->incarnation, p->round, &p->checkpoint, p->path);
-    op->status =
-        fl_object_from_file(p->path, p->model_size, &p->model, false, &p->object, &op->err);
+    op->status = fl_checkpoint_open(p->path, p->round, &p->fresh, &op->err);
+    op->status = op->status ? op->status : co_counts_read(p->fresh, &p->counts, &op->err);
     if (op->status == 0) {
         op->status = fl_store_publish(op->co->store, op->job_id, p->round, &p->checkpoint,
                                       &p->model, p->model_size, p->late_rounds, &op->err);
@@ -390,8 +405,14 @@ static void publish_done(struct co_op *op)
         co_store_failed(co, op, "publish a round");
     }
     if (j && op->status == 0) {
-        fl_object_unref(j->model);
-        j->model = fl_object_ref(p->object);
+        fl_checkpoint_close(j->model);
+        j->model = p->fresh;
+        p->fresh = NULL;
+        j->model_digest = p->model;
+        j->model_size = p->model_size;
+        fl_free(j->counts.value);
+        j->counts = p->counts;
+        p->counts.value = NULL;
         fl_object_unref(j->last_plan);
         j->last_plan = j->frozen_text;
         j->frozen_text = NULL;
@@ -401,7 +422,15 @@ static void publish_done(struct co_op *op)
         fl_log(FL_LOG_INFO, j->name, "round %llu of %llu published", (unsigned long long)p->round,
                (unsigned long long)j->plan->rounds);
     }
-    fl_object_unref(p->object);
+    fl_checkpoint_close(p->fresh);
+    fl_free(p->counts.value);
+    if (j && j->round && op->status == 0) { /* they may change from round to round */
+        int r = co_job_rules(j, &op->err);
+        if (r) {
+            fl_log_err(FL_LOG_ERROR, j->name, &op->err, "the rules of the next round");
+            co_job_over(co, j, FL_JOB_FAILED, r);
+        }
+    }
     co_event(co, op->job_id,
              &(struct fl_round_event){
                  .type = FL_ROUND_EV_PUBLISHED, .round = p->round, .status = op->status},
@@ -442,7 +471,6 @@ static void to_agent(struct co *co, struct co_job *j, const struct fl_round_item
     key_of(j, item, &key);
     switch (item->type) {
     case FL_ROUND_DO_INVITE:
-        j->bytes_down += fl_object_size(j->model);
         co_peer_send_task(p, j, item);
         break;
     case FL_ROUND_DO_ACK:
@@ -493,7 +521,7 @@ void co_perform(struct co *co, struct co_job *j, const struct fl_round_item *ite
         co_fold(co, j, item);
         break;
     case FL_ROUND_DO_REFOLD:
-        co_refold(co, j);
+        co_refold(co, j, item);
         break;
     case FL_ROUND_DO_CLOSE:
         do_close(co, j, item);

@@ -75,6 +75,21 @@ void *co_op_new(struct co *co, size_t size, void (*run)(struct co_op *),
     return op;
 }
 
+void co_op_job(struct co_op *op, const struct co_job *j)
+{
+    op->job_id = j->id;
+    op->generation = j->generation;
+}
+
+void co_answer(const struct co_op *op, const struct fl_round_event *ev)
+{
+    const struct co_job *j = co_job_by_id(op->co, op->job_id);
+
+    if (j && j->generation == op->generation) {
+        co_event(op->co, op->job_id, ev, false);
+    }
+}
+
 void co_submit(struct co *co, struct fl_lane *lane, struct co_op *op)
 {
     co->ops++;

@@ -1,7 +1,9 @@
 #include "server/objects.h"
 
 #include "common/base/mem.h"
+#include "common/io/file.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdatomic.h>
@@ -12,8 +14,10 @@ struct fl_object {
     atomic_uint refs;
     struct fl_digest digest;
     uint64_t size;
-    int fd; /* -1: in memory */
+    int fd; /* -1: in memory, or a part of another */
     uint8_t *memory;
+    struct fl_object *whole; /* a part: of this one, from there */
+    uint64_t from;
 };
 
 struct fl_object *fl_object_from_memory(const void *data, size_t size, struct fl_err *e)
@@ -35,52 +39,40 @@ struct fl_object *fl_object_from_memory(const void *data, size_t size, struct fl
     return o;
 }
 
-static int verify_bytes(struct fl_object *o, const char *path, struct fl_err *e)
-{
-    enum { TILE = 256 * 1024 };
-    struct fl_hash h;
-    struct fl_digest found;
-    int r = 0;
-    uint8_t *tile = fl_try(TILE, 1);
-    if (!tile) {
-        return fl_fail(e, FL_R_NOMEM, "a tile to verify %s", path);
-    }
-    fl_hash_init(&h);
-    for (uint64_t at = 0; r == 0 && at < o->size; at += TILE) {
-        size_t n = o->size - at < TILE ? (size_t)(o->size - at) : TILE;
-        r = fl_object_read(o, at, tile, n, e);
-        fl_hash_add(&h, tile, n);
-    }
-    fl_hash_end(&h, &found);
-    fl_free(tile);
-    if (r == 0 && !fl_digest_equal(&found, &o->digest)) {
-        r = fl_fail(e, FL_R_STORE_MISMATCH, "%s: the model's bytes do not match their digest",
-                    path);
-    }
-    return r;
-}
-
-int fl_object_from_file(const char *path, uint64_t size, const struct fl_digest *digest,
-                        bool verify, struct fl_object **ret, struct fl_err *e)
+int fl_object_from_file(const char *path, struct fl_object **ret, struct fl_err *e)
 {
     struct fl_object *o = fl_try(1, sizeof *o);
     if (!o) {
         return fl_fail(e, FL_R_NOMEM, "%s", path);
     }
     atomic_init(&o->refs, 1);
-    o->digest = *digest;
-    o->size = size;
     o->fd = open(path, O_RDONLY | O_CLOEXEC);
-    int r = o->fd < 0 ? fl_fail_sys(e, FL_R_STORE_IO, errno, "open %s", path) : 0;
-    if (r == 0 && verify) {
-        r = verify_bytes(o, path, e);
-    }
-    if (r) {
+    off_t size = o->fd < 0 ? -1 : lseek(o->fd, 0, SEEK_END);
+    if (size < 0) {
+        int r = fl_fail_sys(e, fl_file_reason(errno), errno, "open %s", path);
         fl_object_unref(o);
         return r;
     }
+    o->size = (uint64_t)size;
     *ret = o;
     return 0;
+}
+
+struct fl_object *fl_object_part(struct fl_object *whole, uint64_t from, uint64_t size,
+                                 const struct fl_digest *digest)
+{
+    struct fl_object *o = fl_try(1, sizeof *o);
+
+    assert(from <= whole->size && size <= whole->size - from);
+    if (o) {
+        atomic_init(&o->refs, 1);
+        o->digest = *digest;
+        o->size = size;
+        o->fd = -1;
+        o->whole = fl_object_ref(whole);
+        o->from = from;
+    }
+    return o;
 }
 
 struct fl_object *fl_object_ref(struct fl_object *o)
@@ -97,6 +89,7 @@ void fl_object_unref(struct fl_object *o)
     if (o->fd >= 0) {
         close(o->fd);
     }
+    fl_object_unref(o->whole);
     fl_free(o->memory);
     fl_free(o);
 }
@@ -118,24 +111,12 @@ int fl_object_read(void *object, uint64_t offset, uint8_t *to, size_t size, stru
         return fl_fail(e, FL_R_OFFSET, "%zu bytes at %llu of an object of %llu", size,
                        (unsigned long long)offset, (unsigned long long)o->size);
     }
+    if (o->whole) {
+        return fl_object_read(o->whole, o->from + offset, to, size, e);
+    }
     if (o->fd < 0) {
         memcpy(to, o->memory + offset, size);
         return 0;
     }
-    while (size) {
-        ssize_t n = pread(o->fd, to, size, (off_t)offset);
-        if (n < 0 && errno == EINTR) {
-            continue;
-        }
-        if (n < 0) {
-            return fl_fail_sys(e, FL_R_STORE_IO, errno, "read a checkpoint");
-        }
-        if (n == 0) {
-            return fl_fail(e, FL_R_STORE_IO, "a checkpoint ended early");
-        }
-        to += n;
-        offset += (uint64_t)n;
-        size -= (size_t)n;
-    }
-    return 0;
+    return fl_file_read_at(o->fd, offset, to, size, e);
 }

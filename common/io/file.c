@@ -52,6 +52,27 @@ static bool parent_of(const char *path, char ret[PATH_MAX])
     return true;
 }
 
+int fl_file_read_at(int fd, uint64_t offset, uint8_t *to, size_t size, struct fl_err *e)
+{
+    while (size) {
+        ssize_t n = pread(fd, to, size, (off_t)offset);
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        if (n < 0) {
+            return fl_fail_sys(e, FL_R_STORE_IO, errno, "read");
+        }
+        if (n == 0) {
+            return fl_fail(e, FL_R_STORE_IO, "a file ends at %llu, %zu bytes too early",
+                           (unsigned long long)offset, size);
+        }
+        to += n;
+        offset += (uint64_t)n;
+        size -= (size_t)n;
+    }
+    return 0;
+}
+
 int fl_file_sync_dir(const char *dir, struct fl_err *e)
 {
     int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

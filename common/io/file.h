@@ -17,6 +17,8 @@ int fl_file_replace(const char *path, const void *data, size_t size, unsigned mo
 /* Reads a whole file of at most max bytes; *ret is freed by fl_free and has one zero byte behind
  * its end. */
 int fl_file_read(const char *path, size_t max, uint8_t **ret, size_t *ret_size, struct fl_err *e);
+/* Exactly `size` bytes at `offset`, or -FL_R_STORE_IO: also when the file ends before. */
+int fl_file_read_at(int fd, uint64_t offset, uint8_t *to, size_t size, struct fl_err *e);
 int fl_file_sync_dir(const char *dir, struct fl_err *e);
 /* mkdir -p with mode 0700 for what is new; parents synced. */
 int fl_file_make_dirs(const char *dir, struct fl_err *e);

@@ -40,7 +40,7 @@ _cohortctl() {
         'agent models') options='--limit '; agents=1 ;;
         'agent enrol') options='--key --name '; files=1 ;;
         'agent revoke') agents=1 ;;
-        'model export') options='--round --output '; jobs=1 ;;
+        'model export') options='--round --slot --agent --output '; jobs=1 ;;
         'model show') options='--set '; files=1 ;;
         'audit export') options='--output '; jobs=1 ;;
         'audit verify') options='--update --head --plan '; files=1 ;;

@@ -117,9 +117,22 @@ void fl_control_containing_row(struct fl_control *c, uint64_t ticket,
     }
 }
 
-/* A document about it, then the bytes. Takes the descriptor. */
-static void send_file(struct fl_control *c, uint64_t ticket, int fd, uint64_t size, uint64_t round,
-                      const char *digest_name, const struct fl_digest *digest)
+/* A document about it, then the bytes. Takes document and descriptor. */
+static void send_file(struct fl_control *c, struct fl_control_call *k, json_t *about, int fd,
+                      uint64_t from, uint64_t size)
+{
+    uint64_t ticket = k->ticket;
+
+    if (!fl_control_send(c, k, about)) {
+        close(fd);
+        return;
+    }
+    fl_ctl_file(c->ctl, ticket, fd, from, size);
+    fl_control_forget(k);
+}
+
+void fl_control_model(struct fl_control *c, uint64_t ticket, int fd,
+                      const struct fl_control_model *m)
 {
     struct fl_control_call *k = find(c, ticket);
     char hex[FL_DIGEST_HEX];
@@ -128,27 +141,28 @@ static void send_file(struct fl_control *c, uint64_t ticket, int fd, uint64_t si
         close(fd);
         return;
     }
-    fl_digest_hex(digest, hex);
-    if (!fl_control_send(c, k,
-                         json_pack("{ss sI sI ss}", "job", k->job, "round", (json_int_t)round,
-                                   "bytes", (json_int_t)size, digest_name, hex))) {
-        close(fd);
-        return;
-    }
-    fl_ctl_file(c->ctl, ticket, fd, 0, size);
-    fl_control_forget(k);
-}
-
-void fl_control_model(struct fl_control *c, uint64_t ticket, int fd, uint64_t size, uint64_t round,
-                      const struct fl_digest *model)
-{
-    send_file(c, ticket, fd, size, round, "model", model);
+    fl_digest_hex(m->digest, hex);
+    send_file(c, k,
+              json_pack("{ss sI sI sI ss}", "job", k->job, "round", (json_int_t)m->round, "slot",
+                        (json_int_t)m->slot, "bytes", (json_int_t)m->size, "model", hex),
+              fd, m->from, m->size);
 }
 
 void fl_control_transcript(struct fl_control *c, uint64_t ticket, int fd, uint64_t size,
                            uint64_t round, const struct fl_digest *head)
 {
-    send_file(c, ticket, fd, size, round, "head", head);
+    struct fl_control_call *k = find(c, ticket);
+    char hex[FL_DIGEST_HEX];
+
+    if (!k) {
+        close(fd);
+        return;
+    }
+    fl_digest_hex(head, hex);
+    send_file(c, k,
+              json_pack("{ss sI sI ss}", "job", k->job, "round", (json_int_t)round, "bytes",
+                        (json_int_t)size, "head", hex),
+              fd, 0, size);
 }
 
 static uint64_t wall_ms(void)

@@ -49,17 +49,27 @@ struct fl_control_status {
     uint64_t bytes_in, bytes_out;
 };
 
+/* Noised numbers of examples of each class, over all sites that were asked last. */
+enum { FL_CONTROL_CLASSES_MAX = 1000 }; /* that are shown */
+struct fl_control_counts {
+    uint32_t sites, classes;
+    double noise_std;
+    double *value;
+};
+
 struct fl_control_job {
     const char *name;
     const uint8_t *incarnation; /* FL_INCARNATION_SIZE */
     enum fl_job_state state;
     const char *why; /* of a pause or failure; "" = none */
     const char *strategy;
-    const char *unit;       /* "none", "example", "client" */
-    uint64_t round, rounds; /* last published, wanted */
-    uint64_t model_size, update_size;
+    const char *unit;                 /* "none", "example", "client" */
+    uint64_t round, rounds;           /* last published, wanted */
+    uint64_t model_size, update_size; /* of one model */
+    uint32_t slots;                   /* models of the checkpoint; 0 = unknown */
     const struct fl_digest *model, *checkpoint;
     bool round_open; /* a round is running: a pause has not fully taken effect */
+    const struct fl_control_counts *counts; /* NULL = there are none */
     const char *text;
     size_t text_size; /* the description that the next round freezes */
 };
@@ -112,6 +122,14 @@ struct fl_control_containing {
 
 /* ---- what the room asks ---- */
 
+struct fl_control_which {
+    const char *job;
+    bool newest;       /* the last published; else that of */
+    uint64_t round;    /* (0 = initial) */
+    uint32_t slot;     /* this one, or the one of */
+    const char *agent; /* (NULL = of slot) */
+};
+
 enum fl_control_to {
     FL_CONTROL_PAUSE,  /* finish the open round, then rest */
     FL_CONTROL_RESUME, /* also out of "failed" and "draining" */
@@ -154,9 +172,8 @@ struct fl_control_ops {
     void (*round_show)(void *co, uint64_t ticket, const char *job, uint64_t round);
     /* fl_control_containing rows, newest first. */
     void (*agent_models)(void *co, uint64_t ticket, const char *agent, uint32_t limit);
-    /* newest: the last published; else that of `round` (0 = initial). -FL_R_NO_OBJECT when it is
-     * not kept any more. */
-    void (*model)(void *co, uint64_t ticket, const char *job, bool newest, uint64_t round);
+    /* -FL_R_NO_OBJECT when it is not kept any more, or there is no such slot. */
+    void (*model)(void *co, uint64_t ticket, const struct fl_control_which *which);
     /* All records that are kept (fl_store_transcript); answered by fl_control_transcript. */
     void (*transcript)(void *co, uint64_t ticket, const char *job);
 };
@@ -167,9 +184,15 @@ void fl_control_round_row(struct fl_control *c, uint64_t ticket, const struct fl
 void fl_control_member(struct fl_control *c, uint64_t ticket, const struct fl_control_member *m);
 void fl_control_containing_row(struct fl_control *c, uint64_t ticket,
                                const struct fl_control_containing *m);
-/* Takes the descriptor: the model is [0, size) of the checkpoint. No fl_control_done after it. */
-void fl_control_model(struct fl_control *c, uint64_t ticket, int fd, uint64_t size, uint64_t round,
-                      const struct fl_digest *model);
+struct fl_control_model {
+    uint64_t round;
+    uint32_t slot;
+    uint64_t from, size; /* in the checkpoint */
+    const struct fl_digest *digest;
+};
+/* Takes the descriptor of the checkpoint. No fl_control_done after it. */
+void fl_control_model(struct fl_control *c, uint64_t ticket, int fd,
+                      const struct fl_control_model *model);
 /* Likewise: `size` bytes of records up to `round`, head of the chain. */
 void fl_control_transcript(struct fl_control *c, uint64_t ticket, int fd, uint64_t size,
                            uint64_t round, const struct fl_digest *head);

@@ -95,6 +95,17 @@ json_t *fl_control_json_status(const struct fl_control_status *s)
     return o;
 }
 
+static json_t *counts_json(const struct fl_control_counts *c)
+{
+    json_t *list = json_array();
+
+    for (uint32_t i = 0; i < c->classes && i < FL_CONTROL_CLASSES_MAX; i++) {
+        json_array_append_new(list, json_real(c->value[i]));
+    }
+    return json_pack("{si si sf so}", "sites", (int)c->sites, "classes", (int)c->classes,
+                     "noise_std", c->noise_std, "examples", list);
+}
+
 json_t *fl_control_json_job(const struct fl_control_job *j, bool with_text)
 {
     json_t *o = json_object();
@@ -107,11 +118,15 @@ json_t *fl_control_json_job(const struct fl_control_job *j, bool with_text)
     put_number(&o, "round", j->round);
     put_number(&o, "rounds", j->rounds);
     put(&o, "round_open", json_boolean(j->round_open));
+    put_number(&o, "slots", j->slots);
     put_number(&o, "model_bytes", j->model_size);
     put_number(&o, "update_bytes", j->update_size);
     put_hex(&o, "incarnation", j->incarnation, FL_INCARNATION_SIZE);
     put_digest(&o, "model", j->model);
     put_digest(&o, "checkpoint", j->checkpoint);
+    if (with_text && j->counts) {
+        put(&o, "counts", counts_json(j->counts));
+    }
     if (with_text) {
         put(&o, "text", json_stringn(j->text, j->text_size));
     }

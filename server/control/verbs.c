@@ -288,8 +288,17 @@ static int run_round_show(struct ask *a)
 
 static int run_model_export(struct ask *a)
 {
-    ops(a)->model(a->c->conf.co, a->by->ticket, get(a, "job"), !get(a, "round"),
-                  get_count(a, "round", 0));
+    struct fl_control_which which = {.job = get(a, "job"),
+                                     .newest = !get(a, "round"),
+                                     .round = get_count(a, "round", 0),
+                                     .agent = get(a, "agent")};
+    uint64_t slot = get_count(a, "slot", 0);
+
+    if (slot > UINT32_MAX || (get(a, "slot") && which.agent)) {
+        return fl_fail(a->e, FL_R_CTL_REQUEST, "slot or agent, not both");
+    }
+    which.slot = (uint32_t)slot;
+    ops(a)->model(a->c->conf.co, a->by->ticket, &which);
     return 0;
 }
 
@@ -397,8 +406,11 @@ static const struct fl_control_verb verbs[] = {
      {{"job", KIND_JOB, false}},
      .run = run_watch},
     {"model export",
-     "the model of a round as safetensors, the newest by default",
-     {{"job", KIND_JOB, true}, {"round", KIND_COUNT, false}},
+     "the model of a round as safetensors, the newest and of slot 0 by default",
+     {{"job", KIND_JOB, true},
+      {"round", KIND_COUNT, false},
+      {"slot", KIND_COUNT, false},
+      {"agent", KIND_AGENT, false}},
      .run = run_model_export},
     {"audit export",
      "what each published round was made of, as a chain of records",

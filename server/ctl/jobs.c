@@ -297,6 +297,25 @@ int fl_cli_job_submit(struct fl_cli *c)
     return status;
 }
 
+/* Noised: shown with what the noise may be off by. */
+static void print_counts(const json_t *counts)
+{
+    const json_t *list = json_object_get(counts, "examples");
+    char text[FL_TEXT_MAX] = "";
+    size_t n = 0;
+
+    if (!json_is_object(counts)) {
+        return;
+    }
+    for (size_t i = 0; i < json_array_size(list) && n + 16 < sizeof text; i++) {
+        n += (size_t)snprintf(text + n, sizeof text - n, "%s%.0f", i ? " " : "",
+                              json_number_value(json_array_get(list, i)));
+    }
+    fl_cli_row("class counts", "%s%s  (of %lld sites, each +- %.0f: one standard deviation)", text,
+               n + 16 < sizeof text ? "" : " ...", (long long)fl_cli_int(counts, "sites"),
+               json_number_value(json_object_get(counts, "noise_std")));
+}
+
 int fl_cli_job_show(struct fl_cli *c)
 {
     struct fl_ctl_request q = {.verb = "job show"};
@@ -318,6 +337,10 @@ int fl_cli_job_show(struct fl_cli *c)
     }
     fl_cli_row("incarnation", "%s", fl_cli_text(o, "incarnation"));
     fl_cli_row("model", "%s", fl_cli_text(o, "model"));
+    if (fl_cli_int(o, "slots") > 1) {
+        fl_cli_row("models", "%lld, one for each slot", (long long)fl_cli_int(o, "slots"));
+    }
+    print_counts(json_object_get(o, "counts"));
     printf("\n%s", fl_cli_text(o, "text"));
     json_decref(list);
     return 0;

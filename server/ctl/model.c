@@ -292,6 +292,8 @@ int fl_cli_model_export(struct fl_cli *c)
 
     fl_cli_argument(&q, "job", c->words[0]);
     fl_cli_argument(&q, "round", fl_cli_option(c, "round", 0));
+    fl_cli_argument(&q, "slot", fl_cli_option(c, "slot", 0));
+    fl_cli_argument(&q, "agent", fl_cli_option(c, "agent", 0));
     int status = fl_cli_download(c, &q, check_export, &x);
     if (status == 0 && x.to_file && c->json) {
         fl_cli_print_json(x.about);

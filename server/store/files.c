@@ -349,31 +349,35 @@ static int write_all(int fd, const uint8_t *data, size_t size)
     return 0;
 }
 
-int fl_files_write(const char *path, const struct fl_piece *pieces, uint32_t count,
-                   struct fl_digest *ret, struct fl_err *e)
+int fl_files_write(const char *path, const struct fl_store_bytes *from, struct fl_digest *ret,
+                   struct fl_err *e)
 {
     struct fl_hash hash;
-    int r = fl_file_remove(path, e);
+    uint8_t *tile = fl_try(TILE, 1);
+    int r = tile ? fl_file_remove(path, e) : fl_fail(e, FL_R_NOMEM, "a tile");
 
     if (r != 0) {
+        fl_free(tile);
         return r;
     }
     int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0) {
+        fl_free(tile);
         return fl_fail_sys(e, fl_file_reason(errno), errno, "create %s", path);
     }
     fl_hash_init(&hash);
-    for (uint32_t i = 0; i < count && r == 0; i++) {
-        for (size_t at = 0; at < pieces[i].size && r == 0; at += TILE) {
-            const uint8_t *data = (const uint8_t *)pieces[i].data + at;
-            size_t left = pieces[i].size - at, n = left < TILE ? left : TILE;
+    for (uint64_t at = 0; at < from->size && r == 0; at += TILE) {
+        size_t n = from->size - at < TILE ? (size_t)(from->size - at) : TILE;
 
-            fl_hash_add(&hash, data, n); /* while it is in the cache */
-            if (write_all(fd, data, n) != 0) {
-                r = fl_fail_sys(e, fl_file_reason(errno), errno, "write %s", path);
-            }
+        if ((r = from->read(from->arg, at, tile, n, e)) != 0) {
+            break;
+        }
+        fl_hash_add(&hash, tile, n); /* while it is in the cache */
+        if (write_all(fd, tile, n) != 0) {
+            r = fl_fail_sys(e, fl_file_reason(errno), errno, "write %s", path);
         }
     }
+    fl_free(tile);
     FL_CRASH_POINT("store-checkpoint-written");
     if (r == 0 && fsync(fd) != 0) {
         r = fl_fail_sys(e, FL_R_STORE_IO, errno, "sync %s", path);

@@ -78,8 +78,8 @@ int fl_files_has_size(const char *path, uint64_t size, struct fl_err *e);
 int fl_files_verify(const char *path, uint64_t size, const struct fl_digest *digest,
                     struct fl_err *e);
 /* Writes the pieces to `path`, which must not be there for any reader, and syncs it. */
-int fl_files_write(const char *path, const struct fl_piece *pieces, uint32_t count,
-                   struct fl_digest *ret, struct fl_err *e);
+int fl_files_write(const char *path, const struct fl_store_bytes *from, struct fl_digest *ret,
+                   struct fl_err *e);
 
 /* Walks STATE/spool and STATE/models and removes what has no slot. A part is asked for: `wanted`
  * answers 1 to keep it (it then gets a slot), 0 to remove it, or an error. */

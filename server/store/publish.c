@@ -176,22 +176,16 @@ static int take_place(struct fl_store *s, const struct fl_file_key *key, const c
     return fl_file_sync_dir(folder, e);
 }
 
-int fl_store_checkpoint_write(struct fl_store *s, const uint8_t incarnation[FL_INCARNATION_SIZE],
-                              uint64_t round, const struct fl_piece *pieces, uint32_t count,
-                              struct fl_digest *ret, struct fl_err *e)
+int fl_store_checkpoint_copy(struct fl_store *s, const uint8_t incarnation[FL_INCARNATION_SIZE],
+                             uint64_t round, const struct fl_store_bytes *from,
+                             struct fl_digest *ret, struct fl_err *e)
 {
     struct fl_file_key key = fl_file_key(incarnation, round, FL_FILE_CHECKPOINT, 0);
     char folder[FL_STORE_PATH_MAX], beside[FL_STORE_PATH_MAX];
     struct fl_digest digest;
-    uint64_t size = 0;
+    uint64_t size = from->size;
     int r;
 
-    for (uint32_t i = 0; i < count; i++) {
-        if (pieces[i].size > INT64_MAX - size) {
-            return fl_fail(e, FL_R_LIMIT, "a checkpoint of more than 2^63 bytes");
-        }
-        size += pieces[i].size;
-    }
     if ((r = fl_db_usable(&s->db, e)) != 0 || (r = fl_files_room(&s->files, size, e)) != 0 ||
         (r = fl_files_ensure(&s->files, &key, e)) != 0) {
         goto out;
@@ -201,7 +195,7 @@ int fl_store_checkpoint_write(struct fl_store *s, const uint8_t incarnation[FL_I
         r = -FL_R_INTERNAL;
         goto out;
     }
-    if ((r = fl_files_write(beside, pieces, count, &digest, e)) != 0) {
+    if ((r = fl_files_write(beside, from, &digest, e)) != 0) {
         goto out;
     }
     if ((r = take_place(s, &key, folder, beside, &digest, size, e)) != 0) {
@@ -217,6 +211,48 @@ out:
         fl_db_break(&s->db, e);
     }
     return fl_wrap(e, r, "checkpoint of round %llu", (unsigned long long)round);
+}
+
+struct pieces {
+    const struct fl_piece *at;
+    uint32_t count;
+};
+
+static int read_pieces(void *arg, uint64_t offset, uint8_t *to, size_t size, struct fl_err *e)
+{
+    const struct pieces *p = arg;
+
+    (void)e;
+    for (uint32_t i = 0; i < p->count && size > 0; i++) {
+        size_t n = p->at[i].size;
+        if (offset >= n) {
+            offset -= n;
+            continue;
+        }
+        n -= (size_t)offset;
+        n = n < size ? n : size;
+        memcpy(to, (const uint8_t *)p->at[i].data + offset, n);
+        to += n;
+        size -= n;
+        offset = 0;
+    }
+    return 0;
+}
+
+int fl_store_checkpoint_write(struct fl_store *s, const uint8_t incarnation[FL_INCARNATION_SIZE],
+                              uint64_t round, const struct fl_piece *pieces, uint32_t count,
+                              struct fl_digest *ret, struct fl_err *e)
+{
+    struct pieces all = {pieces, count};
+    struct fl_store_bytes from = {.read = read_pieces, .arg = &all};
+
+    for (uint32_t i = 0; i < count; i++) {
+        if (pieces[i].size > INT64_MAX - from.size) {
+            return fl_fail(e, FL_R_LIMIT, "a checkpoint of more than 2^63 bytes");
+        }
+        from.size += pieces[i].size;
+    }
+    return fl_store_checkpoint_copy(s, incarnation, round, &from, ret, e);
 }
 
 /* ---- publishing ---- */

@@ -320,16 +320,12 @@ int fl_store_upload_drop(struct fl_store *s, const struct fl_store_update *u, st
     return r;
 }
 
-int fl_store_upload_path(struct fl_store *s, const struct fl_store_update *u,
-                         char ret_path[FL_STORE_PATH_MAX], struct fl_err *e)
+void fl_store_upload_path(const struct fl_store *s, const uint8_t incarnation[FL_INCARNATION_SIZE],
+                          const struct fl_store_update *u, char ret_path[FL_STORE_PATH_MAX])
 {
-    struct fl_file_key key;
-    int r = upload_key(s, u, &key, e);
+    struct fl_file_key key = fl_file_key(incarnation, u->round, u->exchange, u->agent);
 
-    if (r == 0) {
-        fl_files_path(&s->files, &key, &u->digest, ret_path);
-    }
-    return r;
+    fl_files_path(&s->files, &key, &u->digest, ret_path);
 }
 
 /* One update of a group: its answer in *ret_status; an error return ends the group. */

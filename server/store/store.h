@@ -165,9 +165,9 @@ int fl_store_upload_place(struct fl_store *s, const struct fl_store_update *u,
                           struct fl_err *e);
 /* An upload that was refused after all (out of range, over): its bytes go, unless committed. */
 int fl_store_upload_drop(struct fl_store *s, const struct fl_store_update *u, struct fl_err *e);
-/* The sealed file. */
-int fl_store_upload_path(struct fl_store *s, const struct fl_store_update *u,
-                         char ret_path[FL_STORE_PATH_MAX], struct fl_err *e);
+/* The sealed file of a job's update. From any thread. */
+void fl_store_upload_path(const struct fl_store *s, const uint8_t incarnation[FL_INCARNATION_SIZE],
+                          const struct fl_store_update *u, char ret_path[FL_STORE_PATH_MAX]);
 /* -FL_R_QUOTA when `more` bytes would exceed the quota. */
 int fl_store_room(struct fl_store *s, uint64_t more, struct fl_err *e);
 
@@ -212,6 +212,16 @@ struct fl_piece {
 int fl_store_checkpoint_write(struct fl_store *s, const uint8_t incarnation[FL_INCARNATION_SIZE],
                               uint64_t round, const struct fl_piece *pieces, uint32_t count,
                               struct fl_digest *ret, struct fl_err *e);
+/* The same from bytes that need not be in memory: `read` gives exactly `size` of them at `offset`.
+ */
+struct fl_store_bytes {
+    uint64_t size;
+    int (*read)(void *arg, uint64_t offset, uint8_t *to, size_t size, struct fl_err *e);
+    void *arg;
+};
+int fl_store_checkpoint_copy(struct fl_store *s, const uint8_t incarnation[FL_INCARNATION_SIZE],
+                             uint64_t round, const struct fl_store_bytes *from,
+                             struct fl_digest *ret, struct fl_err *e);
 /* Room for FL_STORE_PATH_MAX bytes. */
 void fl_store_checkpoint_path(const struct fl_store *s,
                               const uint8_t incarnation[FL_INCARNATION_SIZE], uint64_t round,

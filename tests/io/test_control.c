@@ -359,7 +359,8 @@ START_TEST(test_a_change_is_made_though_its_asker_has_gone)
     uv_run(&co.loop, UV_RUN_NOWAIT);
     fl_control_done(co.control, co.pending, 0, NULL, NULL);
     fl_control_round_row(co.control, co.pending, &co.round);
-    fl_control_model(co.control, co.pending, open("/dev/null", O_RDONLY | O_CLOEXEC), 0, 1, &d);
+    struct fl_control_model model = {.round = 1, .digest = &d};
+    fl_control_model(co.control, co.pending, open("/dev/null", O_RDONLY | O_CLOEXEC), &model);
     ck_assert_int_eq(co.job.state, FL_JOB_DRAINING);
 
     /* and the daemon may stop while others look */

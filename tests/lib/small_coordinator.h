@@ -187,14 +187,13 @@ static void co_round_show(void *arg, uint64_t ticket, const char *job, uint64_t 
     fl_control_done(co->control, ticket, 0, NULL, NULL);
 }
 
-static void co_model(void *arg, uint64_t ticket, const char *job, bool newest, uint64_t round)
+static void co_model(void *arg, uint64_t ticket, const struct fl_control_which *which)
 {
     struct co *co = arg;
     struct fl_digest d;
     char file[] = "/tmp/cohort-model-XXXXXX";
 
-    (void)job;
-    if (!newest && round != 2) {
+    if ((!which->newest && which->round != 2) || which->slot > 0) {
         fl_control_done(co->control, ticket, -FL_R_NO_OBJECT, NULL, NULL);
         return;
     }
@@ -203,7 +202,8 @@ static void co_model(void *arg, uint64_t ticket, const char *job, bool newest, u
     unlink(file);
     ck_assert_int_eq(write(fd, "modeloptimizer", 14), 14);
     fl_digest_of(co->wrong_digest ? "other" : "model", 5, &d);
-    fl_control_model(co->control, ticket, fd, 5, 2, &d);
+    struct fl_control_model model = {.round = 2, .size = 5, .digest = &d};
+    fl_control_model(co->control, ticket, fd, &model);
 }
 
 static void co_agent_models(void *arg, uint64_t ticket, const char *agent, uint32_t limit)

@@ -277,7 +277,7 @@ START_TEST(test_damaged_bytes_fail_their_job_only)
         fl_store_checkpoint_write(store, other.incarnation, 0, &piece, 1, &other.checkpoint, &err));
     ck_ok(fl_store_job_add(store, &other, &id, &err));
     a = update_of(1, 1, "aaaa");
-    ck_ok(fl_store_upload_path(store, &a, path, &err));
+    fl_store_upload_path(store, inc, &a, path);
     int fd = open(path, O_WRONLY);
     ck_assert_int_eq(pwrite(fd, "x", 1, 2), 1);
     close(fd);

@@ -207,7 +207,7 @@ START_TEST(test_an_agent_has_one_upload_and_a_committed_one_stays)
     a = update_of(1, 1, "aaaa");
     b = update_of(1, 1, "bbbbbb");
     upload(&a, "aaaa", true);
-    ck_ok(fl_store_upload_path(store, &a, path, &err));
+    fl_store_upload_path(store, inc, &a, path);
     ck_assert_int_eq(access(path, F_OK), 0);
     ck_ok(fl_store_upload_place(store, &b, folder, name, &err));
     ck_assert_int_ne(access(path, F_OK), 0); /* the first one is gone */
@@ -216,12 +216,12 @@ START_TEST(test_an_agent_has_one_upload_and_a_committed_one_stays)
     ck_assert_int_eq(commit_one(&b), 0);
     ck_assert_int_eq(fl_store_upload_place(store, &a, folder, name, &err), -FL_R_UPDATE_CONFLICT);
     ck_ok(fl_store_upload_drop(store, &b, &err)); /* committed: stays */
-    ck_ok(fl_store_upload_path(store, &b, path, &err));
+    fl_store_upload_path(store, inc, &b, path);
     ck_assert_int_eq(access(path, F_OK), 0);
     a = update_of(1, 2, "cc");
     upload(&a, "cc", true);
     ck_ok(fl_store_upload_drop(store, &a, &err));
-    ck_ok(fl_store_upload_path(store, &a, path, &err));
+    fl_store_upload_path(store, inc, &a, path);
     ck_assert_int_ne(access(path, F_OK), 0);
     ck_assert_uint_eq(fl_store_bytes(store), 7 + 6);
     gone();
@@ -359,9 +359,9 @@ START_TEST(test_the_sweep_keeps_what_is_named_or_resumable)
     upload(&b, "bbbbbbbb", false); /* half of it */
     upload(&c, "cccc", true);      /* sealed, never committed */
     d = write_model(1, "model 1"); /* never published */
-    fl_store_upload_path(store, &a, pa, &err);
-    fl_store_upload_path(store, &b, pb, &err);
-    fl_store_upload_path(store, &c, pc, &err);
+    fl_store_upload_path(store, inc, &a, pa);
+    fl_store_upload_path(store, inc, &b, pb);
+    fl_store_upload_path(store, inc, &c, pc);
     strncat(pb, ".part", sizeof pb - strlen(pb) - 1);
     static const char *const junk[] = {"spool/junk", "models/junk", "models/.new"};
     for (size_t i = 0; i < FL_COUNT(junk); i++) {
