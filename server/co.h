@@ -6,9 +6,12 @@
  *     co_mark.c      how far agents' ledgers are, and its echo
  *     co_round.c     performs what a round core asks for
  *     co_secret.c    the key of the noise that is added to sums
+ *     co_offer.c     what an offer claims
  *     co_upload.c    spools: open, receive, seal
- *     co_compute.c   folds, finishes, writes checkpoints
- *     co_job.c       jobs come and go; restart
+ *     co_sums.c      a round's sums, and folds
+ *     co_compute.c   finishes, writes checkpoints
+ *     co_submit.c    a job's first moment
+ *     co_job.c       jobs go on and end; restart
  *     co_control.c   answers the control socket
  *
  * Across every asynchronous gap an id is kept (job id, connection id, agent id), never a pointer:
@@ -325,7 +328,15 @@ int co_initial_checkpoint(struct fl_store *s, const struct fl_plan *plan,
                           struct fl_digest *ret_checkpoint, struct fl_digest *ret_model,
                           uint64_t *ret_model_size, struct fl_err *e);
 
+/* co_submit.c */
+void co_job_submit(struct co *co, const struct fl_control_by *by, const char *file,
+                   const char *text, size_t size);
+
 /* co_job.c */
+/* A job in memory, from its record; its description; its round core, behind what is published. */
+struct co_job *co_job_new(struct co *co, const struct fl_store_job *s, struct fl_err *e);
+int co_job_take_text(struct co_job *j, const char *text, size_t size, struct fl_err *e);
+int co_job_round(struct co *co, struct co_job *j, struct fl_err *e);
 int co_jobs_load(struct co *co, struct fl_err *e);
 void co_job_free(struct co *co, struct co_job *j);
 /* What people see of a checkpoint's section `counts`. [job] */
@@ -337,8 +348,6 @@ int co_job_rules(struct co_job *j, struct fl_err *e);
 struct co_job *co_job_by_id(struct co *co, uint64_t id);
 struct co_job *co_job_by_name(struct co *co, const char *name); /* the newest of that name */
 struct co_job *co_job_by_incarnation(struct co *co, const uint8_t incarnation[FL_INCARNATION_SIZE]);
-void co_job_submit(struct co *co, const struct fl_control_by *by, const char *file,
-                   const char *text, size_t size);
 void co_job_state(struct co *co, const struct fl_control_by *by, const char *name,
                   enum fl_control_to to);
 void co_job_set(struct co *co, const struct fl_control_by *by, const char *name, const char *key,
@@ -350,6 +359,9 @@ void co_job_retry(struct co *co, struct co_job *j);
 void co_job_offer_agents(struct co *co, struct co_job *j);
 /* Agents that were drawn for this job but never sent a task wait for work again. */
 void co_job_release_agents(struct co *co, const struct co_job *j);
+
+/* co_offer.c */
+void co_peer_offered(struct co_peer *p, const Cohort__Offer *m);
 
 /* co_peer.c */
 bool co_accepting(void *arg, struct fl_stream_conf *conf);

@@ -442,127 +442,6 @@ static void on_fetch(struct co_peer *p, const Cohort__Fetch *m)
     }
 }
 
-/* A late offer: was that very update committed? */
-struct late_op {
-    struct co_op op;
-    struct fl_key key;
-    uint64_t agent;
-    struct fl_digest offered, found;
-    int result;
-};
-
-static void late_run(struct co_op *op)
-{
-    struct late_op *l = (struct late_op *)op;
-    op->status = fl_store_update_find(op->co->store, op->job_id, l->key.round, l->key.exchange,
-                                      l->agent, &l->found, &op->err);
-    l->result = op->status;
-}
-
-static void late_done(struct co_op *op)
-{
-    struct late_op *l = (struct late_op *)op;
-    struct co_peer *p = co_peer_by_connection(op->co, op->connection);
-
-    if (op->status < 0) {
-        co_store_failed(op->co, op, "look up a late update");
-    }
-    if (p) {
-        p->late = false;
-    }
-    if (!p || op->status < 0) {
-        return;
-    }
-    if (l->result == 0) {
-        co_peer_send_over(p, &l->key, FL_R_ROUND_OVER);
-    } else if (fl_digest_equal(&l->found, &l->offered)) {
-        co_peer_send_ack(p, &l->key, &l->offered);
-    } else {
-        co_peer_send_refuse(p, &l->key, FL_R_UPDATE_CONFLICT, NULL);
-    }
-}
-
-static void offer_terms(const struct co_peer *p, const struct co_job *j,
-                        const struct fl_offer *offer, struct fl_offer_terms *ret)
-{
-    const struct co_sums *s = j->sums;
-    const struct fl_plan *plan = s ? s->plan : j->plan;
-    uint32_t slot = 0;
-
-    ret->key.round = j->published + 1;
-    memcpy(ret->key.incarnation, j->incarnation, sizeof ret->key.incarnation);
-    ret->late_rounds = plan->round.late_rounds;
-    ret->open = s != NULL;
-    ret->exchange_count = s ? s->terms_count : 1;
-    if (!s) {
-        return;
-    }
-    ret->plan = *fl_object_digest(j->frozen_text);
-    /* While an exchange is finished nothing is taken for it, and where a member is cannot be asked:
-     * then the offer's word is enough for the answer, which is the round's. */
-    ret->base = offer->base;
-    if (!s->finishing && co_sums_place(s, p->agent, &slot, NULL) == 0) {
-        ret->base = j->model->model[slot];
-    }
-    if (offer->key.exchange < s->terms_count) {
-        const struct fl_exchange_terms *x = &s->terms[offer->key.exchange];
-        ret->update_size = x->size;
-        ret->at_most = x->payload == FL_PAYLOAD_BYTES;
-        ret->max_weight = x->max_weight;
-    }
-}
-
-static void on_offer(struct co_peer *p, const Cohort__Offer *m)
-{
-    struct co *co = p->co;
-    struct fl_err e = {0};
-    struct fl_offer offer = {.size = m->size, .weight = m->weight};
-    struct fl_offer_terms terms = {0};
-
-    fl_key_from_msg(m->key, &offer.key);
-    memcpy(offer.digest.bytes, m->digest.data, FL_DIGEST_SIZE);
-    memcpy(offer.plan.bytes, m->plan_digest.data, FL_DIGEST_SIZE);
-    memcpy(offer.base.bytes, m->base_digest.data, FL_DIGEST_SIZE);
-    struct co_job *j = co_job_by_incarnation(co, offer.key.incarnation);
-    if (j) {
-        offer_terms(p, j, &offer, &terms);
-    }
-    switch (fl_peer_offer(j ? &terms : NULL, &offer, &e)) {
-    case FL_OFFER_CURRENT:
-        co_event(co, j->id,
-                 &(struct fl_round_event){.type = FL_ROUND_EV_OFFERED,
-                                          .round = offer.key.round,
-                                          .exchange = offer.key.exchange,
-                                          .agent = p->agent,
-                                          .digest = offer.digest,
-                                          .size = offer.size,
-                                          .weight = offer.weight},
-                 false);
-        return;
-    case FL_OFFER_LATE: {
-        if (p->late) { /* one at a time: what a connection can queue has a bound */
-            co_peer_send_refuse(p, &offer.key, FL_R_BUSY, NULL);
-            return;
-        }
-        p->late = true;
-        struct late_op *l = co_op_new(co, sizeof *l, late_run, late_done);
-        l->op.job_id = j->id;
-        l->op.connection = p->connection;
-        l->key = offer.key;
-        l->agent = p->agent;
-        l->offered = offer.digest;
-        co_submit(co, co->store_lane, &l->op);
-        return;
-    }
-    case FL_OFFER_OVER:
-        co_peer_send_over(p, &offer.key, FL_R_ROUND_OVER);
-        return;
-    case FL_OFFER_REFUSED:
-        co_peer_send_refuse(p, &offer.key, e.code, e.msg);
-        return;
-    }
-}
-
 static enum fl_peer_msg classify(const Cohort__Frame *f, const Cohort__Key **ret_key)
 {
     *ret_key = NULL;
@@ -633,7 +512,7 @@ static void on_message(void *owner, struct fl_stream *s, const Cohort__Frame *f)
         break;
     case FL_PEER_MSG_OFFER:
         if (co_mark_fits(p, f->offer)) {
-            on_offer(p, f->offer);
+            co_peer_offered(p, f->offer);
         }
         break;
     case FL_PEER_MSG_REFUSE:
