@@ -28,6 +28,14 @@ int fl_fit(const struct fl_plan *plan, struct fl_dataset *d, struct fl_err *e)
                        d->shape[0], d->shape[1], d->shape[2], d->classes, spec->input[0],
                        spec->input[1], spec->input[2], spec->classes);
     }
+    bool numbers = fl_loss_is_regression(&spec->loss);
+    if (numbers != (d->train.target != NULL) ||
+        (numbers && d->train.target_width != spec->targets)) {
+        return fl_fail(e, FL_R_DATA_SHAPE,
+                       "the model predicts %s, the data have %s (%u of each example)",
+                       numbers ? "numbers" : "classes", d->train.target ? "numbers" : "classes",
+                       d->train.target ? d->train.target_width : 1);
+    }
     /* Under the unit example batches are drawn with a rate, and any size may come. */
     return plan->privacy.unit == FL_UNIT_EXAMPLE ? 0 : fl_dataset_batch(d, plan->train.batch, e);
 }

@@ -1,5 +1,7 @@
 #include "client/trainer/exec.h"
 
+#include "common/base/mem.h"
+
 #include <jansson.h>
 #include <math.h>
 #include <stdio.h>
@@ -95,6 +97,7 @@ char *fl_exec_request(const struct fl_train_task *task, const char *folder, bool
         o, "input",
         json_pack("[iii]", (int)l->spec.input[0], (int)l->spec.input[1], (int)l->spec.input[2]));
     json_object_set_new(o, "classes", json_integer(l->spec.classes));
+    json_object_set_new(o, "targets", json_integer(l->spec.targets));
     json_object_set_new(o, "train", train_of(p));
     json_object_set_new(o, "mean", numbers(p->data.mean, p->data.channels));
     json_object_set_new(o, "std", numbers(p->data.std, p->data.channels));
@@ -124,6 +127,25 @@ static int metric(const json_t *o, const char *name, double *ret, struct fl_err 
     return 0;
 }
 
+/* "rmse_received" and so on, of models that predict numbers. */
+static int errors_of(const json_t *o, const char *model, struct fl_errors *ret, struct fl_err *e)
+{
+    const struct {
+        const char *word;
+        double *to;
+    } all[] = {{"rmse", &ret->rmse}, {"mae", &ret->mae}, {"mape", &ret->mape}, {"r2", &ret->r2}};
+    int r = 0;
+
+    for (size_t i = 0; r == 0 && i < FL_COUNT(all); i++) {
+        char name[32];
+        snprintf(name, sizeof name, "%s_%s", all[i].word, model);
+        *all[i].to = (double)NAN;
+        r = metric(o, name, all[i].to, e);
+        ret->known |= r == 0 && isfinite(*all[i].to);
+    }
+    return r;
+}
+
 int fl_exec_answer(const char *line, struct fl_train_report *ret, struct fl_err *e)
 {
     struct fl_train_report t = {.loss = (double)NAN,
@@ -145,7 +167,9 @@ int fl_exec_answer(const char *line, struct fl_train_report *ret, struct fl_err 
                (r = metric(o, "accuracy_received", &t.accuracy_received, e)) ||
                (r = metric(o, "accuracy_trained", &t.accuracy_trained, e)) ||
                (r = metric(o, "accuracy_served", &t.accuracy_served, e)) ||
-               (r = metric(o, "steps", &steps, e)));
+               (r = errors_of(o, "received", &t.received, e)) ||
+               (r = errors_of(o, "trained", &t.trained, e)) ||
+               (r = errors_of(o, "served", &t.served, e)) || (r = metric(o, "steps", &steps, e)));
     }
     json_decref(o);
     if (r == 0) {

@@ -202,6 +202,11 @@ START_TEST(test_what_an_answer_may_be)
 
     ck_assert_int_eq(fl_exec_answer("{}", &t, &err), 0);
     ck_assert(isnan(t.loss) && isnan(t.accuracy_trained) && t.steps == 0);
+    ck_assert(isnan(t.received.rmse) && isnan(t.served.r2) && !t.received.known);
+    ck_assert_int_eq(fl_exec_answer("{\"rmse_received\": 1.5, \"r2_trained\": -0.5}", &t, &err), 0);
+    ck_assert(t.received.rmse == 1.5 && t.trained.r2 == -0.5 && isnan(t.trained.rmse) &&
+              t.trained.known);
+    ck_assert_int_eq(fl_exec_answer("{\"mae_served\": \"x\"}", &t, &err), -FL_R_EXEC_ANSWER);
     ck_assert_int_eq(fl_exec_answer("{\"loss\": 2, \"accuracy_received\": 0.5, \"steps\": 7, "
                                     "\"accuracy_served\": null, \"mine\": [1]}",
                                     &t, &err),
