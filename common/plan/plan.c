@@ -150,8 +150,7 @@ static const struct fl_conf_field server_keys[] = {
 
 #define OF fl_counts_conf
 static const struct fl_conf_field counts_keys[] = {
-    {TYPED("noise_multiplier", DOUBLE, noise_multiplier), .min = 0.25, .max = 1e4,
-     .flags = FL_CONF_REQUIRED},
+    {TYPED("noise_multiplier", DOUBLE, noise_multiplier), .max = 1e4, .fallback = "0"},
     {TYPED("bound", UINT32, bound), .min = 1, .max = 100000, .fallback = "10000"},
     {TYPED("every", UINT32, every), .max = 1e6, .fallback = "0"},
     {.name = NULL},

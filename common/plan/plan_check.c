@@ -225,6 +225,10 @@ static int check_counts(const struct fl_plan *p, const struct fl_conf_node *root
     if (c->noise_multiplier == 0) {
         return 0;
     }
+    if (c->noise_multiplier < 0.25) { /* the grid's steps would show through */
+        return fl_conf_fail(e, fl_plan_at(root, "counts.noise_multiplier"), FL_R_CONF_RANGE,
+                            "%g: 0 for no counts, or 0.25 and more", c->noise_multiplier);
+    }
     if (p->privacy.unit == FL_UNIT_NONE) {
         return fl_conf_fail(e, fl_plan_at(root, "counts"), FL_R_PLAN_PRIVACY,
                             "counts of examples leave a site noised and accounted: say what they "

@@ -1,4 +1,5 @@
 #include "common/base/mem.h"
+#include "common/plan/exchange.h"
 #include "common/plan/plan.h"
 #include "common/plan/secure.h"
 #include "common/privacy/accountant.h"
@@ -517,6 +518,51 @@ START_TEST(test_every_allocation_may_fail)
 }
 END_TEST
 
+/* Counts need noise, a unit and classes; what they cost is part of the epsilon. */
+START_TEST(test_counts_and_their_epsilon)
+{
+    char *text = text_with(26, "  clip: 0", ""), *with, *resolved;
+    size_t size;
+    struct fl_exchange_terms terms[FL_PLAN_EXCHANGES_MAX];
+
+    ck_assert_int_eq(
+        fl_plan_override(text, strlen(text), "counts.noise_multiplier", "2", &with, &size, &err),
+        -FL_R_PLAN_PRIVACY);
+    char *plain = fl_strdup("name: c\nstrategy: fedavg\nrounds: 10\n"
+                            "model: {input: [4], classes: 3, layers: [{linear: {out: 3}}]}\n"
+                            "train: {lr: 0.1}\nround: {members: 2}\ngrid: {step: -10}\n"
+                            "privacy: {unit: client, clip: 1, delta: 1e-5, epsilon: 8}\n");
+    ck_assert_msg(fl_plan_resolve(plain, strlen(plain), &resolved, &size, &err) == 0, "%s",
+                  err.msg);
+    ck_assert_int_eq(parse(resolved), 0);
+    double alone = plan.privacy.noise_multiplier;
+    ck_assert_uint_eq(fl_plan_exchanges(&plan, 1, terms), 1);
+
+    ck_assert_int_eq(fl_plan_override(plain, strlen(plain), "counts.noise_multiplier", "0.1", &with,
+                                      &size, &err),
+                     -FL_R_CONF_RANGE);
+    ck_assert_int_eq(
+        fl_plan_override(plain, strlen(plain), "counts.noise_multiplier", "4", &with, &size, &err),
+        0);
+    ck_assert_msg(fl_plan_resolve(with, strlen(with), &resolved, &size, &err) == 0, "%s", err.msg);
+    ck_assert_int_eq(parse(resolved), 0);
+    ck_assert_double_gt(plan.privacy.noise_multiplier, alone);
+    /* Gaussians of all rounds and of the counts together: sum of 1 / sigma^2 stays what it was. */
+    double sum = 10 / pow(plan.privacy.noise_multiplier, 2) + 1 / 16.0;
+    ck_assert_double_eq_tol(sum, 10 / (alone * alone), 1e-3 * sum);
+    ck_assert_uint_eq(fl_plan_exchanges(&plan, 1, terms), 2);
+    ck_assert_str_eq(terms[0].name, "counts");
+    ck_assert_uint_eq(terms[0].size, 3 * 4);
+    ck_assert_uint_eq(fl_plan_exchanges(&plan, 2, terms), 1);
+    ck_assert_int_eq(fl_plan_override(plain, strlen(plain), "counts.noise_multiplier", "0.3", &with,
+                                      &size, &err),
+                     0);
+    ck_assert_int_eq(fl_plan_resolve(with, strlen(with), &resolved, &size, &err),
+                     -FL_R_PLAN_PRIVACY);
+    fl_free(plain);
+}
+END_TEST
+
 /* ---- the documentation ---- */
 
 static char *read_doc(void)
@@ -758,5 +804,6 @@ TESTS_MAIN("plan", test_listed_tensors, test_tables, test_a_plan_and_its_default
            test_sums_that_could_overflow, test_privacy_claims_that_cannot_be_made,
            test_unit_example_needs_all_it_counts, test_resolving_epsilon,
            test_set_writes_the_last_section, test_set_refuses, test_text_too_long,
-           test_every_allocation_may_fail, test_documented_keys_exist_with_their_defaults,
-           test_documented_example_parses, test_secure_aggregation, test_secure_aggregation_rules)
+           test_every_allocation_may_fail, test_counts_and_their_epsilon,
+           test_documented_keys_exist_with_their_defaults, test_documented_example_parses,
+           test_secure_aggregation, test_secure_aggregation_rules)
