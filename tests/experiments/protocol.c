@@ -5,7 +5,7 @@
  * compare_protocol.py.
  *
  *     protocol --data DIR --out FILE.csv [--state DIR] [--seeds 1,2,3] [--rounds N]
- *              [--train N] [--test N] JOB.yaml...
+ *              [--train N] [--test N] [--width PERCENT] JOB.yaml...
  *     protocol --data DIR --digests [--train N] [--test N]
  *
  * The method's name in a row is the job's. After every round the whole federation is written to
@@ -15,6 +15,7 @@
 #include "client/data/dataset.h"
 #include "client/trainer/trainer.h"
 #include "common/base/mem.h"
+#include "common/nn/tensors.h"
 #include "common/plan/plan.h"
 
 #include <errno.h>
@@ -29,6 +30,7 @@ enum { SITES = 20, CLASSES = 10, SEEDS_MAX = 64 };
 struct options {
     const char *data, *out, *state;
     uint32_t train, test;
+    float width;     /* of sites 1, 3, 5 ... where a job has nested layers */
     uint64_t rounds; /* 0: as the job says */
     uint64_t seed[SEEDS_MAX];
     size_t seeds;
@@ -82,19 +84,16 @@ static void parse_seeds(char *text, struct options *o)
 static void parse_options(int argc, char **argv, struct options *o)
 {
     static const struct option known[] = {
-        {"data", required_argument, NULL, 'd'},
-        {"out", required_argument, NULL, 'o'},
-        {"state", required_argument, NULL, 's'},
-        {"seeds", required_argument, NULL, 'n'},
-        {"rounds", required_argument, NULL, 'r'},
-        {"train", required_argument, NULL, 't'},
-        {"test", required_argument, NULL, 'e'},
-        {"digests", no_argument, NULL, 'g'},
-        {NULL, 0, NULL, 0},
+        {"data", required_argument, NULL, 'd'},   {"out", required_argument, NULL, 'o'},
+        {"state", required_argument, NULL, 's'},  {"seeds", required_argument, NULL, 'n'},
+        {"rounds", required_argument, NULL, 'r'}, {"train", required_argument, NULL, 't'},
+        {"test", required_argument, NULL, 'e'},   {"width", required_argument, NULL, 'w'},
+        {"digests", no_argument, NULL, 'g'},      {NULL, 0, NULL, 0},
     };
     int c;
 
-    *o = (struct options){.state = ".", .train = 600, .test = 600, .seed = {1, 2, 3}, .seeds = 3};
+    *o = (struct options){
+        .state = ".", .width = 1, .train = 600, .test = 600, .seed = {1, 2, 3}, .seeds = 3};
     while ((c = getopt_long(argc, argv, "", known, NULL)) != -1) {
         switch (c) {
         case 'd':
@@ -117,6 +116,9 @@ static void parse_options(int argc, char **argv, struct options *o)
             break;
         case 'e':
             o->test = (uint32_t)number(optarg, "--test");
+            break;
+        case 'w':
+            o->width = (float)number(optarg, "--width") / 100;
             break;
         case 'g':
             o->digests = true;
@@ -235,8 +237,8 @@ static void site_seed(const struct fl_plan *plan, uint32_t site, struct fl_seed 
     fl_seed_derive(&job, "protocol.site", site, ret);
 }
 
-static void federation_init(struct federation *f, const struct fl_plan *plan,
-                            const struct fl_dataset *data)
+static void federation_init(struct federation *f, const struct options *o,
+                            const struct fl_plan *plan, const struct fl_dataset *data)
 {
     const struct fl_layout *l = &plan->layout;
     struct fl_seed job, site;
@@ -257,6 +259,10 @@ static void federation_init(struct federation *f, const struct fl_plan *plan,
     for (uint32_t i = 0; i < SITES; i++) {
         site_seed(plan, i, &site);
         fl_layout_init_private(l, &job, &site, f->private_ + i * f->private_count);
+        const struct fl_tensor *width = fl_tensors_find(&l->private_, "width");
+        if (width && i % 2) {
+            f->private_[i * f->private_count + width->offset] = o->width;
+        }
     }
 }
 
@@ -427,7 +433,7 @@ static void run(const struct options *o, const char *path, uint64_t seed,
     struct federation f;
 
     read_plan(path, seed, plan);
-    federation_init(&f, plan, data);
+    federation_init(&f, o, plan, data);
     restore(o, &f);
     uint64_t rounds = o->rounds ? o->rounds : plan->rounds;
     while (f.rounds < rounds) {
