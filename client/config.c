@@ -58,6 +58,17 @@ static const struct fl_conf_field entry_fields[] = {
     {.name = "jobs", .type = FL_CONF_NODE, AT(struct entry, jobs)},
     {.name = "window", .type = FL_CONF_STRING, TEXT(struct entry, window)},
     {.name = "hold", .type = FL_CONF_ENUM, AT(struct entry, agent.hold), .words = holds},
+    {.name = "width",
+     .type = FL_CONF_FLOAT,
+     AT(struct entry, agent.width),
+     .max = 1,
+     .flags = FL_CONF_ABOVE_MIN},
+    {.name = "models",
+     .type = FL_CONF_STRINGS,
+     TEXT(struct entry, agent.models[0]),
+     .items_min = 1,
+     .items_max = FL_CONFIG_MODELS_MAX,
+     .count_offset = offsetof(struct entry, agent.model_count)},
     {.name = "declared_examples",
      .type = FL_CONF_UINT32,
      AT(struct entry, agent.declared_examples),
@@ -483,6 +494,13 @@ static int add_agent(const char *file, struct top *top, const struct fl_conf_nod
     struct entry en = *entry;
     int r = place_texts(file, top, node, &en, n, e);
 
+    for (uint32_t i = 0; r == 0 && i < en.agent.model_count; i++) {
+        if (!expand(en.agent.models[i], FL_CONFIG_PATH_MAX, n) ||
+            !place(file, en.agent.models[i], FL_CONFIG_PATH_MAX)) {
+            r = fl_conf_fail(e, where(top, node, "models"), FL_R_CONF_RANGE,
+                             "longer than %d characters", FL_CONFIG_PATH_MAX - 1);
+        }
+    }
     if (r == 0) {
         r = place_program(file, where(top, node, "trainer.program"), &en.agent.trainer, n, e);
     }

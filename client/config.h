@@ -21,7 +21,9 @@ enum {
     FL_CONFIG_PATH_MAX = 512,
     FL_CONFIG_NAME_MAX = 64,
     FL_CONFIG_AGENTS_MAX = 1000,
-    FL_CONFIG_PROGRAM_MAX = 8, /* the program and its arguments */
+    FL_CONFIG_MODELS_MAX = 4,
+    FL_CONFIG_MODEL_MAX = 1 << 30, /* bytes of one of them */
+    FL_CONFIG_PROGRAM_MAX = 8,     /* the program and its arguments */
 };
 
 /* `trainer:`, the program for jobs that want one. */
@@ -46,6 +48,9 @@ struct fl_config_agent {
     uint16_t window_from, window_to; /* minutes of the local day; equal = always */
     unsigned hold;                   /* enum fl_config_hold */
     uint32_t declared_examples;      /* the public weight of this site; 0 = 1 */
+    float width;                     /* of nested layers, taken as a job begins; 0 = 1, all units */
+    char models[FL_CONFIG_MODELS_MAX][FL_CONFIG_PATH_MAX]; /* files for model.base of jobs */
+    uint32_t model_count;
 };
 
 struct fl_config {

@@ -4,6 +4,8 @@
  */
 #include "client/task_in.h"
 
+#include "client/site_model.h"
+
 #include "common/base/le.h"
 #include "common/base/mem.h"
 #include "common/io/file.h"
@@ -61,6 +63,11 @@ static int initial_private(const struct fl_task *t, float **ret, struct fl_err *
     }
     fl_seed_from_u64(t->plan->seed, &job);
     fl_layout_init_private(&t->plan->layout, &job, &t->vault->seed, x);
+    int r = fl_site_model(t->vault->agent, t->plan, x, e);
+    if (r) {
+        fl_free(x);
+        return fl_wrap(e, r, "job %s", t->what.job);
+    }
     *ret = x;
     return 0;
 }

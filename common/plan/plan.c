@@ -12,6 +12,7 @@
 #include "common/base/conf.h"
 #include "common/base/mem.h"
 #include "common/math/grid.h"
+#include "common/nn/param/param.h"
 #include "common/plan/plan_check.h"
 
 #include <stdio.h>
@@ -28,6 +29,7 @@ struct model_raw {
     uint32_t classes, targets, head;
     const struct fl_conf_node *loss;
     const struct fl_conf_node *layers, *tensors, *parameters;
+    char base[FL_DIGEST_HEX];
 };
 
 /* What the tables fill. */
@@ -187,6 +189,7 @@ static const struct fl_conf_field model_keys[] = {
     {TYPED("layers", NODE, model.layers)},
     {TYPED("tensors", NODE, model.tensors)},
     {TYPED("parameters", NODE, model.parameters)},
+    {TYPED("base", STRING, model.base), .size = FL_DIGEST_HEX},
     {.name = NULL},
 };
 static const struct fl_conf_field plan_keys[] = {
@@ -318,6 +321,23 @@ static int get_listed(struct raw *raw, const struct fl_spec *spec, enum fl_visib
     return r;
 }
 
+/* model.base names a file by its digest: some tensors must come from it. */
+static int get_base(struct raw *raw, const struct fl_conf_node *root, struct fl_err *e)
+{
+    if (!raw->model.base[0]) {
+        return 0;
+    }
+    if (!fl_digest_from_hex(raw->model.base, &raw->plan.model_base)) {
+        return fl_conf_fail(e, fl_plan_at(root, "model.base"), FL_R_CONF_TYPE,
+                            "64 hexadecimal digits are wanted: the BLAKE2b-256 of a file");
+    }
+    return fl_param_frozen(&raw->plan.layout)
+               ? 0
+               : fl_conf_fail(e, fl_plan_at(root, "model.base"), FL_R_CONF_CONFLICT,
+                              "no rule of model.parameters freezes anything: nothing would be "
+                              "taken from it");
+}
+
 static int get_model(struct raw *raw, const struct fl_conf_node *root, const char *file,
                      struct fl_err *e)
 {
@@ -412,6 +432,9 @@ static int parse(struct raw *raw, const char *file, struct fl_conf *c, struct fl
     }
     if (r == 0) {
         r = get_model(raw, root, file, e);
+    }
+    if (r == 0) {
+        r = get_base(raw, root, e);
     }
     if (r) {
         return r;

@@ -148,7 +148,8 @@ struct fl_plan {
     struct fl_data_conf data;
     struct fl_counts_conf counts;
     struct fl_secure_conf secure;
-    struct fl_digest digest; /* of the text */
+    struct fl_digest model_base; /* of a file that frozen tensors come from; zero = none */
+    struct fl_digest digest;     /* of the text */
 };
 
 /* Parses and checks `text` (size <= FL_PLAN_TEXT_MAX, not terminated), which may be hostile. `file`

@@ -466,6 +466,76 @@ START_TEST(releases_are_counted)
 }
 END_TEST
 
+/* ---- a base from a file ---- */
+
+START_TEST(a_frozen_base_comes_from_a_file)
+{
+    static const char rules[] = "    - {layers: [conv1], kind: frozen}\n"
+                                "    - {layers: [fc1], kind: adapter, rank: 2, base: frozen}\n";
+    char job[4096];
+    struct site s;
+    struct fl_err e = {0};
+    struct fl_tensor_file *f = fl_new(1, sizeof *f);
+    uint8_t *bytes;
+    size_t size;
+
+    site_init(&s, "job", job_of(job, "hyperfl", rules, ""));
+    ck_assert_uint_eq(fl_param_frozen(s.l), 3);
+    float *values = fl_new(s.l->theta.elements, sizeof *values);
+    for (size_t i = 0; i < s.l->theta.elements; i++) {
+        values[i] = (float)i;
+    }
+    /* Another network's file has more in it; theta's own table will do. */
+    ck_assert_int_eq(fl_tensors_write(&s.l->theta, values, &bytes, &size, &e), 0);
+    ck_assert_int_eq(fl_tensor_file_view(bytes, size, f, &e), 0);
+    ck_assert_int_eq(fl_param_base(s.l, f, s.private_, &e), 0);
+    ck_assert_int_eq(fl_param_make(s.l, s.shared, s.private_, s.theta, &e), 0);
+    for (size_t i = 0; i < 40; i++) {
+        ck_assert_float_eq(s.theta[i], (float)i); /* conv1 */
+    }
+    size_t fc1 = fl_tensors_find(&s.l->theta, "fc1.weight")->offset;
+    for (size_t i = 0; i < 216; i++) {
+        ck_assert_float_eq(s.theta[fc1 + i], values[fc1 + i]); /* up starts at zero */
+    }
+    values[3] = NAN;
+    fl_free(bytes);
+    ck_assert_int_eq(fl_tensors_write(&s.l->theta, values, &bytes, &size, &e), 0);
+    ck_assert_int_eq(fl_tensor_file_view(bytes, size, f, &e), 0);
+    ck_assert_int_eq(fl_param_base(s.l, f, s.private_, &e), -FL_R_TENSORS);
+    ck_assert_ptr_nonnull(strstr(e.msg, "conv1.weight"));
+    fl_free(bytes);
+    ck_assert_int_eq(fl_tensors_write(&s.l->shared, s.shared, &bytes, &size, &e), 0);
+    ck_assert_int_eq(fl_tensor_file_view(bytes, size, f, &e), 0);
+    ck_assert_int_eq(fl_param_base(s.l, f, s.private_, &e), -FL_R_TENSORS);
+    ck_assert_ptr_nonnull(strstr(e.msg, "there is no tensor conv1.weight"));
+    fl_free(bytes);
+    fl_free(values);
+    fl_free(f);
+    site_fini(&s);
+}
+END_TEST
+
+START_TEST(a_base_is_named_by_a_digest)
+{
+    static const struct {
+        const char *rules, *message;
+    } bad[] = {{"    - {layers: [fc1], kind: plain}\n  base: "
+                "0123456789012345678901234567890123456789012345678901234567890123\n",
+                "nothing would be taken from it"},
+               {"    - {layers: [fc1], kind: frozen}\n  base: abc\n", "64 hexadecimal digits"}};
+    char job[4096];
+
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        struct fl_plan *plan = fl_new(1, sizeof *plan);
+        struct fl_err e = {0};
+        job_of(job, "fedrep", bad[i].rules, "");
+        int r = fl_plan_parse(plan, "job.yaml", job, strlen(job), &e);
+        ck_assert_msg(r < 0 && strstr(e.msg, bad[i].message), "%d %s", r, e.msg);
+        fl_free(plan);
+    }
+}
+END_TEST
+
 static void noised_of(int kind)
 {
     char job[4096];
@@ -552,5 +622,6 @@ END_TEST
 TESTS_MAIN("rules", values_and_gradients_are_pytorchs, a_gradient_is_a_difference,
            steps_go_down_and_leave_theta_as_it_is_made,
            a_weak_site_releases_zeros_outside_its_width, unused_directions_become_exactly_zero,
-           matrices_start_as_wide_as_usual, releases_are_counted, rules_work_with_noised_examples,
-           bad_rules_are_named, every_allocation_may_fail)
+           matrices_start_as_wide_as_usual, releases_are_counted, a_frozen_base_comes_from_a_file,
+           a_base_is_named_by_a_digest, rules_work_with_noised_examples, bad_rules_are_named,
+           every_allocation_may_fail)

@@ -12,6 +12,7 @@
 
 #include "common/nn/optim.h"
 #include "common/nn/spec.h"
+#include "common/nn/tensors.h"
 
 /* theta (layout->theta.elements) from the two stored vectors. -FL_R_NOMEM. */
 int fl_param_make(const struct fl_layout *layout, const float *shared, const float *private_,
@@ -53,6 +54,12 @@ void fl_rules_make(const struct fl_layout *layout, const float *shared, const fl
  * one at theta. Of the hypernetwork's tensors: 0. */
 void fl_rules_pull(const struct fl_layout *layout, const float *shared, const float *private_,
                    const float *grad, float *to_shared, float *to_private);
+
+/* Frozen tensors (and frozen bases) of a layout, and their values from a file: -FL_R_TENSORS when
+ * one is missing there, of another shape, or not finite. */
+uint32_t fl_param_frozen(const struct fl_layout *layout);
+int fl_param_base(const struct fl_layout *layout, const struct fl_tensor_file *f, float *private_,
+                  struct fl_err *e);
 
 /* What one kind does with one model, for people: a row of the table in README.md. */
 struct fl_param_row {
