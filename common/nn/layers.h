@@ -35,6 +35,12 @@ void fl_conv_forward(struct fl_conv *c, const float *bias, const float *x, float
  * than to keep. */
 void fl_conv_backward(struct fl_conv *c, const float *x, const float *dy, float *dx);
 
+/* What products of many rows are fast with: weight, out x in, becomes in x out. */
+void fl_linear_turn(const float *weight, size_t in, size_t out, float *turned);
+/* As fl_linear_forward, by a turned weight where there is one (NULL: by `weight`). */
+void fl_linear_tokens(const float *weight, const float *turned, size_t in, size_t out,
+                      const float *x, size_t rows, float *y);
+
 /* y = x W^T + b for `rows` rows; weight is out x in, the bias follows it. */
 void fl_linear_forward(const float *weight, size_t in, size_t out, const float *x, size_t rows,
                        float *y);

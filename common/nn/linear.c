@@ -4,6 +4,27 @@
 #include "common/math/vec.h"
 #include "common/nn/layers.h"
 
+void fl_linear_turn(const float *weight, size_t in, size_t out, float *turned)
+{
+    for (size_t o = 0; o < out; o++) {
+        for (size_t i = 0; i < in; i++) {
+            turned[i * out + o] = weight[o * in + i];
+        }
+    }
+}
+
+void fl_linear_tokens(const float *weight, const float *turned, size_t in, size_t out,
+                      const float *x, size_t rows, float *y)
+{
+    if (!turned) {
+        fl_linear_forward(weight, in, out, x, rows, y);
+        return;
+    }
+    struct fl_tile t = {
+        .m = rows, .n = out, .k = in, .segments = 1, .lda = in, .ldb = out, .ldc = out};
+    fl_tile_nn(&t, x, turned, weight + in * out, y);
+}
+
 void fl_linear_forward(const float *weight, size_t in, size_t out, const float *x, size_t rows,
                        float *y)
 {

@@ -31,12 +31,28 @@
 #include <assert.h>
 #include <string.h>
 
+static void turn(const struct op *op, const float *theta)
+{
+    size_t w = op->layer->in_shape[0];
+
+    if (op->kind == FL_LAYER_LINEAR) {
+        fl_linear_turn(theta, w, op->layer->out, op->turned);
+    } else { /* attention: two of them */
+        size_t second = 3 * w * w + 3 * w;
+        fl_linear_turn(theta, w, 3 * w, op->turned);
+        fl_linear_turn(theta + second, w, w, op->turned + second);
+    }
+}
+
 void fl_model_set(struct fl_model *m, const float *theta)
 {
     m->theta = theta;
     for (uint32_t i = 0; i < m->ops; i++) {
         if (m->op[i].kind == FL_LAYER_CONV2D) {
             fl_conv_set(&m->op[i].conv, theta + m->op[i].weight);
+        }
+        if (m->op[i].turned) {
+            turn(&m->op[i], theta + m->op[i].weight);
         }
     }
 }
@@ -60,6 +76,7 @@ static struct fl_run run_of(struct fl_model *m, const struct op *op, size_t firs
     return (struct fl_run){.layer = op->layer,
                            .count = count,
                            .theta = m->theta + op->weight,
+                           .turned = op->turned,
                            .x = m->value[op->in].at + first * m->value[op->in].each,
                            .y = m->value[op->out].at + first * m->value[op->out].each,
                            .kept = op->kept ? op->kept + first * op->kept_each : NULL,
@@ -89,7 +106,8 @@ static void run_forward(struct fl_model *m, struct op *op, size_t first, size_t 
                         l->out_shape[2], y, op->place + first * out->count);
         break;
     case FL_LAYER_LINEAR:
-        fl_linear_forward(m->theta + op->weight, l->in_shape[0], l->out, x, count * op->rows, y);
+        fl_linear_tokens(m->theta + op->weight, op->turned, l->in_shape[0], l->out, x,
+                         count * op->rows, y);
         break;
     case FL_LAYER_LEAKY_RELU:
         fl_leaky_forward(x, count * in->count, l->slope);

@@ -229,6 +229,13 @@ static bool new_op(struct fl_model *m, struct op *op)
             return false;
         }
     }
+    if (fl_tile_fast() &&
+        (op->kind == FL_LAYER_ATTENTION || (op->kind == FL_LAYER_LINEAR && op->rows > 1))) {
+        op->turned = fl_try_aligned(op->elements, sizeof(float));
+        if (!op->turned) {
+            return false;
+        }
+    }
     if (op->elements && !factors) {
         op->own = fl_try_aligned(op->elements, sizeof(float));
         return op->own != NULL;
@@ -284,6 +291,7 @@ void fl_model_free(struct fl_model *m)
         fl_free(m->op[i].kept);
         fl_free(m->op[i].scratch);
         fl_free(m->op[i].own);
+        fl_free(m->op[i].turned);
     }
     for (uint32_t v = 0; v < m->values; v++) {
         fl_free(m->value[v].at);

@@ -28,6 +28,7 @@ struct op {
     const struct fl_runner *runner; /* NULL: it is one of those in this file */
     float *kept, *scratch;          /* of the runner */
     size_t kept_each;
+    float *turned; /* matrices of layers over tokens, transposed; see fl_model_set */
     float *own; /* one example's gradient of all its tensors, unless its factors stand in values */
 };
 

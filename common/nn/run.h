@@ -11,9 +11,10 @@
 
 struct fl_run {
     const struct fl_layer *layer;
-    size_t count;       /* examples */
-    const float *theta; /* the layer's tensors, one after the other */
-    float *grad;        /* likewise, added to; NULL: not wanted */
+    size_t count;        /* examples */
+    const float *theta;  /* the layer's tensors, one after the other */
+    const float *turned; /* its matrices transposed, in the same places; NULL: use theta */
+    float *grad;         /* likewise, added to; NULL: not wanted */
     const float *x, *dy;
     float *y, *dx;       /* dx NULL: not wanted */
     float *kept;         /* from forward to backward: fl_runner.kept floats an example */

@@ -127,40 +127,113 @@ static void global_backward(const struct fl_run *r)
 
 enum { NORM_MEAN, NORM_RSTD };
 
+/* Each channel's numbers: all loops over pixels have channels inside, so that they are vector code
+ * for groups of any size. */
+struct by_channel {
+    float *mean, *a, *b, *c;
+};
+
+static struct by_channel by_channel_of(const struct fl_run *r)
+{
+    size_t channels = r->layer->in_shape[0];
+    float *at = r->scratch;
+
+    return (struct by_channel){at, at + channels, at + 2 * channels, at + 3 * channels};
+}
+
+/* square[c] += (x - mean[c])^2 over all pixels */
+FL_VECTOR static void add_squares(const float *restrict x, size_t pixels, size_t channels,
+                                  const float *restrict mean, float *restrict square)
+{
+    for (size_t p = 0; p < pixels; p++) {
+        for (size_t c = 0; c < channels; c++) {
+            float far = x[p * channels + c] - mean[c];
+            square[c] += far * far;
+        }
+    }
+}
+
+/* y = (x - mean) a + b */
+FL_VECTOR static void scale_channels(const float *restrict x, size_t pixels, size_t channels,
+                                     const float *restrict mean, const float *restrict a,
+                                     const float *restrict b, float *restrict y)
+{
+    for (size_t p = 0; p < pixels; p++) {
+        for (size_t c = 0; c < channels; c++) {
+            y[p * channels + c] = (x[p * channels + c] - mean[c]) * a[c] + b[c];
+        }
+    }
+}
+
+/* Of each channel: a += dy, b += dy (x - mean). */
+FL_VECTOR static void add_products(const float *restrict x, const float *restrict dy, size_t pixels,
+                                   size_t channels, const float *restrict mean, float *restrict a,
+                                   float *restrict b)
+{
+    for (size_t p = 0; p < pixels; p++) {
+        for (size_t c = 0; c < channels; c++) {
+            a[c] += dy[p * channels + c];
+            b[c] += dy[p * channels + c] * (x[p * channels + c] - mean[c]);
+        }
+    }
+}
+
+/* dx = dy a - (x - mean) b - c */
+FL_VECTOR static void group_back(const float *restrict x, const float *restrict dy, size_t pixels,
+                                 size_t channels, const struct by_channel *k, float *restrict dx)
+{
+    const float *restrict mean = k->mean, *restrict a = k->a, *restrict b = k->b,
+                          *restrict last = k->c;
+
+    for (size_t p = 0; p < pixels; p++) {
+        for (size_t c = 0; c < channels; c++) {
+            size_t i = p * channels + c;
+            dx[i] = dy[i] * a[c] - (x[i] - mean[c]) * b[c] - last[c];
+        }
+    }
+}
+
+/* Sum over the channels of a group, weighted by `w` unless it is NULL. */
+static double group_sum(const float *x, const float *w, size_t each)
+{
+    double sum = 0;
+
+    for (size_t c = 0; c < each; c++) {
+        sum += (double)x[c] * (w ? (double)w[c] : 1);
+    }
+    return sum;
+}
+
 static void group_forward(const struct fl_run *r)
 {
     const struct fl_layer *l = r->layer;
     size_t channels = l->in_shape[0], pixels = (size_t)l->in_shape[1] * l->in_shape[2];
-    size_t each = channels / l->groups, all = each * pixels;
+    size_t each = channels / l->groups;
+    double all = (double)(each * pixels);
     const float *gamma = r->theta, *beta = r->theta + channels;
+    struct by_channel k = by_channel_of(r);
 
     for (size_t n = 0; n < r->count; n++) {
         const float *x = r->x + n * pixels * channels;
-        float *y = r->y + n * pixels * channels, *kept = r->kept + 2 * n * l->groups;
-        for (size_t g = 0; g < l->groups; g++) {
-            double sum = 0, square = 0;
-            for (size_t p = 0; p < pixels; p++) {
-                for (size_t c = g * each; c < (g + 1) * each; c++) {
-                    sum += (double)x[p * channels + c];
-                }
-            }
-            double mean = sum / (double)all;
-            for (size_t p = 0; p < pixels; p++) {
-                for (size_t c = g * each; c < (g + 1) * each; c++) {
-                    double far = (double)x[p * channels + c] - mean;
-                    square += far * far;
-                }
-            }
-            kept[2 * g + NORM_MEAN] = (float)mean;
-            kept[2 * g + NORM_RSTD] = (float)(1 / sqrt(square / (double)all + 1e-5));
-        }
-        for (size_t p = 0; p < pixels; p++) {
-            for (size_t c = 0; c < channels; c++) {
-                const float *k = kept + 2 * (c / each);
-                y[p * channels + c] =
-                    (x[p * channels + c] - k[NORM_MEAN]) * k[NORM_RSTD] * gamma[c] + beta[c];
+        float *kept = r->kept + 2 * n * l->groups;
+        memset(r->scratch, 0, 4 * channels * sizeof *r->scratch);
+        fl_vec_sum_rows(x, pixels, channels, k.b);
+        for (size_t c = 0; c < channels; c += each) {
+            float mean = (float)(group_sum(k.b + c, NULL, each) / all);
+            kept[2 * (c / each) + NORM_MEAN] = mean;
+            for (size_t i = c; i < c + each; i++) {
+                k.mean[i] = mean;
             }
         }
+        add_squares(x, pixels, channels, k.mean, k.c);
+        for (size_t c = 0; c < channels; c += each) {
+            float rstd = (float)(1 / sqrt(group_sum(k.c + c, NULL, each) / all + 1e-5));
+            kept[2 * (c / each) + NORM_RSTD] = rstd;
+            for (size_t i = c; i < c + each; i++) {
+                k.a[i] = rstd * gamma[i];
+            }
+        }
+        scale_channels(x, pixels, channels, k.mean, k.a, beta, r->y + n * pixels * channels);
     }
 }
 
@@ -169,37 +242,42 @@ static void group_backward(const struct fl_run *r)
 {
     const struct fl_layer *l = r->layer;
     size_t channels = l->in_shape[0], pixels = (size_t)l->in_shape[1] * l->in_shape[2];
-    size_t each = channels / l->groups, all = each * pixels;
+    size_t each = channels / l->groups;
+    double all = (double)(each * pixels);
     const float *gamma = r->theta;
+    struct by_channel k = by_channel_of(r);
 
     for (size_t n = 0; n < r->count; n++) {
         const float *x = r->x + n * pixels * channels, *dy = r->dy + n * pixels * channels;
-        for (size_t g = 0; g < l->groups; g++) {
-            const float mean = r->kept[2 * (n * l->groups + g) + NORM_MEAN];
-            const float rstd = r->kept[2 * (n * l->groups + g) + NORM_RSTD];
-            double sum_d = 0, sum_dh = 0;
-            for (size_t p = 0; p < pixels; p++) {
-                for (size_t c = g * each; c < (g + 1) * each; c++) {
-                    float h = (x[p * channels + c] - mean) * rstd, d = dy[p * channels + c];
-                    if (r->grad) {
-                        r->grad[c] += d * h;
-                        r->grad[channels + c] += d;
-                    }
-                    sum_d += (double)(d * gamma[c]);
-                    sum_dh += (double)(d * gamma[c] * h);
+        const float *kept = r->kept + 2 * n * l->groups;
+        memset(r->scratch, 0, 4 * channels * sizeof *r->scratch);
+        for (size_t c = 0; c < channels; c++) {
+            k.mean[c] = kept[2 * (c / each) + NORM_MEAN];
+        }
+        add_products(x, dy, pixels, channels, k.mean, k.a, k.b);
+        for (size_t c = 0; c < channels; c += each) {
+            float rstd = kept[2 * (c / each) + NORM_RSTD];
+            float mean_d = (float)(group_sum(k.a + c, gamma + c, each) / all);
+            float mean_dh = (float)(group_sum(k.b + c, gamma + c, each) / all) * rstd;
+            for (size_t i = c; i < c + each; i++) {
+                if (r->grad) {
+                    r->grad[i] += k.b[i] * rstd;
+                    r->grad[channels + i] += k.a[i];
                 }
-            }
-            float mean_d = (float)(sum_d / (double)all), mean_dh = (float)(sum_dh / (double)all);
-            for (size_t p = 0; r->dx && p < pixels; p++) {
-                for (size_t c = g * each; c < (g + 1) * each; c++) {
-                    size_t i = p * channels + c;
-                    float h = (x[i] - mean) * rstd;
-                    r->dx[n * pixels * channels + i] =
-                        rstd * (dy[i] * gamma[c] - mean_d - h * mean_dh);
-                }
+                k.a[i] = rstd * gamma[i];
+                k.b[i] = rstd * rstd * mean_dh;
+                k.c[i] = rstd * mean_d;
             }
         }
+        if (r->dx) {
+            group_back(x, dy, pixels, channels, &k, r->dx + n * pixels * channels);
+        }
     }
+}
+
+static size_t group_scratch(const struct fl_layer *l)
+{
+    return 4 * (size_t)l->in_shape[0];
 }
 
 static size_t group_kept(const struct fl_layer *l)
@@ -234,5 +312,6 @@ const struct fl_runner fl_run_gelu = {gelu_forward, gelu_backward, NULL, NULL};
 const struct fl_runner fl_run_tanh = {tanh_forward, tanh_backward, NULL, NULL};
 const struct fl_runner fl_run_avg_pool = {avg_forward, avg_backward, NULL, NULL};
 const struct fl_runner fl_run_global_pool = {global_forward, global_backward, NULL, NULL};
-const struct fl_runner fl_run_group_norm = {group_forward, group_backward, group_kept, NULL};
+const struct fl_runner fl_run_group_norm = {group_forward, group_backward, group_kept,
+                                            group_scratch};
 const struct fl_runner fl_run_dropout = {dropout_forward, dropout_backward, fl_run_in, NULL};

@@ -10,6 +10,7 @@
  * Forward keeps [Q K V], P and the heads' outputs; backward is the same products transposed.
  */
 #include "common/math/blas.h"
+#include "common/math/tile.h"
 #include "common/math/vec.h"
 #include "common/nn/layers.h"
 #include "common/nn/run.h"
@@ -116,12 +117,67 @@ static void positions_backward(const struct fl_run *r)
 
 /* ---- layer norm: y = gamma (x - mean) / sqrt(var + 1e-5) + beta, per token ---- */
 
-FL_VECTOR static void norm_row(const float *restrict x, float mean, float rstd,
-                               const float *restrict gamma, const float *restrict beta,
-                               float *restrict y, size_t width)
+/* Sums in 16 lanes, added up in a fixed order: the compiler may not reorder a plain sum. */
+enum { LANES = 16 };
+
+static inline float add_lanes(const float lane[LANES])
 {
-    for (size_t c = 0; c < width; c++) {
-        y[c] = (x[c] - mean) * rstd * gamma[c] + beta[c];
+    float four[4];
+
+    for (size_t i = 0; i < 4; i++) {
+        four[i] = (lane[i] + lane[i + 4]) + (lane[i + 8] + lane[i + 12]);
+    }
+    return (four[0] + four[2]) + (four[1] + four[3]);
+}
+
+static inline float sum_of(const float *x, size_t count)
+{
+    float lane[LANES] = {0}, rest = 0;
+    size_t i = 0;
+
+    for (; i + LANES <= count; i += LANES) {
+        for (size_t k = 0; k < LANES; k++) {
+            lane[k] += x[i + k];
+        }
+    }
+    for (; i < count; i++) {
+        rest += x[i];
+    }
+    return add_lanes(lane) + rest;
+}
+
+/* Sum of (x - shift) (y - shift_y). */
+static inline float product_of(const float *x, float shift, const float *y, float shift_y,
+                               size_t count)
+{
+    float lane[LANES] = {0}, rest = 0;
+    size_t i = 0;
+
+    for (; i + LANES <= count; i += LANES) {
+        for (size_t k = 0; k < LANES; k++) {
+            lane[k] += (x[i + k] - shift) * (y[i + k] - shift_y);
+        }
+    }
+    for (; i < count; i++) {
+        rest += (x[i] - shift) * (y[i] - shift_y);
+    }
+    return add_lanes(lane) + rest;
+}
+
+FL_VECTOR static void norm_rows(const float *restrict all, size_t rows, size_t width,
+                                const float *restrict gamma, const float *restrict beta,
+                                float *restrict kept, float *restrict to)
+{
+    for (size_t t = 0; t < rows; t++) {
+        const float *x = all + t * width;
+        float *y = to + t * width;
+        float mean = sum_of(x, width) / (float)width;
+        float rstd = 1 / sqrtf(product_of(x, mean, x, mean, width) / (float)width + 1e-5f);
+        kept[2 * t] = mean;
+        kept[2 * t + 1] = rstd;
+        for (size_t c = 0; c < width; c++) {
+            y[c] = (x[c] - mean) * rstd * gamma[c] + beta[c];
+        }
     }
 }
 
@@ -129,20 +185,7 @@ static void norm_forward(const struct fl_run *r)
 {
     size_t width = r->layer->in_shape[0], rows = r->count * r->layer->in_shape[1];
 
-    for (size_t t = 0; t < rows; t++) {
-        const float *x = r->x + t * width;
-        float sum = 0, square = 0;
-        for (size_t c = 0; c < width; c++) {
-            sum += x[c];
-        }
-        float mean = sum / (float)width;
-        for (size_t c = 0; c < width; c++) {
-            square += (x[c] - mean) * (x[c] - mean);
-        }
-        r->kept[2 * t] = mean;
-        r->kept[2 * t + 1] = 1 / sqrtf(square / (float)width + 1e-5f);
-        norm_row(x, mean, r->kept[2 * t + 1], r->theta, r->theta + width, r->y + t * width, width);
-    }
+    norm_rows(r->x, rows, width, r->theta, r->theta + width, r->kept, r->y);
 }
 
 FL_VECTOR static void norm_row_grad(const float *restrict x, const float *restrict dy, float mean,
@@ -155,22 +198,19 @@ FL_VECTOR static void norm_row_grad(const float *restrict x, const float *restri
     }
 }
 
-/* dx = rstd (d - mean(d) - h mean(d h)) with h = (x - mean) rstd, d = dy gamma. */
+/* dx = rstd (d - mean(d) - h mean(d h)) with h = (x - mean) rstd, d = dy gamma, which dx holds
+ * meanwhile. */
 FL_VECTOR static void norm_row_back(const float *restrict x, const float *restrict dy, float mean,
                                     float rstd, const float *restrict gamma, float *restrict dx,
                                     size_t width)
 {
-    float sum_d = 0, sum_dh = 0;
-
     for (size_t c = 0; c < width; c++) {
-        float d = dy[c] * gamma[c];
-        sum_d += d;
-        sum_dh += d * ((x[c] - mean) * rstd);
+        dx[c] = dy[c] * gamma[c];
     }
-    sum_d /= (float)width;
-    sum_dh /= (float)width;
+    float sum_d = sum_of(dx, width) / (float)width;
+    float sum_dh = product_of(x, mean, dx, 0, width) * rstd / (float)width;
     for (size_t c = 0; c < width; c++) {
-        dx[c] = rstd * (dy[c] * gamma[c] - sum_d - (x[c] - mean) * rstd * sum_dh);
+        dx[c] = rstd * (dx[c] - sum_d - (x[c] - mean) * rstd * sum_dh);
     }
 }
 
@@ -199,8 +239,8 @@ static size_t norm_kept(const struct fl_layer *l)
 
 struct shape {
     size_t width, length, heads, head; /* head: channels of one */
-    const float *in, *in_bias, *out, *out_bias;
-    size_t in_at, in_bias_at, out_at, out_bias_at; /* of the tensors */
+    const float *in, *out;             /* weights, their biases behind them */
+    size_t out_at;                     /* of the second one in theta */
 };
 
 static struct shape shape_of(const struct fl_run *r)
@@ -210,14 +250,10 @@ static struct shape shape_of(const struct fl_run *r)
                       .length = r->layer->in_shape[1],
                       .heads = r->layer->heads,
                       .head = w / r->layer->heads,
-                      .in_bias_at = 3 * w * w,
-                      .out_at = 3 * w * w + 3 * w,
-                      .out_bias_at = 4 * w * w + 3 * w};
+                      .out_at = 3 * w * w + 3 * w};
 
     s.in = r->theta;
-    s.in_bias = r->theta + s.in_bias_at;
     s.out = r->theta + s.out_at;
-    s.out_bias = r->theta + s.out_bias_at;
     return s;
 }
 
@@ -229,31 +265,116 @@ static size_t attention_kept(const struct fl_layer *l)
     return 3 * t * w + l->heads * t * t + t * w;
 }
 
-/* d of [Q K V] and of the heads' outputs for every example; of one P. */
+/* d of [Q K V] and of the heads' outputs for every example; of one P; one head turned. */
 static size_t attention_scratch(const struct fl_layer *l)
 {
     size_t w = l->in_shape[0], t = l->in_shape[1];
 
-    return 4 * t * w + t * t;
+    return 4 * t * w + t * t + t * (w / l->heads);
 }
 
-/* In place; the last `causal ? row + 1 : length` scores of a row count. */
-static void softmax_rows(float *p, size_t length, bool causal)
+/* exp(x) of x <= 0, within 2 units in the last place; 0 for what would not be a normal number.
+ * Cephes' polynomial on [-ln 2 / 2, ln 2 / 2]. NaN stays NaN. */
+static inline float exp_of(float x)
 {
-    for (size_t t = 0; t < length; t++) {
-        float *row = p + t * length, top = row[0], sum = 0;
-        size_t seen = causal ? t + 1 : length;
-        for (size_t k = 1; k < seen; k++) {
-            top = row[k] > top ? row[k] : top;
-        }
-        for (size_t k = 0; k < seen; k++) {
-            row[k] = expf(row[k] - top);
-            sum += row[k];
-        }
-        for (size_t k = 0; k < length; k++) {
-            row[k] = k < seen ? row[k] / sum : 0;
+    float at = x < -87 ? -87 : x, shifted = at * 1.44269504f + 12582912.0f, scale;
+    float k = shifted - 12582912.0f;
+    float r = (at - k * 0.693359375f) + k * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    uint32_t bits;
+
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1;
+    memcpy(&bits, &shifted, sizeof bits);
+    bits = (bits - 0x4b400000u + 127u) << 23;
+    memcpy(&scale, &bits, sizeof scale);
+    return x < -87 ? 0 : p * scale;
+}
+
+static inline float top_of(const float *x, size_t count)
+{
+    float lane[LANES], top = x[0];
+    size_t i = 0;
+
+    for (size_t k = 0; k < LANES; k++) {
+        lane[k] = x[0];
+    }
+    for (; i + LANES <= count; i += LANES) {
+        for (size_t k = 0; k < LANES; k++) {
+            lane[k] = x[i + k] > lane[k] ? x[i + k] : lane[k];
         }
     }
+    for (; i < count; i++) {
+        top = x[i] > top ? x[i] : top;
+    }
+    for (size_t k = 0; k < LANES; k++) {
+        top = lane[k] > top ? lane[k] : top;
+    }
+    return top;
+}
+
+/* In place; `causal`: token t sees those up to itself. */
+FL_VECTOR static void softmax_rows(float *p, size_t length, float scale, bool causal)
+{
+    for (size_t t = 0; t < length; t++) {
+        float *row = p + t * length;
+        size_t seen = causal ? t + 1 : length;
+        float top = top_of(row, seen);
+        for (size_t k = 0; k < seen; k++) {
+            row[k] = exp_of(scale * (row[k] - top));
+        }
+        float part = 1 / sum_of(row, seen);
+        for (size_t k = 0; k < seen; k++) {
+            row[k] *= part;
+        }
+        memset(row + seen, 0, (length - seen) * sizeof *row);
+    }
+}
+
+/* Products of one head: register tiles where the machine has them, OpenBLAS elsewhere. C = A B, A
+ * B^T, A^T B. */
+static void times_nn(struct fl_tile t, const float *a, const float *b, float *c)
+{
+    if (fl_tile_fast()) {
+        fl_tile_nn(&t, a, b, NULL, c);
+    } else {
+        fl_blas_gemm(false, false, t.m, t.n, t.k, 1, a, t.lda, b, t.ldb, 0, c, t.ldc);
+    }
+}
+
+/* `room`: n x k floats. Tiles want B turned: dot products of so few elements are slow. */
+static void times_nt(struct fl_tile t, const float *a, const float *b, float *room, float *c)
+{
+    if (fl_tile_fast()) {
+        for (size_t i = 0; i < t.n; i++) {
+            for (size_t k = 0; k < t.k; k++) {
+                room[k * t.n + i] = b[i * t.ldb + k];
+            }
+        }
+        t.ldb = t.n;
+        fl_tile_nn(&t, a, room, NULL, c);
+    } else {
+        fl_blas_gemm(false, true, t.m, t.n, t.k, 1, a, t.lda, b, t.ldb, 0, c, t.ldc);
+    }
+}
+
+static void times_tn(struct fl_tile t, const float *a, const float *b, float *c)
+{
+    if (fl_tile_fast()) {
+        fl_tile_tn(&t, a, b, false, c);
+    } else {
+        fl_blas_gemm(true, false, t.m, t.n, t.k, 1, a, t.lda, b, t.ldb, 0, c, t.ldc);
+    }
+}
+
+static struct fl_tile tile(size_t m, size_t n, size_t k, size_t lda, size_t ldb, size_t ldc)
+{
+    return (struct fl_tile){
+        .m = m, .n = n, .k = k, .segments = 1, .lda = lda, .ldb = ldb, .ldc = ldc};
 }
 
 static void attention_forward(const struct fl_run *r)
@@ -263,33 +384,29 @@ static void attention_forward(const struct fl_run *r)
     float *qkv = r->kept, *p = qkv + 3 * rows * w, *heads = p + r->count * s.heads * t * t;
     float scale = 1 / sqrtf((float)s.head);
 
-    fl_fill_rows(s.in_bias, rows, 3 * w, qkv);
-    fl_blas_gemm(false, true, rows, 3 * w, w, 1, r->x, w, s.in, w, 1, qkv, 3 * w);
+    fl_linear_tokens(s.in, r->turned, w, 3 * w, r->x, rows, qkv);
     for (size_t n = 0; n < r->count; n++) {
         for (size_t h = 0; h < s.heads; h++) {
             const float *q = qkv + n * t * 3 * w + h * s.head;
             float *one = p + (n * s.heads + h) * t * t;
-            fl_blas_gemm(false, true, t, t, s.head, scale, q, 3 * w, q + w, 3 * w, 0, one, t);
-            softmax_rows(one, t, r->layer->causal);
-            fl_blas_gemm(false, false, t, s.head, t, 1, one, t, q + 2 * w, 3 * w, 0,
-                         heads + n * t * w + h * s.head, w);
+            times_nt(tile(t, t, s.head, 3 * w, 3 * w, t), q, q + w, r->scratch, one);
+            softmax_rows(one, t, scale, r->layer->causal);
+            times_nn(tile(t, s.head, t, t, 3 * w, w), one, q + 2 * w,
+                     heads + n * t * w + h * s.head);
         }
     }
-    fl_fill_rows(s.out_bias, rows, w, r->y);
-    fl_blas_gemm(false, true, rows, w, w, 1, heads, w, s.out, w, 1, r->y, w);
+    fl_linear_tokens(s.out, r->turned ? r->turned + s.out_at : NULL, w, w, heads, rows, r->y);
 }
 
-/* dp becomes the gradient at the scores: P (dp - sum_k P dp). */
-static void softmax_back(const float *p, float *dp, size_t length)
+/* dp becomes the gradient at the products Q K^T: scale P (dp - sum_k P dp). */
+FL_VECTOR static void softmax_back(const float *restrict p, float *restrict dp, size_t length,
+                                   float scale)
 {
     for (size_t t = 0; t < length; t++) {
         const float *row = p + t * length;
-        float *d = dp + t * length, sum = 0;
+        float *d = dp + t * length, sum = product_of(row, 0, d, 0, length);
         for (size_t k = 0; k < length; k++) {
-            sum += row[k] * d[k];
-        }
-        for (size_t k = 0; k < length; k++) {
-            d[k] = row[k] * (d[k] - sum);
+            d[k] = scale * row[k] * (d[k] - sum);
         }
     }
 }
@@ -300,34 +417,25 @@ static void attention_backward(const struct fl_run *r)
     size_t w = s.width, t = s.length, rows = r->count * t;
     const float *qkv = r->kept, *p = qkv + 3 * rows * w, *heads = p + r->count * s.heads * t * t;
     float *dqkv = r->scratch, *dheads = dqkv + 3 * rows * w, *dp = dheads + rows * w;
+    float *room = dp + t * t;
     float scale = 1 / sqrtf((float)s.head);
 
-    if (r->grad) {
-        fl_vec_sum_rows(r->dy, rows, w, r->grad + s.out_bias_at);
-        fl_blas_gemm(true, false, w, w, rows, 1, r->dy, w, heads, w, 1, r->grad + s.out_at, w);
-    }
-    fl_blas_gemm(false, false, rows, w, w, 1, r->dy, w, s.out, w, 0, dheads, w);
+    fl_linear_backward(s.out, w, w, heads, r->dy, rows, r->grad ? r->grad + s.out_at : NULL,
+                       dheads);
     for (size_t n = 0; n < r->count; n++) {
         for (size_t h = 0; h < s.heads; h++) {
             size_t at = n * t * 3 * w + h * s.head;
             const float *q = qkv + at, *k = q + w, *v = q + 2 * w;
             const float *one = p + (n * s.heads + h) * t * t;
             const float *dh = dheads + n * t * w + h * s.head;
-            fl_blas_gemm(false, true, t, t, s.head, 1, dh, w, v, 3 * w, 0, dp, t);
-            fl_blas_gemm(true, false, t, s.head, t, 1, one, t, dh, w, 0, dqkv + at + 2 * w, 3 * w);
-            softmax_back(one, dp, t);
-            fl_blas_gemm(false, false, t, s.head, t, scale, dp, t, k, 3 * w, 0, dqkv + at, 3 * w);
-            fl_blas_gemm(true, false, t, s.head, t, scale, dp, t, q, 3 * w, 0, dqkv + at + w,
-                         3 * w);
+            times_nt(tile(t, t, s.head, w, 3 * w, t), dh, v, room, dp);
+            times_tn(tile(t, s.head, t, t, w, 3 * w), one, dh, dqkv + at + 2 * w);
+            softmax_back(one, dp, t, scale);
+            times_nn(tile(t, s.head, t, t, 3 * w, 3 * w), dp, k, dqkv + at);
+            times_tn(tile(t, s.head, t, t, 3 * w, 3 * w), dp, q, dqkv + at + w);
         }
     }
-    if (r->grad) {
-        fl_vec_sum_rows(dqkv, rows, 3 * w, r->grad + s.in_bias_at);
-        fl_blas_gemm(true, false, 3 * w, w, rows, 1, dqkv, 3 * w, r->x, w, 1, r->grad, w);
-    }
-    if (r->dx) {
-        fl_blas_gemm(false, false, rows, w, 3 * w, 1, dqkv, 3 * w, s.in, w, 0, r->dx, w);
-    }
+    fl_linear_backward(s.in, w, 3 * w, r->x, dqkv, rows, r->grad, r->dx);
 }
 
 const struct fl_runner fl_run_embedding = {embedding_forward, embedding_backward, NULL, NULL};

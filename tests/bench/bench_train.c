@@ -436,10 +436,67 @@ static void bench_generator(const char *what, const struct fl_generator_conf *g,
     site_fini(&s);
 }
 
-int main(void)
+/* A whole step of a network by itself: gradient of a batch, SGD with momentum. */
+static void bench_step(const char *name, void (*net)(struct fl_spec *), size_t batch)
+{
+    enum { STEPS = 10 };
+    const struct fl_optim optim = {.lr = 0.001f, .momentum = 0.5f};
+    struct fl_layout *layout = fl_new(1, sizeof *layout);
+    struct fl_model *m = NULL;
+    struct fl_spec spec;
+    struct fl_seed seed;
+    struct fl_rng r;
+    double s;
+
+    net(&spec);
+    if (fl_spec_check(&spec, NULL) < 0 ||
+        fl_layout_init(layout, &spec, FL_VISIBILITY_ALL_SHARED, NULL, NULL) < 0 ||
+        fl_model_new(&spec, (uint32_t)batch, &m, NULL) < 0) {
+        abort();
+    }
+    size_t n = layout->theta.elements;
+    size_t features = (size_t)spec.input[0] * spec.input[1] * spec.input[2];
+    float *theta = fl_new(n, sizeof *theta), *grad = fl_new(n, sizeof *grad);
+    float *momentum = fl_new(n, sizeof *momentum);
+    float *x = fl_new(batch * features, sizeof *x);
+    int32_t *y = fl_new(batch, sizeof *y);
+    fl_seed_from_u64(1, &seed);
+    fl_layout_init_shared(layout, &seed, theta);
+    fl_rng_init(&r, &seed, 0);
+    for (size_t i = 0; i < batch * features; i++) {
+        x[i] = (float)fl_rng_unit(&r);
+    }
+    for (size_t i = 0; i < batch; i++) {
+        y[i] = (int32_t)fl_rng_below(&r, spec.classes);
+    }
+    BEST(
+        s, for (int k = 0; k < STEPS; k++) {
+            fl_model_set(m, theta);
+            fl_model_gradient(m, x, y, batch, grad, NULL);
+            fl_optim_step(&optim, 1, grad, momentum, theta, n);
+        });
+    printf("{\"bench\":\"%s\",\"by\":\"cohort\",\"threads\":1,\"samples_per_cpu_s\":%.0f}\n", name,
+           (double)(batch * STEPS) / s);
+    fflush(stdout);
+    fl_model_free(m);
+    fl_free(layout);
+    fl_free(theta);
+    fl_free(grad);
+    fl_free(momentum);
+    fl_free(x);
+    fl_free(y);
+}
+
+/* bench_train transformer: that one alone, for a profiler. */
+int main(int argc, char **argv)
 {
     struct site s;
     struct rusage usage;
+    if (argc > 1) {
+        bool resnet = strcmp(argv[1], "resnet8") == 0;
+        bench_step(argv[1], resnet ? nets_resnet8 : nets_transformer, resnet ? 50 : 32);
+        return 0;
+    }
     double products_s = floor_products();
 
     printf("{\"bench\":\"blas\",\"library\":\"%s\",\"products_us_per_sample\":%.1f}\n",
@@ -447,6 +504,8 @@ int main(void)
     bench_products();
     bench_network("cnn", nets_cnn);
     bench_network("mlp", nets_mlp);
+    bench_step("transformer", nets_transformer, 32);
+    bench_step("resnet8", nets_resnet8, 50);
     site_init(&s, nets_fmnist, FL_VISIBILITY_ALL_SHARED, NULL);
     size_t n = s.plan->layout.shared.elements;
     float *delta = fl_try_aligned(n, sizeof *delta);
