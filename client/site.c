@@ -76,7 +76,7 @@ static void query_run(struct fl_runner_query *rq)
                : q->entries ? fl_show_entries(v->ledger, v->agent, q->after, &q->err)
                             : fl_show_ledger(v->ledger, v->agent, q->limit, &q->err);
     if (document) {
-        q->json = json_dumps(document, JSON_COMPACT | JSON_REAL_PRECISION(q->entries ? 17 : 12));
+        q->json = json_dumps(document, JSON_COMPACT | JSON_REAL_PRECISION(q->entries ? 17U : 12U));
         json_decref(document);
         if (!q->json) {
             fl_fail(&q->err, FL_R_NOMEM, "out of memory");

@@ -154,12 +154,11 @@ static int shared_nodes(unsigned s, unsigned t)
 {
     int shared = 0;
 
-    for (unsigned at = 0, bit = 1u << 4; bit; bit >>= 1) { /* nodes [at, at + bit) of both */
+    for (unsigned bit = 1u << 4; bit; bit >>= 1) { /* a node of `bit` rounds in both */
         if ((s & bit) != (t & bit)) {
             break;
         }
         shared += (s & bit) != 0;
-        at += s & bit;
     }
     return shared;
 }
