@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <math.h>
+#include <pthread.h>
 #include <sys/random.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -584,6 +585,57 @@ START_TEST(test_no_memory)
 }
 END_TEST
 
+/* Tiles of the sum, opened side by side. */
+struct tiles {
+    const struct sw *w;
+    int64_t *q;
+    uint64_t first;
+    int status;
+};
+
+static void *open_tiles(void *arg)
+{
+    struct tiles *t = arg;
+    uint8_t *scratch = fl_try_aligned(2, FL_MASK_TILE);
+    uint64_t tiles = fl_secagg_server_tiles(t->w->server);
+
+    for (uint64_t tile = t->first; scratch && t->status == 0 && tile < tiles; tile += 3) {
+        t->status = fl_secagg_server_sum(t->w->server, tile, scratch, scratch + FL_MASK_TILE,
+                                         t->q + tile * fl_ring_tile(t->w->setup.bits), NULL);
+    }
+    fl_free(scratch);
+    return NULL;
+}
+
+START_TEST(test_threads)
+{
+    struct fl_secagg_setup s = plain(6);
+    struct tiles tiles[3];
+    pthread_t thread[3];
+
+    s.count = 200000;
+    struct sw *w = sw_new(&s, 6, 1);
+    w->agent[2].leaves = FL_SECAGG_MASK;
+    ck_assert_int_eq(sw_whole(w), 0);
+    int64_t *one = fl_new(s.count, sizeof *one), *many = fl_new(s.count, sizeof *many);
+    ck_assert_int_eq(sw_sum(w, w->server, one, NULL), 0);
+    for (uint64_t i = 0; i < 3; i++) {
+        tiles[i] = (struct tiles){w, many, i, 0};
+        ck_assert_int_eq(pthread_create(&thread[i], NULL, open_tiles, &tiles[i]), 0);
+    }
+    for (int i = 0; i < 3; i++) {
+        ck_assert_int_eq(pthread_join(thread[i], NULL), 0);
+        ck_assert_int_eq(tiles[i].status, 0);
+    }
+    ck_assert_mem_eq(one, many, s.count * sizeof *one);
+    ck_assert(sw_sum_is_right(w));
+    fl_free(one);
+    fl_free(many);
+    sw_free(w);
+}
+END_TEST
+
 TESTS_MAIN("secagg", test_field, test_shamir, test_shares_hide, test_rule_table, test_tail,
            test_graph, test_ring, test_ring_too_small, test_mask, test_sizes, test_extremes,
-           test_masked_looks_random, test_setup, test_entropy, test_wiped, test_no_memory)
+           test_masked_looks_random, test_setup, test_entropy, test_wiped, test_no_memory,
+           test_threads)

@@ -80,12 +80,24 @@ bool fl_ring_bytes(uint32_t bits, uint64_t count, size_t *ret)
     return true;
 }
 
+/* Up to 56 bits and 7 that wait fit in one 64-bit load or store. */
+enum { WIDE_MAX = 56 };
+
 void fl_ring_pack(uint32_t bits, const void *words, size_t count, uint8_t *to)
 {
-    uint64_t held = 0; /* fewer than 8 bits between words */
+    size_t size = (count * bits + 7) / 8, at = 0, i = 0; /* a vector in memory: no overflow */
+    uint64_t held = 0;                                   /* fewer than 8 bits between words */
     uint32_t have = 0;
 
-    for (size_t i = 0; i < count; i++) {
+    for (; bits <= WIDE_MAX && i < count && size - at >= 8; i++) {
+        held |= word_at(bits, words, i) << have;
+        memcpy(to + at, &held, sizeof held);
+        have += bits;
+        at += have / 8;
+        held >>= have & ~7U; /* at most 56 */
+        have &= 7;
+    }
+    for (; i < count; i++) {
         uint64_t w = word_at(bits, words, i);
         uint32_t left = bits;
         while (left > 0) { /* bits of a word may be 62, and 7 wait: not all at once */
@@ -95,43 +107,47 @@ void fl_ring_pack(uint32_t bits, const void *words, size_t count, uint8_t *to)
             have += take;
             left -= take;
             while (have >= 8) {
-                *to++ = (uint8_t)held;
+                to[at++] = (uint8_t)held;
                 held >>= 8;
                 have -= 8;
             }
         }
     }
     if (have > 0) {
-        *to = (uint8_t)held;
+        to[at] = (uint8_t)held;
+    }
+}
+
+static inline void add_word(uint32_t bits, void *words, size_t i, uint64_t w)
+{
+    if (bits <= 32) {
+        ((uint32_t *)words)[i] += (uint32_t)w;
+    } else {
+        ((uint64_t *)words)[i] += w;
     }
 }
 
 bool fl_ring_unpack_add(uint32_t bits, const uint8_t *from, size_t count, void *words)
 {
-    uint64_t held = 0;
-    uint32_t have = 0;
+    size_t size = (count * bits + 7) / 8, bit = 0, i = 0;
+    uint64_t most = ((uint64_t)1 << bits) - 1;
 
-    for (size_t i = 0; i < count; i++) {
-        uint64_t w = 0;
-        uint32_t got = 0;
-        while (got < bits) {
-            if (have == 0) {
-                held = *from++;
-                have = 8;
-            }
-            uint32_t take = bits - got < have ? bits - got : have;
-            w |= (held & (((uint64_t)1 << take) - 1)) << got;
-            held >>= take;
-            have -= take;
-            got += take;
-        }
-        if (bits <= 32) {
-            ((uint32_t *)words)[i] += (uint32_t)w;
-        } else {
-            ((uint64_t *)words)[i] += w;
-        }
+    for (; bits <= WIDE_MAX && i < count && size - bit / 8 >= 8; i++, bit += bits) {
+        uint64_t w;
+        memcpy(&w, from + bit / 8, sizeof w);
+        add_word(bits, words, i, w >> (bit & 7) & most);
     }
-    return held == 0;
+    for (; i < count; i++) {
+        uint64_t w = 0;
+        for (uint32_t got = 0; got < bits;) {
+            uint32_t skip = bit & 7, take = bits - got < 8 - skip ? bits - got : 8 - skip;
+            w |= (uint64_t)(from[bit / 8] >> skip & ((1U << take) - 1)) << got;
+            got += take;
+            bit += take;
+        }
+        add_word(bits, words, i, w);
+    }
+    return count * bits % 8 == 0 || from[size - 1] >> (count * bits % 8) == 0;
 }
 
 int fl_mask_vector(uint32_t bits, uint64_t count, int64_t max, const struct fl_mask *masks,
