@@ -54,6 +54,21 @@ static int conv_shape(struct fl_layer *l, struct fl_err *e)
     return 0;
 }
 
+static int grouped_shape(struct fl_layer *l, struct fl_err *e)
+{
+    if (l->groups == 0 || l->in_shape[0] % l->groups != 0 || l->out % l->groups != 0) {
+        return fl_fail(e, FL_R_PLAN_MODEL, "%u groups do not divide %u channels and out %u",
+                       l->groups, l->in_shape[0], l->out);
+    }
+    return conv_shape(l, e);
+}
+
+static int first_token_shape(struct fl_layer *l, struct fl_err *e)
+{
+    l->out_shape[1] = 1;
+    return l->in_shape[2] == 1 ? 0 : refuse(e, "it takes a sequence");
+}
+
 static int pool_shape(struct fl_layer *l, struct fl_err *e)
 {
     if (l->kernel == 0 || l->kernel > 15) {
@@ -217,6 +232,11 @@ static int conv_weights(const struct fl_layer *l, struct fl_weight *w)
     return weight_and_bias(w, l->out, l->in_shape[0], l->kernel);
 }
 
+static int grouped_weights(const struct fl_layer *l, struct fl_weight *w)
+{
+    return weight_and_bias(w, l->out, l->in_shape[0] / l->groups, l->kernel);
+}
+
 static int linear_weights(const struct fl_layer *l, struct fl_weight *w)
 {
     return weight_and_bias(w, l->out, l->in_shape[0], 0);
@@ -286,6 +306,8 @@ static const struct fl_kind kinds[FL_LAYER_KINDS] = {
     [FL_LAYER_POSITIONS] = {"positions", "positions", token_shape, positions_weights, false},
     [FL_LAYER_ATTENTION] = {"attention", "attention", attention_shape, attention_weights, false},
     [FL_LAYER_FORK] = {"residual", "residual", same_shape, NULL, true},
+    [FL_LAYER_GROUPED] = {"conv2d", "gconv", grouped_shape, grouped_weights, true},
+    [FL_LAYER_FIRST_TOKEN] = {"first_token", "first", first_token_shape, NULL, true},
     [FL_LAYER_JOIN] = {"join", "join", join_shape, join_weights, true},
 };
 

@@ -19,6 +19,8 @@ static const struct fl_runner *const runners[FL_LAYER_KINDS] = {
     [FL_LAYER_SEQUENCE] = &fl_run_sequence,
     [FL_LAYER_POSITIONS] = &fl_run_positions,
     [FL_LAYER_ATTENTION] = &fl_run_attention,
+    [FL_LAYER_GROUPED] = &fl_run_grouped,
+    [FL_LAYER_FIRST_TOKEN] = &fl_run_first_token,
 };
 
 /* Runs example by example, and everything before it too. */

@@ -213,6 +213,9 @@ static void conv(struct fl_onnx_graph *g, const struct fl_layer *l, const char *
     fl_onnx_attr_ints(&n, "kernel_shape", k, 2);
     fl_onnx_attr_ints(&n, "strides", s, 2);
     fl_onnx_attr_ints(&n, "pads", p, 4);
+    if (l->kind == FL_LAYER_GROUPED) {
+        fl_onnx_attr_int(&n, "group", l->groups);
+    }
     fl_onnx_end(g, &n, 1, out);
     memcpy(ret, out[0], sizeof out[0]);
 }
@@ -281,6 +284,25 @@ static void gelu(struct fl_onnx_graph *g)
     then_number(g, "Add", 1);
     then(g, "Mul", x.name);
     then_number(g, "Mul", 0.5f);
+}
+
+static void first_token(struct fl_onnx_graph *g)
+{
+    const int64_t zero = 0, one = 1;
+    struct fl_onnx_node n;
+    name_t from, to, axis, out[1];
+
+    fl_onnx_ints(g, "from", &zero, 1, false, from);
+    fl_onnx_ints(g, "to", &one, 1, false, to);
+    fl_onnx_ints(g, "axis", &one, 1, false, axis);
+    fl_onnx_begin(&n, "Slice");
+    fl_onnx_in(&n, g->now.name);
+    fl_onnx_in(&n, from);
+    fl_onnx_in(&n, to);
+    fl_onnx_in(&n, axis);
+    fl_onnx_end(g, &n, 1, out);
+    memcpy(g->now.name, out[0], sizeof out[0]);
+    to_vector(g);
 }
 
 static void global_pool(struct fl_onnx_graph *g, const struct fl_layer *l)
@@ -510,6 +532,7 @@ int fl_onnx_layer(struct fl_onnx_graph *g, const struct fl_layer *l, struct fl_e
 {
     switch (l->kind) {
     case FL_LAYER_CONV2D:
+    case FL_LAYER_GROUPED:
         to_image(g);
         conv(g, l, g->now.name, l->kernel, g->now.name);
         return 0;
@@ -550,6 +573,9 @@ int fl_onnx_layer(struct fl_onnx_graph *g, const struct fl_layer *l, struct fl_e
         return 0;
     case FL_LAYER_SEQUENCE:
         sequence(g, l);
+        return 0;
+    case FL_LAYER_FIRST_TOKEN:
+        first_token(g);
         return 0;
     case FL_LAYER_POSITIONS:
         return positions(g, l, e);

@@ -31,7 +31,7 @@ struct fl_runner {
 
 extern const struct fl_runner fl_run_gelu, fl_run_tanh, fl_run_avg_pool, fl_run_global_pool,
     fl_run_group_norm, fl_run_layer_norm, fl_run_dropout, fl_run_embedding, fl_run_sequence,
-    fl_run_positions, fl_run_attention;
+    fl_run_positions, fl_run_attention, fl_run_grouped, fl_run_first_token;
 
 static inline size_t fl_run_in(const struct fl_layer *l)
 {

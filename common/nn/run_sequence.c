@@ -76,6 +76,27 @@ static void sequence_backward(const struct fl_run *r)
     }
 }
 
+/* ---- the first token ---- */
+
+static void first_forward(const struct fl_run *r)
+{
+    size_t width = r->layer->in_shape[0], all = fl_run_in(r->layer);
+
+    for (size_t n = 0; n < r->count; n++) {
+        memcpy(r->y + n * width, r->x + n * all, width * sizeof *r->y);
+    }
+}
+
+static void first_backward(const struct fl_run *r)
+{
+    size_t width = r->layer->in_shape[0], all = fl_run_in(r->layer);
+
+    for (size_t n = 0; r->dx && n < r->count; n++) {
+        memcpy(r->dx + n * all, r->dy + n * width, width * sizeof *r->dx);
+        memset(r->dx + n * all + width, 0, (all - width) * sizeof *r->dx);
+    }
+}
+
 /* ---- positions ---- */
 
 /* sin and cos of position / 10000^(2i / width), alternating. */
@@ -440,6 +461,7 @@ static void attention_backward(const struct fl_run *r)
 
 const struct fl_runner fl_run_embedding = {embedding_forward, embedding_backward, NULL, NULL};
 const struct fl_runner fl_run_sequence = {sequence_forward, sequence_backward, NULL, NULL};
+const struct fl_runner fl_run_first_token = {first_forward, first_backward, NULL, NULL};
 const struct fl_runner fl_run_positions = {positions_forward, positions_backward, NULL, fl_run_in};
 const struct fl_runner fl_run_layer_norm = {norm_forward, norm_backward, norm_kept, NULL};
 const struct fl_runner fl_run_attention = {attention_forward, attention_backward, attention_kept,

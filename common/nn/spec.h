@@ -52,6 +52,8 @@ enum fl_layer_kind {
     FL_LAYER_ATTENTION, /* multi-head self-attention: heads, causal */
     FL_LAYER_FORK,      /* a residual block begins */
     FL_LAYER_JOIN,      /* and ends; out, stride: the way round it is a convolution of 1 x 1 */
+    FL_LAYER_GROUPED,   /* conv2d with groups above 1, which divide channels and out */
+    FL_LAYER_FIRST_TOKEN, /* of a sequence: a vector */
     FL_LAYER_KINDS
 };
 

@@ -58,6 +58,7 @@ static const struct fl_conf_field conv2d_keys[] = {
     {TYPED("kernel", UINT32, kernel), .min = 1, .max = 256, .flags = FL_CONF_REQUIRED},
     {TYPED("stride", UINT32, stride), .min = 1, .max = 256, .fallback = "1"},
     {TYPED("padding", UINT32, padding), .max = 255, .fallback = "0"},
+    {TYPED("groups", UINT32, groups), .min = 1, .max = 1 << 20, .fallback = "1"},
     {.name = NULL},
 };
 static const struct fl_conf_field pool_keys[] = {
@@ -153,6 +154,7 @@ static const struct fl_conf_field words[] = {
     KIND("dropout", dropout_keys, DROPOUT),
     KIND("embedding", embedding_keys, EMBEDDING),
     KIND("sequence", plain_keys, SEQUENCE),
+    KIND("first_token", plain_keys, FIRST_TOKEN),
     KIND("positions", positions_keys, POSITIONS),
     KIND("attention", attention_keys, ATTENTION),
     WORD("residual", residual_keys, residual),
@@ -265,6 +267,12 @@ static int append_node(const struct fl_conf_node *n, struct fl_spec *spec, unsig
         return fl_conf_fail(e, n, FL_R_CONF_TYPE,
                             "a layer is a map with one key, such as {linear: {out: 10}}");
     }
+    if (strcmp(only->key, "batch_norm") == 0) {
+        return fl_conf_fail(e, only, FL_R_PLAN_MODEL,
+                            "there is no batch norm: its statistics tie examples to each other, so "
+                            "that no promise about one example holds, and their averages over "
+                            "sites mean little; use group_norm");
+    }
     struct each *each = fl_try(1, sizeof *each);
     if (!each) {
         return fl_fail(e, FL_R_NOMEM, "a layer");
@@ -285,6 +293,11 @@ static int append_node(const struct fl_conf_node *n, struct fl_spec *spec, unsig
         r = append(spec, only, FL_LAYER_LEAKY_RELU, &each->relu, e);
     } else {
         size_t kind = at / sizeof each->layer[0];
+        const struct fl_layer *l = &each->layer[kind];
+        if (kind == FL_LAYER_CONV2D && l->groups > 1) {
+            r = append(spec, only, FL_LAYER_GROUPED, l, e);
+            goto out;
+        }
         r = append(spec, only, (enum fl_layer_kind)kind, &each->layer[kind], e);
     }
 out:

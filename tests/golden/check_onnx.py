@@ -30,7 +30,9 @@ def windows(x, a):
 
 
 def conv(x, w, b, a):
-    return numpy.einsum("nchwij,ocij->nohw", windows(x, a), w) + b.reshape(1, -1, 1, 1)
+    groups = a.get("group", 1)
+    parts = zip(numpy.split(windows(x, a), groups, 1), numpy.split(w, groups))
+    return numpy.concatenate([numpy.einsum("nchwij,ocij->nohw", v, k) for v, k in parts], 1) + b.reshape(1, -1, 1, 1)
 
 
 def softmax(x, axis):

@@ -100,6 +100,25 @@ def pinball(out, y, q):
     return torch.maximum(q * (y - out), (q - 1) * (y - out)).mean()
 
 
+MORE = {
+    "grouped": ([4, 7, 6], 3, """
+      - conv2d: {out: 6, kernel: 3, padding: 1, groups: 2}
+      - tanh: {}
+      - conv2d: {out: 6, kernel: 3, stride: 2, padding: 2, groups: 6}
+      - gelu: {}
+      - conv2d: {out: 4, kernel: 1}
+      - relu: {}
+      - conv2d: {out: 8, kernel: 2, groups: 4}
+      - flatten: {}
+      - linear: {out: 3}"""),
+    "first_token": ([1, 4, 6], 3, """
+      - sequence: {}
+      - linear: {out: 5}
+      - positions: {}
+      - tanh: {}
+      - first_token: {}
+      - linear: {out: 3}"""),
+}
 EXAMPLES = 7  # more than the shard of the test: two shards, the second one short
 
 
@@ -133,7 +152,7 @@ class Network(Take):
             getattr(self, "do_" + kind)(c or {})
 
     def do_conv2d(self, c):
-        m = nn.Conv2d(self.shape[0], c["out"], c["kernel"], c.get("stride", 1), c.get("padding", 0))
+        m = nn.Conv2d(self.shape[0], c["out"], c["kernel"], c.get("stride", 1), c.get("padding", 0), groups=c.get("groups", 1))
         self.step("plain", m)
         self.add(m.weight, m.bias)
         self.shape = list(m(torch.zeros(1, *self.shape)).shape[1:])
@@ -182,6 +201,10 @@ class Network(Take):
     def do_flatten(self, c):
         self.step("flatten")
         self.shape = [self.shape[0] * self.shape[1] * self.shape[2], 1, 1]
+
+    def do_first_token(self, c):
+        self.step("first")
+        self.shape[1] = 1
 
     def do_sequence(self, c):
         self.step("sequence")
@@ -240,6 +263,8 @@ class Network(Take):
                 x = m(x.movedim(1, -1)).movedim(-1, 1)
             elif kind == "flatten":
                 x = x.reshape(x.shape[0], -1, 1, 1)
+            elif kind == "first":
+                x = x[:, :, :1]
             elif kind == "sequence":
                 x = x[:, 0].transpose(1, 2)[..., None]
             elif kind == "add":
@@ -337,3 +362,5 @@ if __name__ == "__main__":
       - tanh: {}
       - linear: {out: %d}""" % outputs, loss)
     optimizers()
+    for case in MORE.items():
+        make(case[0], *case[1])
