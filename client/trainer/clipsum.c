@@ -225,8 +225,6 @@ static double norm2_of(const struct fl_piece *p, double *ret_a2)
 /* The integers of one layer with factor f; returns their squared norm, about (fact 1). */
 static double make_integers(struct part *p, const struct fl_piece *from, double a2, double f)
 {
-    float *dd = p->dd + p->waiting * p->shape.out, *aa = p->aa + p->waiting * p->shape.in;
-
     round_to((float)f, from->d, p->d, p->shape.out);
     double sum = fl_vec_dot(p->d, p->d, p->shape.out);
     if (p->width) {
@@ -236,6 +234,7 @@ static double make_integers(struct part *p, const struct fl_piece *from, double 
     if (!from->a) {
         return sum;
     }
+    float *dd = p->dd + p->waiting * p->shape.out, *aa = p->aa + p->waiting * p->shape.in;
     /* Both factors with the same root mean square, in powers of two. */
     double d2 = fl_vec_dot(from->d, from->d, p->shape.out) * f * f;
     int s = 0;
@@ -327,8 +326,6 @@ static void flush_written(struct fl_clipsum *c)
 static void add_part(struct fl_clipsum *c, struct part *p)
 {
     size_t in = p->shape.in, out = p->shape.out;
-    const float *dd = p->dd + p->waiting * out, *aa = p->aa + p->waiting * in;
-
     widen_floats(p->d, c->sum + p->shape.bias, out);
     if (p->width) {
         add_integers(p->w, p->sum, p->width);
@@ -337,6 +334,7 @@ static void add_part(struct fl_clipsum *c, struct part *p)
     if (!p->shape.a) {
         return;
     }
+    const float *dd = p->dd + p->waiting * out, *aa = p->aa + p->waiting * in;
     if (in * out > SMALL && largest(dd, out) * largest(aa, in) <= PRODUCT_MAX) {
         if (++p->waiting == BLOCK) {
             flush_products(c, p);

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-REPEATS = 9
+REPEATS = 25
 
 
 def cnn():
