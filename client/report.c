@@ -58,7 +58,7 @@ void fl_report_epsilon(json_t *line, enum fl_unit unit, bool central, double eps
                            : "everyone who sees uploads, the coordinator too");
 }
 
-/* Only where there are any: models that predict numbers. */
+/* Errors of models that predict numbers; the accuracy of each class of the others. */
 static void report_errors(json_t *line, const char *model, const struct fl_errors *x)
 {
     const struct {
@@ -70,6 +70,15 @@ static void report_errors(json_t *line, const char *model, const struct fl_error
     for (size_t i = 0; i < sizeof all / sizeof all[0] && x->known; i++) {
         snprintf(name, sizeof name, "%s_%s", all[i].name, model);
         fl_report_number(line, name, all[i].value);
+    }
+    if (x->class_count) {
+        json_t *list = json_array();
+        for (uint32_t c = 0; c < x->class_count; c++) {
+            double a = (double)x->class_accuracy[c];
+            json_array_append_new(list, isfinite(a) ? json_real(a) : json_null());
+        }
+        snprintf(name, sizeof name, "classes_%s", model);
+        json_object_set_new(line, name, list);
     }
 }
 

@@ -230,15 +230,30 @@ static void add_scores(struct fl_score *sum, const struct fl_score *one)
     sum->target += one->target;
     sum->target_square += one->target_square;
     sum->targets += one->targets;
+    for (uint32_t c = 0; c < FL_SCORE_CLASSES_MAX; c++) {
+        sum->seen[c] += one->seen[c];
+        sum->hit[c] += one->hit[c];
+    }
 }
 
-static struct fl_errors errors_of(const struct fl_score *sum)
+static struct fl_errors classes_of(const struct fl_score *sum, uint32_t classes)
+{
+    struct fl_errors x = {0};
+
+    x.class_count = classes <= FL_SCORE_CLASSES_MAX ? classes : 0;
+    for (uint32_t c = 0; c < x.class_count; c++) {
+        x.class_accuracy[c] = sum->seen[c] ? (float)sum->hit[c] / (float)sum->seen[c] : NAN;
+    }
+    return x;
+}
+
+static struct fl_errors errors_of(const struct fl_score *sum, uint32_t classes)
 {
     double n = (double)sum->targets;
     double spread = sum->targets ? sum->target_square - sum->target * sum->target / n : 0;
 
     if (sum->targets == 0) {
-        return (struct fl_errors){0};
+        return classes_of(sum, classes);
     }
     return (struct fl_errors){.known = true,
                               .rmse = sqrt(sum->square / n),
@@ -274,7 +289,7 @@ int fl_session_evaluate(struct fl_session *s, double *ret_accuracy, double *ret_
         *ret_loss = test->count ? sum.loss / test->count : (double)NAN;
     }
     if (ret_errors) {
-        *ret_errors = errors_of(&sum);
+        *ret_errors = errors_of(&sum, test->count ? s->layout->spec.classes : 0);
     }
     return 0;
 }

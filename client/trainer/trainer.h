@@ -8,6 +8,7 @@
 #include "client/data/dataset.h"
 #include "common/base/err.h"
 #include "common/base/rng.h"
+#include "common/nn/loss.h"
 #include "common/plan/plan.h"
 #include "common/privacy/accountant.h"
 
@@ -30,8 +31,10 @@ struct fl_train_task {
 struct fl_errors {
     bool known; /* false: it predicts classes, or there is no such model */
     double rmse, mae;
-    double mape; /* mean of |y - p| / |y| where y is not 0, as a part of 1 */
-    double r2;   /* 1 - sum (y - p)^2 / sum (y - mean)^2; NAN when all targets are equal */
+    double mape;          /* mean of |y - p| / |y| where y is not 0, as a part of 1 */
+    double r2;            /* 1 - sum (y - p)^2 / sum (y - mean)^2; NAN when all targets are equal */
+    uint32_t class_count; /* of classes, when there are at most FL_SCORE_CLASSES_MAX; else 0 */
+    float class_accuracy[FL_SCORE_CLASSES_MAX]; /* NAN: no test example of it */
 };
 
 /* What stays at home: for the agent's local report only. */

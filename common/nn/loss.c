@@ -7,6 +7,15 @@
 
 /* ---- classes ---- */
 
+static void add_class(struct fl_score *score, int32_t label, bool right)
+{
+    score->correct += right;
+    if (label >= 0 && label < FL_SCORE_CLASSES_MAX) {
+        score->seen[label]++;
+        score->hit[label] += right;
+    }
+}
+
 static void cross_entropy(const struct fl_loss *l, const float *out, size_t classes, int32_t label,
                           float weight, float *d, struct fl_score *score)
 {
@@ -17,7 +26,7 @@ static void cross_entropy(const struct fl_loss *l, const float *out, size_t clas
         best = out[c] > out[best] ? c : best;
         mean += (double)out[c] / (double)classes;
     }
-    score->correct += best == (size_t)label;
+    add_class(score, label, best == (size_t)label);
     /* With p = softmax: loss = log sum exp - sum_c t_c out_c, gradient p - t. */
     double at_label = (double)out[label];
     score->loss += fl_softmax_loss(out, classes, label, weight, d);
@@ -37,7 +46,7 @@ static void binary(const float *out, int32_t label, float weight, float *d, stru
 {
     double z = (double)out[0], s = label ? 1 : -1, m = -s * z;
 
-    score->correct += (z > 0) == (label == 1);
+    add_class(score, label, (z > 0) == (label == 1));
     score->loss += m > 0 ? m + log1p(exp(-m)) : log1p(exp(m));
     if (d) {
         d[0] = weight * (float)(1 / (1 + exp(-z)) - (label == 1));

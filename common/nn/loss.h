@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { FL_LOSS_QUANTILES_MAX = 9 };
+enum { FL_LOSS_QUANTILES_MAX = 9, FL_SCORE_CLASSES_MAX = 32 };
 
 enum fl_loss_kind {
     FL_LOSS_CROSS_ENTROPY, /* softmax; smoothing: (1 - s) onehot + s / classes */
@@ -44,6 +44,8 @@ struct fl_score {
     size_t percent_count;
     double target, target_square; /* y, y^2 */
     size_t targets;
+    /* Examples of each of the first classes, and how many of them were right. */
+    uint32_t seen[FL_SCORE_CLASSES_MAX], hit[FL_SCORE_CLASSES_MAX];
 };
 
 /* One example's loss, with `outputs` outputs; adds to *score. `y`: its class number (int32_t), or

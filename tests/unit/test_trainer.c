@@ -87,6 +87,31 @@ static void set_example(struct small_site *s)
     s->plan->train.head_epochs = 0;
 }
 
+/* What is reported of each class adds up to the accuracy. */
+START_TEST(test_accuracy_of_each_class)
+{
+    struct small_site s;
+    struct run r;
+    double right = 0;
+    uint32_t seen[3] = {0};
+
+    site_of(&s, &ways[0]);
+    train(&s, 3, &r);
+    const struct fl_errors *x = &r.result.report.trained;
+    ck_assert_uint_eq(x->class_count, 3);
+    ck_assert(!x->known);
+    for (uint32_t i = 0; i < s.data.test.count; i++) {
+        seen[s.data.test.y[i]]++;
+    }
+    for (uint32_t c = 0; c < 3; c++) {
+        right += (double)x->class_accuracy[c] * seen[c];
+    }
+    ck_assert_double_eq_tol(right / s.data.test.count, r.result.report.accuracy_trained, 1e-6);
+    run_fini(&r);
+    small_site_fini(&s);
+}
+END_TEST
+
 START_TEST(test_every_strategy_learns_and_repeats_itself)
 {
     for (int w = 0; w < WAYS; w++) {
@@ -521,7 +546,7 @@ END_TEST
 
 TESTS_MAIN("trainer", test_stored_examples_train_to_the_same_bits,
            test_augmentation_is_a_cut_of_the_padded_image,
-           test_augmented_training_repeats_itself_and_is_another,
+           test_augmented_training_repeats_itself_and_is_another, test_accuracy_of_each_class,
            test_every_strategy_learns_and_repeats_itself, test_the_report_is_what_evaluation_says,
            test_two_stages_move_what_they_should, test_noised_steps_without_noise_are_plain_steps,
            test_empty_batches_send_noise_of_the_stated_size,
