@@ -253,6 +253,14 @@ static int sink_write(void *arg, uint64_t offset, const uint8_t *data, size_t si
     return r;
 }
 
+/* Each update once, when all of it is here: not what a broken connection had of it as well. */
+static void count_up(struct co_job *j, const struct fl_store_update *u)
+{
+    if (j) {
+        j->bytes_up += u->size;
+    }
+}
+
 static void receive(struct co_peer *p)
 {
     struct co_upload *up = &p->upload;
@@ -313,6 +321,7 @@ static void open_done(struct co_op *op)
     up->from = o->from;
     snprintf(up->path, sizeof up->path, "%s", o->path);
     if (up->from == up->u.size) {
+        count_up(co_job_by_id(co, up->job), &up->u);
         seal(co, co_job_by_id(co, up->job), up);
         next(p);
         return;
@@ -397,10 +406,8 @@ void co_upload_ended(struct co_peer *p, int status, const struct fl_err *e)
     struct fl_store_update u = up->u;
     uint64_t job = up->job;
     struct co_job *j = co_job_by_id(co, job);
-    if (j) {
-        j->bytes_up += u.size - up->from;
-    }
     if (status == 0 && !up->dropped) {
+        count_up(j, &u);
         seal(co, j, up);
         next(p);
         return;

@@ -148,6 +148,13 @@ static int check(const struct fl_conf_node *root, const struct fl_server_config 
     return 0;
 }
 
+uint32_t fl_server_config_connections(uint32_t asked, uint64_t most)
+{
+    uint64_t room = most > FL_SERVER_DESCRIPTORS ? (most - FL_SERVER_DESCRIPTORS) / 2 : 0;
+
+    return room < asked ? (uint32_t)room : asked;
+}
+
 int fl_server_config_load(const char *path, struct fl_server_config *ret, struct fl_err *e)
 {
     struct fl_server_config c;

@@ -14,6 +14,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 
 uint64_t co_now(const struct co *co)
@@ -402,6 +403,11 @@ int fl_coordinator_reload(struct fl_coordinator *coordinator, struct fl_err *e)
         return r;
     }
     fl_server_config_renew(&renewed, &fresh, waiting, sizeof waiting);
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY) {
+        renewed.limits.connections =
+            fl_server_config_connections(renewed.limits.connections, (uint64_t)limit.rlim_cur);
+    }
     struct fl_tls_files files = fl_server_config_tls(&renewed);
     if ((r = fl_tls_conf_new(true, &files, &tls, e)) != 0) {
         return r;

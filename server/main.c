@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <uv.h>
@@ -161,6 +162,38 @@ static int check_config(const char *path, const struct fl_server_config *config)
     return EXIT_SUCCESS;
 }
 
+/* A descriptor that cannot be had is an upload that fails: better fewer connections, and said. */
+static int take_descriptors(struct fl_server_config *config)
+{
+    struct rlimit limit;
+    uint32_t asked = config->limits.connections;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) {
+        return 0;
+    }
+    if (limit.rlim_cur < limit.rlim_max) { /* as far as one may without asking */
+        rlim_t before = limit.rlim_cur;
+        limit.rlim_cur = limit.rlim_max;
+        if (setrlimit(RLIMIT_NOFILE, &limit) != 0) {
+            limit.rlim_cur = before;
+        }
+    }
+    config->limits.connections =
+        limit.rlim_cur == RLIM_INFINITY
+            ? asked
+            : fl_server_config_connections(asked, (uint64_t)limit.rlim_cur);
+    if (config->limits.half_open > config->limits.connections) {
+        config->limits.half_open = config->limits.connections;
+    }
+    if (config->limits.connections < asked) {
+        fl_log(FL_LOG_WARN, NULL,
+               "limits.connections is %u, but %llu descriptors are enough for %u only: raise the "
+               "limit of open files (LimitNOFILE, ulimit -n)",
+               asked, (unsigned long long)limit.rlim_cur, config->limits.connections);
+    }
+    return config->limits.connections > 0 ? 0 : -FL_R_LIMIT;
+}
+
 int main(int argc, char **argv)
 {
     static const struct option options[] = {{"config", required_argument, NULL, 'c'},
@@ -206,5 +239,5 @@ int main(int argc, char **argv)
     prctl(PR_SET_DUMPABLE, 0);
     signal(SIGPIPE, SIG_IGN);
     fl_log_setup("cohortd", d.config.log.level, d.config.log.format);
-    return run(&d);
+    return take_descriptors(&d.config) ? EXIT_FAILURE : run(&d);
 }

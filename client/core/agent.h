@@ -206,6 +206,7 @@ struct fl_agent {
     uint32_t failures; /* connections in a row that gave nothing useful */
     uint32_t declines; /* tasks in a row that came to nothing here */
     uint32_t damaged;  /* uploads of this update that arrived damaged */
+    uint32_t full;     /* refusals in a row for want of room on the other side */
     uint64_t retry_at, ask_at, offer_at, patience_at;
     uint64_t until; /* the task's deadline on our clock */
     uint64_t stop_at;

@@ -72,6 +72,7 @@ static void deliver(struct fl_agent *a)
     a->deliver = FL_AGENT_DELIVER_HOLD;
     a->offer_at = a->now_ms;
     a->damaged = 0;
+    a->full = 0;
     a->declines = 0;
     a->doom = 0;
 }
@@ -144,6 +145,13 @@ static bool is_final_refusal(int reason)
     }
 }
 
+/* There is no room for it over there, and that passes when somebody makes some, not by asking. */
+static bool is_want_of_room(int reason)
+{
+    return reason == FL_R_DISK_FULL || reason == FL_R_QUOTA || reason == FL_R_NOMEM ||
+           reason == FL_R_LIMIT;
+}
+
 static void hold(struct fl_agent *a, struct fl_agent_todo *t, uint64_t wait)
 {
     if (fl_agent_uploading(a)) {
@@ -179,7 +187,8 @@ static void on_refuse(struct fl_agent *a, const struct fl_agent_event *ev, struc
             decline(a, t, &a->offer.key, reason); /* the coordinator may still wait for it */
             settle(a, t, -reason);
         } else {
-            hold(a, t, a->conf.backoff_min_ms + fl_agent_backoff(a, 3));
+            a->full = !is_want_of_room(reason) ? 0 : a->full < 32 ? a->full + 1 : a->full;
+            hold(a, t, a->conf.backoff_min_ms + fl_agent_backoff(a, 3 + a->full));
         }
     } else if (fl_agent_is_fetch(a->state) ||
                (fl_agent_before_debit(a) && ev->has_key && !a->task.final &&
@@ -238,6 +247,7 @@ static void on_ack(struct fl_agent *a, const struct fl_agent_event *ev, struct f
         return;
     }
     a->failures = 0;
+    a->full = 0;
     settle(a, t, fl_digest_equal(&ev->digest, &a->offer.digest) ? 0 : -(int)FL_R_UPDATE_CONFLICT);
 }
 

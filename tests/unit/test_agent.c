@@ -130,6 +130,35 @@ static void to_deliver(struct hand *h)
     said(h, "seal debit offer");
 }
 
+/* A coordinator whose disk is full is asked less and less often; a word that helps begins anew. */
+START_TEST(test_a_full_disk_is_not_asked_again_and_again)
+{
+    struct hand h;
+    uint64_t asked = 0, begin;
+
+    hand_init(&h, &usual);
+    to_deliver(&h);
+    begin = h.now_ms;
+    while (h.now_ms < begin + 3600 * 1000) {
+        struct fl_agent_event ev = about_offer(&h, FL_AGENT_EV_REFUSE);
+        ev.status = -(int)FL_R_DISK_FULL;
+        hand_step(&h, &ev);
+        asked++;
+        h.now_ms = fl_agent_deadline(&h.a);
+        simple(&h, FL_AGENT_EV_TICK);
+        h.trace_size = 0;
+    }
+    /* Full jitter below a minute: some 120 in an hour; 5 s on average each would be 720. */
+    ck_assert_uint_lt(asked, 200);
+    ck_assert_uint_gt(asked, 60);
+    ck_assert_uint_gt(h.a.full, 5);
+    struct fl_agent_event ev = about_offer(&h, FL_AGENT_EV_REFUSE);
+    ev.status = -(int)FL_R_BUSY;
+    hand_step(&h, &ev);
+    ck_assert_uint_eq(h.a.full, 0);
+}
+END_TEST
+
 /* A site that holds: nothing is paid for before somebody has looked. */
 START_TEST(test_an_update_waits_for_approval)
 {
@@ -637,8 +666,9 @@ START_TEST(test_out_of_order)
 }
 END_TEST
 
-TESTS_MAIN("agent", test_an_update_waits_for_approval, test_good_day,
-           test_training_survives_the_link, test_offer_again_after_each_reconnection,
-           test_temporary_refusal_is_offered_again, test_over, test_decline,
-           test_no_debit_behind_the_deadline, test_after_a_crash, test_window, test_drain,
-           test_withdraw, test_final_models, test_backoff, test_out_of_order)
+TESTS_MAIN("agent", test_a_full_disk_is_not_asked_again_and_again,
+           test_an_update_waits_for_approval, test_good_day, test_training_survives_the_link,
+           test_offer_again_after_each_reconnection, test_temporary_refusal_is_offered_again,
+           test_over, test_decline, test_no_debit_behind_the_deadline, test_after_a_crash,
+           test_window, test_drain, test_withdraw, test_final_models, test_backoff,
+           test_out_of_order)

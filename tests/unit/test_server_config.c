@@ -129,6 +129,16 @@ START_TEST(test_a_reload_takes_what_it_can_and_says_what_waits)
 }
 END_TEST
 
+START_TEST(test_connections_are_those_there_are_descriptors_for)
+{
+    ck_assert_uint_eq(fl_server_config_connections(1000, 65536), 1000);
+    ck_assert_uint_eq(fl_server_config_connections(1000, 1024), (1024 - FL_SERVER_DESCRIPTORS) / 2);
+    ck_assert_uint_eq(fl_server_config_connections(10, FL_SERVER_DESCRIPTORS + 20), 10);
+    ck_assert_uint_eq(fl_server_config_connections(10, FL_SERVER_DESCRIPTORS + 19), 9);
+    ck_assert_uint_eq(fl_server_config_connections(10, 64), 0);
+}
+END_TEST
+
 START_TEST(test_the_example_says_the_defaults)
 {
     struct fl_server_config example, c;
@@ -148,9 +158,12 @@ END_TEST
 
 int main(void)
 {
-    const TTest *const tests[] = {
-        test_only_tls_is_required, test_everything_can_be_said, test_errors_name_their_line,
-        test_a_reload_takes_what_it_can_and_says_what_waits, test_the_example_says_the_defaults};
+    const TTest *const tests[] = {test_only_tls_is_required,
+                                  test_everything_can_be_said,
+                                  test_errors_name_their_line,
+                                  test_a_reload_takes_what_it_can_and_says_what_waits,
+                                  test_connections_are_those_there_are_descriptors_for,
+                                  test_the_example_says_the_defaults};
 
     snprintf(dir, sizeof dir, "/tmp/cohort-config-XXXXXX");
     if (!mkdtemp(dir)) {
