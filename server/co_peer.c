@@ -174,7 +174,7 @@ void co_peer_send_task(struct co_peer *p, struct co_job *j, const struct fl_roun
         j->bytes_down += begin.size;
     }
     j->bytes_down += task.base_size;
-    uint64_t closes = fl_round_deadline(j->round);
+    uint64_t closes = fl_round_closes(j->round);
     task.deadline_left_ms = closes != FL_ROUND_NEVER && closes > now ? closes - now : 0;
     frame.body_case = COHORT__FRAME__BODY_TASK;
     frame.task = &task;

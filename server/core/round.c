@@ -256,6 +256,11 @@ int fl_round_step(struct fl_round *r, const struct fl_round_event *ev, struct fl
     return 0;
 }
 
+uint64_t fl_round_closes(const struct fl_round *r)
+{
+    return !r->paused && r->phase == FL_ROUND_COLLECT ? r->deadline_ms : FL_ROUND_NEVER;
+}
+
 uint64_t fl_round_deadline(const struct fl_round *r)
 {
     const struct fl_exchange_rules *rules = fl_round_rules_at(r);
@@ -264,8 +269,9 @@ uint64_t fl_round_deadline(const struct fl_round *r)
     if (r->paused) {
         return FL_ROUND_NEVER;
     }
-    if (r->phase == FL_ROUND_COLLECT) {
-        return r->deadline_ms;
+    if (r->phase == FL_ROUND_COLLECT) { /* from when on nobody being out any more is enough */
+        uint64_t early = r->deadline_ms - rules->deadline_ms + rules->fill_ms;
+        return r->now_ms < early && early < r->deadline_ms ? early : r->deadline_ms;
     }
     return r->phase == FL_ROUND_FILL && r->now_ms < filled ? filled : FL_ROUND_NEVER;
 }

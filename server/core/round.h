@@ -191,6 +191,8 @@ uint64_t fl_round_current(const struct fl_round *r, bool *ret_open);
 
 /* When a TICK is due, or FL_ROUND_NEVER. */
 uint64_t fl_round_deadline(const struct fl_round *r);
+/* When collecting ends at the latest, or FL_ROUND_NEVER: what members are told. */
+uint64_t fl_round_closes(const struct fl_round *r);
 
 /*
  * Restart. fl_round_new with the last published round; if the store has an open round, then:

@@ -377,12 +377,38 @@ static void refold(struct fl_round *r, struct fl_exchange *x)
     }
 }
 
+/* Nobody is at work any more and nobody waits to be drawn: what is here is all that comes, unless
+ * somebody new turns up, for whom collecting has waited as long as a round waits to fill. */
+static bool nobody_is_out(const struct fl_round *r)
+{
+    const struct fl_exchange *x = &r->frame->at[r->exchange];
+    const struct fl_exchange_rules *rules = fl_round_rules_at(r);
+
+    if (x->committed < rules->quorum || x->recording > 0 ||
+        r->now_ms < r->deadline_ms - rules->deadline_ms + rules->fill_ms) {
+        return false;
+    }
+    for (uint32_t i = 0; i < x->members.count; i++) {
+        const struct fl_member *m = &x->members.at[i];
+        if (m->state != FL_MEMBER_COMMITTED && m->state != FL_MEMBER_DECLINED &&
+            m->state != FL_MEMBER_FAILED && !(m->state == FL_MEMBER_ENLISTED && m->late)) {
+            return false;
+        }
+    }
+    for (uint32_t i = 0; i < r->candidates.count; i++) {
+        if (fl_round_eligible(r, r->candidates.id[i])) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* One phase; true when it moved on. */
 static bool advance_once(struct fl_round *r)
 {
     struct fl_exchange *x = fl_round_at(r);
     const struct fl_exchange_rules *rules = fl_round_rules_at(r);
-    bool over = r->now_ms >= r->deadline_ms;
+    bool over = r->now_ms >= r->deadline_ms || (r->phase != FL_ROUND_FILL && nobody_is_out(r));
 
     switch (r->phase) {
     case FL_ROUND_FILL:

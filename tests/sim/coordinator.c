@@ -213,7 +213,7 @@ static void invite(struct world *w, const struct fl_round_item *it)
                         .plan = d->plan,
                         .base = d->base,
                         .size = UPDATE_SIZE,
-                        .left_ms = fl_round_deadline(w->c.round) - w->now};
+                        .left_ms = fl_round_closes(w->c.round) - w->now};
     net_down(w, c->id, &m);
 }
 

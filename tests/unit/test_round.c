@@ -206,13 +206,36 @@ START_TEST(test_quorum_at_the_deadline_and_the_rest_is_told)
                      "1 of 2 updates are committed; it closes with 1 more, or in 1 s, as "
                      "the quorum of 1 is there");
     d.now = fl_round_deadline(d.r);
+    ck_assert_uint_eq(d.now, 201); /* but somebody is still out */
+    TELL(&d, "", TICK);
+    d.now = fl_round_deadline(d.r);
     ck_assert_uint_eq(d.now, 1101);
+    ck_assert_uint_eq(fl_round_closes(d.r), 1101);
     TELL(&d, "CLOSE 1;", TICK);
     TELL(&d, "", SPOOLED, BY(2)); /* too late to be recorded */
     TELL(&d, "DROP 2 (round-over); DROP 3 (round-over); FINISH;", CLOSED);
     TELL(&d, "DROP 2 (round-over);", OFFERED, BY(2));
     TELL(&d, "ACK 1;", OFFERED, BY(1));
     TELL(&d, "DROP 9 (round-over);", OFFERED, BY(9));
+    fl_round_free(d.r);
+}
+END_TEST
+
+/* The quorum is there, the others said no, nobody else asks: there is nothing to wait for. */
+START_TEST(test_nobody_is_out_any_more)
+{
+    struct desk d;
+    struct fl_round_rules two = rules(2, 1, 0);
+
+    start(&d, &two);
+    both_at_work(&d);
+    TELL(&d, "RECEIVE 1;", OFFERED, BY(1));
+    TELL(&d, "RECORD 1;", SPOOLED, BY(1));
+    TELL(&d, "ACK 1; FOLD 1;", COMMITTED, BY(1));
+    d.now = fl_round_deadline(d.r);
+    ck_assert_uint_lt(d.now, fl_round_closes(d.r));
+    TELL(&d, "", TICK); /* the other one works */
+    TELL(&d, "CLOSE 1;", DECLINED, BY(2));
     fl_round_free(d.r);
 }
 END_TEST
@@ -584,7 +607,7 @@ START_TEST(test_asking_during_a_pause_is_remembered)
     d.now = 500;
     TELL(&d, "", AVAILABLE, BY(1)); /* it lost its task */
     TELL(&d, "INVITE 1;", RESUME);
-    ck_assert_uint_eq(fl_round_deadline(d.r), 1500);
+    ck_assert_uint_eq(fl_round_closes(d.r), 1500);
     fl_round_free(d.r);
 }
 END_TEST
@@ -790,7 +813,7 @@ START_TEST(test_new_fails_cleanly_without_memory)
 END_TEST
 
 TESTS_MAIN("round", test_a_round_from_asking_to_publishing, test_job_ends_after_its_last_round,
-           test_quorum_at_the_deadline_and_the_rest_is_told,
+           test_quorum_at_the_deadline_and_the_rest_is_told, test_nobody_is_out_any_more,
            test_draining_waits_for_records_in_flight, test_too_few_is_retried_and_then_pauses,
            test_declined_slot_goes_to_another, test_offers_that_do_not_fit,
            test_failures_of_the_store_pause_and_resume_repeats, test_pause_drain_and_cancel,
