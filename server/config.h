@@ -49,8 +49,8 @@ struct fl_server_config {
 /* Reads and checks a file; relative paths in it are taken from the file's own folder. Errors
  * FL_R_CONF_*, "file:line:column: key: what". */
 /* How many connections there are descriptors for: each may have a spool, and the rest of the
- * coordinator needs some. At most what is asked for; 0 = not even one. `most`: descriptors that this
- * process may have. */
+ * coordinator needs some. At most what is asked for; 0 = not even one. `most`: descriptors that
+ * this process may have. */
 uint32_t fl_server_config_connections(uint32_t asked, uint64_t most);
 enum { FL_SERVER_DESCRIPTORS = 192 }; /* beside connections */
 int fl_server_config_load(const char *path, struct fl_server_config *ret, struct fl_err *e);
