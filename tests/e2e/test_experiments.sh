@@ -3,7 +3,7 @@
 # chosen was chosen by every method among as many settings.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/world.sh"
-e2e_begin table
+e2e_begin experiments
 /usr/bin/python3 -c 'import yaml' 2>/dev/null || {
     echo "skipped: python3-yaml is not installed"
     exit 77
