@@ -282,7 +282,7 @@ static struct fl_digest one_round(struct job *j, uint64_t round, int step)
                             .size = sizeof text - 1,
                             .round = round,
                             .checkpoint = j->checkpoint};
-    struct co_sums *sums;
+    struct co_sums *sums = NULL;
     struct finish_op f = {.exchange = 0};
     struct fl_digest ret;
     uint32_t slot;
