@@ -16,8 +16,8 @@ print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
 
 
 def mean(values):
-    more = " +- %.2f" % (max(values) / 2 - min(values) / 2) if len(values) > 1 else ""
-    return "%.2f%s (%d)" % (statistics.mean(values), more, len(values))
+    more = " +- %.1f" % (max(values) / 2 - min(values) / 2) if len(values) > 1 else ""
+    return "%.1f%s (%d)" % (statistics.mean(values), more, len(values))
 
 
 for path in jobs:
