@@ -533,6 +533,7 @@ START_TEST(test_counts_and_their_epsilon)
     ck_assert_int_eq(
         fl_plan_override(text, strlen(text), "counts.noise_multiplier", "2", &with, &size, &err),
         -FL_R_PLAN_PRIVACY);
+    fl_free(text);
     char *plain = fl_strdup("name: c\nstrategy: fedavg\nrounds: 10\n"
                             "model: {input: [4], classes: 3, layers: [{linear: {out: 3}}]}\n"
                             "train: {lr: 0.1}\nround: {members: 2}\ngrid: {step: -10}\n"
@@ -540,6 +541,7 @@ START_TEST(test_counts_and_their_epsilon)
     ck_assert_msg(fl_plan_resolve(plain, strlen(plain), &resolved, &size, &err) == 0, "%s",
                   err.msg);
     ck_assert_int_eq(parse(resolved), 0);
+    fl_free(resolved);
     double alone = plan.privacy.noise_multiplier;
     ck_assert_uint_eq(fl_plan_exchanges(&plan, 1, terms), 1);
 
@@ -551,6 +553,8 @@ START_TEST(test_counts_and_their_epsilon)
         0);
     ck_assert_msg(fl_plan_resolve(with, strlen(with), &resolved, &size, &err) == 0, "%s", err.msg);
     ck_assert_int_eq(parse(resolved), 0);
+    fl_free(resolved);
+    fl_free(with);
     ck_assert_double_gt(plan.privacy.noise_multiplier, alone);
     /* Gaussians of all rounds and of the counts together: sum of 1 / sigma^2 stays what it was. */
     double sum = 10 / pow(plan.privacy.noise_multiplier, 2) + 1 / 16.0;
@@ -564,6 +568,7 @@ START_TEST(test_counts_and_their_epsilon)
                      0);
     ck_assert_int_eq(fl_plan_resolve(with, strlen(with), &resolved, &size, &err),
                      -FL_R_PLAN_PRIVACY);
+    fl_free(with);
     fl_free(plain);
 }
 END_TEST

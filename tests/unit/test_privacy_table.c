@@ -200,6 +200,31 @@ static void keep_all(void *arg, const char *text)
     all_answers[(*n)++] = strdup(text);
 }
 
+/* All rows take 20 CPU seconds, and minutes under the sanitizers: every fourth row unless
+ * TESTS_LONG=1. */
+static uint32_t every = 1;
+
+/* Leaves the first line of the text and every `every`-th row behind it. */
+static size_t keep_some(char *text, size_t size)
+{
+    const char *longer = getenv("TESTS_LONG");
+    size_t to = 0;
+    uint32_t line = 0;
+
+    every = longer && longer[0] == '1' ? 1 : 4;
+    for (size_t at = 0; at < size;) {
+        const char *end = memchr(text + at, '\n', size - at);
+        size_t n = end ? (size_t)(end - text) - at + 1 : size - at;
+        if (line == 0 || (line - 1) % every == 0) {
+            memmove(text + to, text + at, n);
+            to += n;
+        }
+        at += n;
+        line++;
+    }
+    return to;
+}
+
 START_TEST(test_every_row_of_the_reference)
 {
     static char text[1 << 20];
@@ -210,16 +235,18 @@ START_TEST(test_every_row_of_the_reference)
 
     fclose(f);
     load();
+    size = keep_some(text, size);
     ck_assert_msg(fl_privacy_table("reference", text, size, keep_all, &n, &refused, &e) == 0, "%s",
                   e.msg);
     ck_assert_uint_eq(refused, 0);
-    ck_assert_uint_eq(n, table_rows + 1);
-    for (uint32_t r = 0; r < table_rows; r++) {
+    ck_assert_uint_eq(n, (table_rows + every - 1) / every + 1);
+    for (uint32_t r = 0; r < table_rows; r += every) {
         char id[64], kind[64], bound[64];
         double got, lower, upper;
-        ck_assert_msg(sscanf(all_answers[r + 1], "%63[^,],%63[^,],%lf,%lf,%lf,%63s", id, kind, &got,
-                             &lower, &upper, bound) == 6,
-                      "%s", all_answers[r + 1]);
+        const char *answer = all_answers[r / every + 1];
+        ck_assert_msg(sscanf(answer, "%63[^,],%63[^,],%lf,%lf,%lf,%63s", id, kind, &got, &lower,
+                             &upper, bound) == 6,
+                      "%s", answer);
         ck_assert_str_eq(id, cell(r, "id"));
         ck_assert_str_eq(kind, cell(r, "kind"));
         ck_assert(lower <= got && got == upper);
