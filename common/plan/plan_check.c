@@ -183,6 +183,11 @@ static int check_example(const struct fl_plan *p, const struct fl_conf_node *roo
     if (p->train.steps == 0) {
         return missing(root, "train", "steps", "example", e);
     }
+    if (p->data.schema.window.steps > 0) {
+        return fl_conf_fail(e, fl_plan_at(root, "data.table.window"), FL_R_PLAN_PRIVACY,
+                            "one row is in many windows: an epsilon for one window says little of "
+                            "one row. Use the unit client");
+    }
     if (p->trainer == FL_TRAINER_EXEC) {
         return fl_conf_fail(e, fl_plan_at(root, "trainer"), FL_R_PLAN_PRIVACY,
                             "the unit example clips and noises inside training, where nobody sees "

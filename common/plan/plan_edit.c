@@ -252,6 +252,26 @@ bool fl_plan_key_is_free(const char *key)
     return strcmp(key, "rounds") == 0;
 }
 
+/* What the epsilon of a job counts is rounds times steps; steps that were run under an earlier text
+ * are not in it. So under the unit `example` steps stay what they were. */
+static int check_counted(const char *text, size_t size, const char *key, struct fl_err *e)
+{
+    if (strcmp(key, "train.steps") != 0) {
+        return 0;
+    }
+    struct fl_plan *plan = fl_try(1, sizeof *plan);
+    int r =
+        plan ? fl_plan_parse(plan, "job", text, size, e) : fl_fail(e, FL_R_NOMEM, "out of memory");
+    if (r == 0 && plan->privacy.unit == FL_UNIT_EXAMPLE) {
+        r = fl_fail(e, FL_R_CONF_CONFLICT,
+                    "%s is fixed once a job is submitted under the unit example: its epsilon "
+                    "counts them",
+                    key);
+    }
+    fl_free(plan);
+    return r;
+}
+
 int fl_plan_set(const char *text, size_t size, const char *key, const char *value, char **ret_text,
                 size_t *ret_size, struct fl_err *e)
 {
@@ -266,6 +286,10 @@ int fl_plan_set(const char *text, size_t size, const char *key, const char *valu
     if (!fl_plan_key_is_free(key)) {
         fl_free(new_text);
         return fl_fail(e, FL_R_CONF_CONFLICT, "%s is fixed once a job is submitted", key);
+    }
+    if ((r = check_counted(new_text, new_size, key, e)) < 0) {
+        fl_free(new_text);
+        return r;
     }
     *ret_text = new_text;
     *ret_size = new_size;

@@ -443,6 +443,28 @@ START_TEST(test_set_writes_the_last_section)
 }
 END_TEST
 
+/* Epsilon counts rounds times steps: fewer steps and then more rounds would run more than it says.
+ */
+START_TEST(test_steps_that_an_epsilon_counts_stay)
+{
+    static const char text[] =
+        "name: c\nstrategy: fedavg\nrounds: 10\n"
+        "model: {input: [4], classes: 3, layers: [{linear: {out: 3}}]}\n"
+        "train: {lr: 0.1, steps: 100}\nround: {members: 2}\n"
+        "privacy: {unit: example, clip: 1, delta: 1e-5, epsilon: 8, sampling_rate: 0.01, examples: "
+        "100, noise_multiplier: 4}\n";
+    char *ret = NULL;
+    size_t size;
+
+    ck_assert_int_eq(fl_plan_set(text, sizeof text - 1, "train.steps", "50", &ret, &size, &err),
+                     -FL_R_CONF_CONFLICT);
+    ck_assert_ptr_nonnull(strstr(err.msg, "its epsilon counts them"));
+    ck_assert_ptr_null(ret);
+    ck_assert_int_eq(fl_plan_set(text, sizeof text - 1, "train.lr", "0.2", &ret, &size, &err), 0);
+    fl_free(ret);
+}
+END_TEST
+
 START_TEST(test_set_refuses)
 {
     char *text = text_with(0, "", "");
@@ -813,7 +835,8 @@ TESTS_MAIN("plan", test_listed_tensors, test_tables, test_a_plan_and_its_default
            test_impossible_shapes_name_the_layer_and_line, test_blocks_unfold_and_say_what_is_wrong,
            test_sums_that_could_overflow, test_privacy_claims_that_cannot_be_made,
            test_unit_example_needs_all_it_counts, test_resolving_epsilon,
-           test_set_writes_the_last_section, test_set_refuses, test_text_too_long,
+           test_set_writes_the_last_section, test_set_refuses,
+           test_steps_that_an_epsilon_counts_stay, test_text_too_long,
            test_every_allocation_may_fail, test_counts_and_their_epsilon,
            test_documented_keys_exist_with_their_defaults, test_documented_example_parses,
            test_secure_aggregation, test_secure_aggregation_rules)
