@@ -8,7 +8,7 @@ agents_config 1 2
 start_agents
 
 # Honest agents go on while the hostile one does its worst outside a round, and then inside one that it poisons and leaves.
-rounds=1 quorum=2 deadline=3s fill=1s job target 3
+rounds=1 quorum=2 deadline=8s fill=1s job target 3
 submit target
 hostile() { timeout 40 /usr/bin/python3 "$(dirname "$0")/hostile.py" "$port" "$work/pki" site-03 "$@" || die "hostile.py $*"; }
 hostile target poison
