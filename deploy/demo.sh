@@ -82,6 +82,9 @@ pki=$work/pki
 cohortctl pki init "$pki" --name "Demo consortium" >/dev/null
 cohortctl pki issue "$pki" coordinator cohortd --dns localhost >/dev/null
 cohortctl pki issue "$pki" agent 'site-{nn}' --count "$agents" >/dev/null
+# A coordinator remembers what each ledger released, and an identity with an emptier ledger is refused: so the private run, whose
+# ledgers are new, has identities of its own.
+cohortctl pki issue "$pki" agent 'private-{nn}' --count "$agents" >/dev/null
 
 say "coordinator and sites"
 cat >"$work/cohortd.yaml" <<EOF
@@ -106,10 +109,10 @@ until_true() {
 }
 until_true cohortctl status
 port=$(cohortctl --json status | sed -n 's/.*"port": *\([0-9]*\).*/\1/p')
-cohortctl agent enrol "$pki"/site-*.crt >/dev/null
+cohortctl agent enrol "$pki"/site-*.crt "$pki"/private-*.crt >/dev/null
 
 # The sites' own rules: which jobs, and what their data may be spent on. Nobody else can change them.
-# start_sites FOLDER JOBS: twenty agents in one process, with ledgers of their own in FOLDER.
+# start_sites FOLDER CERTIFICATES JOBS: twenty agents in one process, with ledgers of their own in FOLDER.
 start_sites() {
     cat >"$work/$1.yaml" <<EOF
 state: $1
@@ -131,12 +134,12 @@ defaults:
     train: $train
     test: 240
   jobs:
-$2
+$3
 agents:
   - count: $agents
     name: "site-{nn}"
-    certificate: "pki/site-{nn}.crt"
-    key: "pki/site-{nn}.key"
+    certificate: "pki/$2-{nn}.crt"
+    key: "pki/$2-{nn}.key"
     data: {client: "{n}"}
 EOF
     cohort-agent --config "$work/$1.yaml" 2>"$work/$1.log" &
@@ -194,7 +197,7 @@ run_job() { # name strategy rounds extra-lines title
 }
 
 say "the sites without a privacy budget: for comparison only"
-start_sites open "$(for rate in $alone_rates; do echo "    - {name: alone-$rate, unit: none}"; done)
+start_sites open site "$(for rate in $alone_rates; do echo "    - {name: alone-$rate, unit: none}"; done)
     - {name: federated, unit: none}"
 cohortctl status
 
@@ -212,7 +215,7 @@ stop_sites open $(($(echo "$alone_rates" | wc -w) + 1))
 # A ledger that has released these images without noise can keep no epsilon for them, and refuses. So the private run has
 # sites, and ledgers, of its own.
 say "the same sites with a privacy budget of epsilon $epsilon"
-start_sites sites "    - {name: private, unit: example, epsilon: $epsilon, delta: $delta}"
+start_sites sites private "    - {name: private, unit: example, epsilon: $epsilon, delta: $delta}"
 run_job private "$strategy" "$private_rounds" \
     "train: {batch: 20, steps: $private_steps, lr: $private_rate, momentum: 0, weight_decay: 0}
 privacy: {unit: example, clip: 1, epsilon: $epsilon, delta: $delta, sampling_rate: 1, examples: $train}" \
