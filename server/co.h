@@ -319,8 +319,16 @@ int co_reader_new(struct co_sums *s, struct co_reader **ret, struct fl_updates *
 void co_reader_free(struct co_reader *r); /* NULL is fine */
 
 /* co_compute.c */
-/* [job] Exactly `size` bytes at `offset` of the descriptor *(int *)arg; fits struct fl_update. */
-int co_read_fd(void *arg, uint64_t offset, uint8_t *to, size_t size, struct fl_err *e);
+/* The row of what an item is about. */
+struct fl_store_update co_update_of(const struct co_job *j, const struct fl_round_item *item);
+/* An update as a strategy sees it, read by `read` with `arg`. */
+struct fl_update co_update_view(const struct fl_store_update *u,
+                                int (*read)(void *arg, uint64_t offset, uint8_t *to, size_t size,
+                                            struct fl_err *e),
+                                void *arg);
+/* [job] The same of a sealed upload's file, until *ret_fd is closed. */
+int co_update_open(const struct fl_store_update *u, const char *path, int *ret_fd,
+                   struct fl_update *ret, struct fl_err *e);
 void co_finish(struct co *co, struct co_job *j, const struct fl_round_item *item);
 /* The initial checkpoint of a plan, written; for job submission. [job] */
 int co_initial_checkpoint(struct fl_store *s, const struct fl_plan *plan,

@@ -25,9 +25,45 @@
 
 enum { TILE = 256 * 1024 };
 
-int co_read_fd(void *arg, uint64_t offset, uint8_t *to, size_t size, struct fl_err *e)
+/* Exactly `size` bytes at `offset` of the descriptor *(int *)arg. */
+static int read_fd(void *arg, uint64_t offset, uint8_t *to, size_t size, struct fl_err *e)
 {
     return fl_file_read_at(*(int *)arg, offset, to, size, e);
+}
+
+struct fl_store_update co_update_of(const struct co_job *j, const struct fl_round_item *item)
+{
+    return (struct fl_store_update){.job = j->id,
+                                    .round = item->round,
+                                    .agent = item->agent,
+                                    .exchange = item->exchange,
+                                    .weight = item->weight,
+                                    .size = item->size,
+                                    .digest = item->digest};
+}
+
+struct fl_update co_update_view(const struct fl_store_update *u,
+                                int (*read)(void *arg, uint64_t offset, uint8_t *to, size_t size,
+                                            struct fl_err *e),
+                                void *arg)
+{
+    return (struct fl_update){.agent = u->agent,
+                              .exchange = u->exchange,
+                              .weight = u->weight,
+                              .size = u->size,
+                              .read = read,
+                              .arg = arg};
+}
+
+int co_update_open(const struct fl_store_update *u, const char *path, int *ret_fd,
+                   struct fl_update *ret, struct fl_err *e)
+{
+    *ret_fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (*ret_fd < 0) {
+        return fl_fail_sys(e, fl_file_reason(errno), errno, "open %s", path);
+    }
+    *ret = co_update_view(u, read_fd, ret_fd);
+    return 0;
 }
 
 /* ---- models being written ---- */

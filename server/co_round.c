@@ -289,13 +289,7 @@ void co_commit_kick(struct co *co)
 
 static void do_record(struct co *co, struct co_job *j, const struct fl_round_item *item)
 {
-    struct fl_store_update u = {.job = j->id,
-                                .round = item->round,
-                                .agent = item->agent,
-                                .exchange = item->exchange,
-                                .weight = item->weight,
-                                .size = item->size,
-                                .digest = item->digest};
+    struct fl_store_update u = co_update_of(j, item);
     const struct fl_roster_agent *a = fl_roster_by_id(co->roster, item->agent);
 
     if (a) { /* at its last offer: at least as far as this update */

@@ -210,18 +210,13 @@ static int fold_one(struct co_sums *s, const struct fl_update *u, struct fl_err 
 static void fold_run(struct co_op *op)
 {
     struct fold_op *f = (struct fold_op *)op;
+    struct fl_update u;
+    int fd;
 
-    int fd = open(f->path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) {
-        op->status = fl_fail_sys(&op->err, fl_file_reason(errno), errno, "open %s", f->path);
+    op->status = co_update_open(&f->u, f->path, &fd, &u, &op->err);
+    if (op->status) {
         return;
     }
-    struct fl_update u = {.agent = f->u.agent,
-                          .exchange = f->u.exchange,
-                          .weight = f->u.weight,
-                          .size = f->u.size,
-                          .read = co_read_fd,
-                          .arg = &fd};
     op->status = fold_one(f->sums, &u, &op->err);
     if (op->status == 0) {
         op->status = remember(f->sums, &f->u, &op->err);
@@ -250,13 +245,7 @@ void co_fold(struct co *co, struct co_job *j, const struct fl_round_item *item)
 
     co_op_job(&f->op, j);
     f->sums = j->sums;
-    f->u = (struct fl_store_update){.job = j->id,
-                                    .round = item->round,
-                                    .agent = item->agent,
-                                    .exchange = item->exchange,
-                                    .weight = item->weight,
-                                    .size = item->size,
-                                    .digest = item->digest};
+    f->u = co_update_of(j, item);
     fl_store_upload_path(co->store, j->incarnation, &f->u, f->path);
     co_submit(co, j->lane, &f->op);
 }
@@ -344,14 +333,8 @@ int co_reader_new(struct co_sums *s, struct co_reader **ret, struct fl_updates *
     }
     qsort(s->folded, n, sizeof *s->folded, by_agent);
     for (uint32_t i = 0; i < n; i++) {
-        const struct fl_store_update *u = &s->folded[i];
         r->handle[i] = (struct handle){r, i};
-        r->at[i] = (struct fl_update){.agent = u->agent,
-                                      .exchange = u->exchange,
-                                      .weight = u->weight,
-                                      .size = u->size,
-                                      .read = reader_read,
-                                      .arg = &r->handle[i]};
+        r->at[i] = co_update_view(&s->folded[i], reader_read, &r->handle[i]);
     }
     *ret = r;
     *ret_updates = (struct fl_updates){.count = n, .at = r->at};

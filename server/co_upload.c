@@ -125,22 +125,16 @@ struct seal_op {
 static void seal_run(struct co_op *op)
 {
     struct seal_op *s = (struct seal_op *)op;
+    struct fl_update u;
+    int fd;
 
     op->status = fl_spool_seal(s->spool, &op->err);
+    if (op->status == 0) {
+        op->status = co_update_open(&s->u, s->path, &fd, &u, &op->err);
+    }
     if (op->status) {
         return;
     }
-    int fd = open(s->path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) {
-        op->status = fl_fail_sys(&op->err, fl_file_reason(errno), errno, "open %s", s->path);
-        return;
-    }
-    struct fl_update u = {.agent = s->u.agent,
-                          .exchange = s->u.exchange,
-                          .weight = s->u.weight,
-                          .size = s->u.size,
-                          .read = co_read_fd,
-                          .arg = &fd};
     op->status = fl_update_scan(&s->terms, &u, &op->err);
     close(fd);
 }
@@ -351,13 +345,7 @@ void co_upload_begin(struct co *co, struct co_job *j, const struct fl_round_item
         up->again_item = *item;
         return;
     }
-    struct fl_store_update u = {.job = j->id,
-                                .round = item->round,
-                                .agent = item->agent,
-                                .exchange = item->exchange,
-                                .weight = item->weight,
-                                .size = item->size,
-                                .digest = item->digest};
+    struct fl_store_update u = co_update_of(j, item);
     const struct co_writing *w = writing_find(co, &u);
     if (w && w->sealing && w->u.round == u.round && w->u.exchange == u.exchange &&
         fl_digest_equal(&w->u.digest, &u.digest)) {

@@ -38,27 +38,35 @@ wanted() {
     return 1
 }
 
-# run NAME COMMAND...: exit 0 passed, 77 skipped, anything else failed (and its output is shown).
+# judge NAME STATUS SECONDS LOG: 0 passed, 77 skipped, anything else failed (and its output is shown).
+judge() {
+    case $2 in
+    0)
+        passed=$((passed + 1))
+        echo "passed  $1 ($3 s)"
+        grep -i '^skipped' "$4" || true
+        ;;
+    77)
+        skipped=$((skipped + 1))
+        echo "skipped $1: $(tail -n 1 "$4")"
+        ;;
+    *)
+        failed=$((failed + 1))
+        echo "FAILED  $1 (exit $2, $3 s)"
+        tail -n 60 "$4" | sed 's/^/    /'
+        ;;
+    esac
+}
+
+# run NAME COMMAND...
 run() {
     name=$1
     shift
     wanted "$name" || return 0
     start=$(date +%s)
-    if "$@" >"$log" 2>&1; then
-        passed=$((passed + 1))
-        echo "passed  $name ($(($(date +%s) - start)) s)"
-        grep -i '^skipped' "$log" || true
-    else
-        status=$?
-        if [ $status = 77 ]; then
-            skipped=$((skipped + 1))
-            echo "skipped $name: $(tail -n 1 "$log")"
-        else
-            failed=$((failed + 1))
-            echo "FAILED  $name (exit $status, $(($(date +%s) - start)) s)"
-            tail -n 60 "$log" | sed 's/^/    /'
-        fi
-    fi
+    status=0
+    "$@" >"$log" 2>&1 || status=$?
+    judge "$name" $status $(($(date +%s) - start)) "$log"
 }
 
 # build FOLDER OPTION...: configures and compiles (only targets that match $only, if set); a build that fails is a failed test.
@@ -136,9 +144,21 @@ only='\(tests/io\|tests/lib\|server/ctl\)/[a-z_./-]*'
 run "build thread sanitizer" build build-tsan -Dwerror=true -Db_sanitize=thread -Db_lundef=false
 suite build-tsan "threads" --suite io
 only=
+
+# The end-to-end scripts: each with a folder and a port of its own, as many at a time as there are cores.
+logs=$(mktemp -d)
+trap 'rm -rf "$log" "$logs"' EXIT
 for script in tests/e2e/test_*.sh; do
+    ! wanted "e2e $(basename "$script" .sh | sed 's/^test_//')" || echo "$script"
+done | xargs -r -P "$(nproc)" -n 1 sh -c '
+    start=$(date +%s)
+    status=0
+    "$1" >"$0/$(basename "$1" .sh).log" 2>&1 || status=$?
+    echo "$status $(($(date +%s) - start))" >"$0/$(basename "$1" .sh).status"' "$logs"
+for script in "$logs"/*.status; do
     [ -e "$script" ] || continue
-    run "e2e $(basename "$script" .sh | sed 's/^test_//')" "$script"
+    read -r status seconds <"$script"
+    judge "e2e $(basename "$script" .status | sed 's/^test_//')" "$status" "$seconds" "${script%.status}.log"
 done
 echo "$passed passed, $failed failed, $skipped skipped"
 [ $failed = 0 ]

@@ -130,16 +130,6 @@ int fl_ledger_db_end(struct fl_ledger *l, int r, struct fl_err *e)
 
 /* ---- the chain ---- */
 
-static void add_u64(struct fl_hash *h, uint64_t v)
-{
-    uint8_t le[8];
-
-    for (int i = 0; i < 8; i++) {
-        le[i] = (uint8_t)(v >> (8 * i));
-    }
-    fl_hash_add(h, le, sizeof le);
-}
-
 static void chain_row(const struct fl_digest *before, sqlite3_stmt *row, struct fl_digest *ret)
 {
     struct fl_hash h;
@@ -150,22 +140,22 @@ static void chain_row(const struct fl_digest *before, sqlite3_stmt *row, struct 
         int type = sqlite3_column_type(row, i);
         double real;
         uint64_t bits = 0;
-        add_u64(&h, (uint64_t)type);
+        fl_hash_add_u64(&h, (uint64_t)type);
         switch (type) {
         case SQLITE_INTEGER:
-            add_u64(&h, (uint64_t)sqlite3_column_int64(row, i));
+            fl_hash_add_u64(&h, (uint64_t)sqlite3_column_int64(row, i));
             break;
         case SQLITE_FLOAT:
             real = sqlite3_column_double(row, i);
             memcpy(&bits, &real, sizeof bits);
-            add_u64(&h, bits);
+            fl_hash_add_u64(&h, bits);
             break;
         case SQLITE_NULL:
             break;
         default: {
             const void *blob = sqlite3_column_blob(row, i);
             size_t size = (size_t)sqlite3_column_bytes(row, i);
-            add_u64(&h, size);
+            fl_hash_add_u64(&h, size);
             if (size) {
                 fl_hash_add(&h, blob, size);
             }

@@ -133,8 +133,9 @@ static int read_header(struct fl_bytes *b, struct npy *ret, struct fl_err *e)
 
 /* ---- x ---- */
 
-static int describe_x(const char *path, const struct npy *n, struct fl_table *t, struct fl_err *e)
+static int describe_x(struct fl_bytes *b, const struct npy *n, struct fl_table *t, struct fl_err *e)
 {
+    const char *path = fl_bytes_path(b);
     uint64_t features = 1;
     struct fl_records *r = t->records;
 
@@ -162,22 +163,6 @@ static int describe_x(const char *path, const struct npy *n, struct fl_table *t,
     r->record = (size_t)features * fl_value_size(n->value);
     r->divide = n->value == FL_VALUE_U8 ? 255 : 1;
     return 0;
-}
-
-static int scan_x(const char *path, struct fl_table *t, struct fl_err *e)
-{
-    struct fl_bytes *b = NULL;
-    struct npy n;
-
-    int r = fl_bytes_open(path, &b, e);
-    if (r == 0) {
-        r = read_header(b, &n, e);
-    }
-    if (r == 0) {
-        r = describe_x(path, &n, t, e);
-    }
-    fl_bytes_close(b);
-    return r;
 }
 
 /* ---- y ---- */
@@ -259,7 +244,11 @@ static int read_y(struct fl_bytes *b, const struct npy *n, struct fl_table *t, s
     return r ? r : fl_bytes_end(b, e);
 }
 
-static int scan_y(const char *path, struct fl_table *t, struct fl_err *e)
+/* Opens a file, reads its header, and gives both to `take`. */
+static int scan(const char *path, struct fl_table *t,
+                int (*take)(struct fl_bytes *b, const struct npy *n, struct fl_table *t,
+                            struct fl_err *e),
+                struct fl_err *e)
 {
     struct fl_bytes *b = NULL;
     struct npy n;
@@ -269,7 +258,7 @@ static int scan_y(const char *path, struct fl_table *t, struct fl_err *e)
         r = read_header(b, &n, e);
     }
     if (r == 0) {
-        r = read_y(b, &n, t, e);
+        r = take(b, &n, t, e);
     }
     fl_bytes_close(b);
     return r;
@@ -280,9 +269,9 @@ int fl_npy_scan(const char *x, const char *y, const char *clients, struct fl_tab
 {
     struct fl_table t = {.records = fl_try(1, sizeof *t.records)};
 
-    int r = t.records ? scan_x(x, &t, e) : fl_fail(e, FL_R_NOMEM, "%s: out of memory", x);
+    int r = t.records ? scan(x, &t, describe_x, e) : fl_fail(e, FL_R_NOMEM, "%s: out of memory", x);
     if (r == 0) {
-        r = scan_y(y, &t, e);
+        r = scan(y, &t, read_y, e);
     }
     if (r == 0 && clients[0]) {
         r = fl_idx_numbers(clients, t.count, x, &t.client, e);

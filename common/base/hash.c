@@ -1,5 +1,7 @@
 #include "common/base/hash.h"
 
+#include "common/base/le.h"
+
 #include <assert.h>
 #include <sodium.h>
 #include <string.h>
@@ -23,6 +25,22 @@ void fl_hash_init(struct fl_hash *h)
 void fl_hash_add(struct fl_hash *h, const void *data, size_t size)
 {
     crypto_generichash_update((crypto_generichash_state *)(void *)h->state, data, size);
+}
+
+void fl_hash_add_u64(struct fl_hash *h, uint64_t number)
+{
+    uint8_t le[8];
+
+    fl_put_u64(le, number);
+    fl_hash_add(h, le, sizeof le);
+}
+
+void fl_hash_add_u32(struct fl_hash *h, uint32_t number)
+{
+    uint8_t le[4];
+
+    fl_put_u32(le, number);
+    fl_hash_add(h, le, sizeof le);
 }
 
 void fl_hash_end(struct fl_hash *h, struct fl_digest *ret)

@@ -23,6 +23,9 @@ struct fl_hash {
 
 void fl_hash_init(struct fl_hash *h);
 void fl_hash_add(struct fl_hash *h, const void *data, size_t size);
+/* A number as 8 (or 4) bytes, little-endian. */
+void fl_hash_add_u64(struct fl_hash *h, uint64_t number);
+void fl_hash_add_u32(struct fl_hash *h, uint32_t number);
 void fl_hash_end(struct fl_hash *h, struct fl_digest *ret);
 
 void fl_digest_of(const void *data, size_t size, struct fl_digest *ret);

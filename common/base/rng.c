@@ -1,5 +1,7 @@
 #include "common/base/rng.h"
 
+#include "common/base/le.h"
+
 #include <endian.h>
 #include <errno.h>
 #include <math.h>
@@ -39,9 +41,7 @@ void fl_seed_derive(const struct fl_seed *parent, const char *label, uint64_t nu
     crypto_generichash_state st;
     uint8_t le[8];
 
-    for (int i = 0; i < 8; i++) {
-        le[i] = (uint8_t)(number >> (8 * i));
-    }
+    fl_put_u64(le, number);
     crypto_generichash_init(&st, parent->bytes, FL_SEED_SIZE, FL_SEED_SIZE);
     /* The terminating zero separates label and number. */
     crypto_generichash_update(&st, (const unsigned char *)label, strlen(label) + 1);
@@ -73,9 +73,8 @@ void fl_rng_fini(struct fl_rng *r)
 static void blocks(struct fl_rng *r, uint8_t *to, size_t size)
 {
     uint8_t nonce[crypto_stream_chacha20_ietf_NONCEBYTES] = {0};
-    for (int i = 0; i < 8; i++) {
-        nonce[i] = (uint8_t)(r->nonce >> (8 * i));
-    }
+
+    fl_put_u64(nonce, r->nonce);
     memset(to, 0, size);
     crypto_stream_chacha20_ietf_xor_ic(to, to, size, nonce, r->block, r->key.bytes);
     r->block += (uint32_t)(size / 64);
@@ -125,13 +124,9 @@ void fl_rng_words(struct fl_rng *r, uint64_t *ret, size_t count)
 uint64_t fl_rng_u64(struct fl_rng *r)
 {
     uint8_t b[8];
-    uint64_t x = 0;
 
     fl_rng_bytes(r, b, sizeof b);
-    for (int i = 0; i < 8; i++) {
-        x |= (uint64_t)b[i] << (8 * i);
-    }
-    return x;
+    return fl_get_u64(b);
 }
 
 uint64_t fl_rng_below(struct fl_rng *r, uint64_t bound)

@@ -286,14 +286,15 @@ static void gelu(struct fl_onnx_graph *g)
     then_number(g, "Mul", 0.5f);
 }
 
-static void first_token(struct fl_onnx_graph *g)
+/* The first `count` of the second axis of what there is now. */
+static void first_of(struct fl_onnx_graph *g, int64_t count, name_t ret)
 {
     const int64_t zero = 0, one = 1;
     struct fl_onnx_node n;
     name_t from, to, axis, out[1];
 
     fl_onnx_ints(g, "from", &zero, 1, false, from);
-    fl_onnx_ints(g, "to", &one, 1, false, to);
+    fl_onnx_ints(g, "to", &count, 1, false, to);
     fl_onnx_ints(g, "axis", &one, 1, false, axis);
     fl_onnx_begin(&n, "Slice");
     fl_onnx_in(&n, g->now.name);
@@ -301,7 +302,15 @@ static void first_token(struct fl_onnx_graph *g)
     fl_onnx_in(&n, to);
     fl_onnx_in(&n, axis);
     fl_onnx_end(g, &n, 1, out);
-    memcpy(g->now.name, out[0], sizeof out[0]);
+    memcpy(ret, out[0], sizeof out[0]);
+}
+
+static void first_token(struct fl_onnx_graph *g)
+{
+    name_t token;
+
+    first_of(g, 1, token);
+    memcpy(g->now.name, token, sizeof token);
     to_vector(g);
 }
 
@@ -363,22 +372,13 @@ static int group_norm(struct fl_onnx_graph *g, const struct fl_layer *l, struct 
 static void embedding(struct fl_onnx_graph *g, const struct fl_layer *l)
 {
     const float *table = g->model->theta + tensor_of(g, l, 0)->offset;
-    int64_t numeric = (int64_t)l->in_shape[0] - l->category_count, zero = 0, one = 1;
-    name_t from, to, axis, rows, column, row[FL_SPEC_CATEGORIES_MAX], numbers, out[1];
+    int64_t numeric = (int64_t)l->in_shape[0] - l->category_count;
+    name_t rows, column, row[FL_SPEC_CATEGORIES_MAX], numbers, out[1];
     struct fl_onnx_node n;
 
     to_vector(g);
     if (numeric) {
-        fl_onnx_ints(g, "from", &zero, 1, false, from);
-        fl_onnx_ints(g, "to", &numeric, 1, false, to);
-        fl_onnx_ints(g, "axis", &one, 1, false, axis);
-        fl_onnx_begin(&n, "Slice");
-        fl_onnx_in(&n, g->now.name);
-        fl_onnx_in(&n, from);
-        fl_onnx_in(&n, to);
-        fl_onnx_in(&n, axis);
-        fl_onnx_end(g, &n, 1, out);
-        memcpy(numbers, out[0], sizeof numbers);
+        first_of(g, numeric, numbers);
     }
     for (uint32_t k = 0; k < l->category_count; k++) {
         const uint32_t dims[2] = {l->categories[k], l->out};

@@ -1,5 +1,6 @@
 #include "common/nn/tensors.h"
 
+#include "common/base/le.h"
 #include "common/base/mem.h"
 
 #include <errno.h>
@@ -115,9 +116,7 @@ int fl_tensors_header(const struct fl_tensors *table, const struct fl_meta *meta
         return long_ ? fl_fail(e, FL_R_TENSORS, "a header of more than 1 MiB")
                      : fl_fail(e, FL_R_NOMEM, "a header");
     }
-    for (int i = 0; i < LENGTH; i++) {
-        t.at[i] = (char)(unsigned char)((t.count - LENGTH) >> (8 * i));
-    }
+    fl_put_u64((uint8_t *)t.at, t.count - LENGTH);
     *ret = (uint8_t *)t.at;
     *ret_size = t.count;
     return 0;
@@ -313,14 +312,11 @@ static int read_header(struct fl_tensor_file *f, json_t *root, size_t data_size,
 int fl_tensor_file_view(const uint8_t *bytes, size_t size, struct fl_tensor_file *ret,
                         struct fl_err *e)
 {
-    uint64_t length = 0;
+    uint64_t length = size >= LENGTH ? fl_get_u64(bytes) : 0;
     json_error_t error;
     int r;
 
     memset(ret, 0, sizeof *ret);
-    for (size_t i = LENGTH; size >= LENGTH && i-- > 0;) {
-        length = length << 8 | bytes[i];
-    }
     if (size < LENGTH || length > FL_TENSORS_HEADER_MAX || length > size - LENGTH) {
         return fl_fail(e, FL_R_TENSORS, "not a safetensors file (%zu bytes)", size);
     }

@@ -1,5 +1,7 @@
 #include "server/core/candidates.h"
 
+#include "common/base/le.h"
+
 #include "common/base/mem.h"
 
 #include <assert.h>
@@ -76,16 +78,6 @@ bool fl_candidates_remove(struct fl_candidates *c, uint64_t agent)
     return true;
 }
 
-static uint64_t read_le(const uint8_t *b)
-{
-    uint64_t x = 0;
-
-    for (int i = 0; i < 8; i++) {
-        x |= (uint64_t)b[i] << (8 * i);
-    }
-    return x;
-}
-
 void fl_candidates_stream(struct fl_rng *ret, uint64_t job_seed, const struct fl_key *key,
                           uint32_t drawn_before)
 {
@@ -93,8 +85,8 @@ void fl_candidates_stream(struct fl_rng *ret, uint64_t job_seed, const struct fl
 
     static_assert(FL_INCARNATION_SIZE == 16, "two words");
     fl_seed_from_u64(job_seed, &seed);
-    fl_seed_derive(&seed, "cohort incarnation low", read_le(key->incarnation), &next);
-    fl_seed_derive(&next, "cohort incarnation high", read_le(key->incarnation + 8), &seed);
+    fl_seed_derive(&seed, "cohort incarnation low", fl_get_u64(key->incarnation), &next);
+    fl_seed_derive(&next, "cohort incarnation high", fl_get_u64(key->incarnation + 8), &seed);
     fl_seed_derive(&seed, "cohort round", key->round, &next);
     fl_seed_derive(&next, "cohort exchange", key->exchange, &seed);
     fl_rng_init(ret, &seed, drawn_before);

@@ -9,6 +9,7 @@
 #include "common/base/err.h"
 #include "common/base/hash.h"
 #include "common/io/ctl_client.h"
+#include "common/plan/plan.h"
 
 #include <jansson.h>
 #include <stdbool.h>
@@ -77,14 +78,16 @@ struct fl_download {
     struct fl_digest digest; /* of them */
     bool to_file;            /* not to standard output */
 };
-/* Asks for a file and writes it to --output: beside, then checked by `check`, synced, renamed. A
- * failure leaves nothing. */
+/* Asks for a file and writes it to --output: beside, then checked by `check` (NULL: not), synced,
+ * renamed. A failure leaves nothing. */
 int fl_cli_download(struct fl_cli *c, const struct fl_ctl_request *q,
                     int (*check)(struct fl_cli *c, const struct fl_download *x),
                     struct fl_download *ret);
 
 /* The job description named by the first word, with every --set applied; freed by fl_free. */
 int fl_cli_job_text(struct fl_cli *c, char **ret, size_t *ret_size);
+/* Its plan as it would run: with the noise that submission computes. Freed by fl_free. */
+int fl_cli_job_plan(struct fl_cli *c, struct fl_plan **ret);
 
 /* ---- saying it ---- */
 

@@ -57,7 +57,7 @@ static int receive(struct fl_cli *c, const struct fl_ctl_request *q, int fd,
     if (status == 0 && (int64_t)x.bytes != fl_cli_int(x.about, "bytes")) {
         return fl_fail(&c->err, FL_R_STORE_MISMATCH, "the bytes are not as many as announced");
     }
-    return status ? status : check(c, ret);
+    return status || !check ? status : check(c, ret);
 }
 
 int fl_cli_download(struct fl_cli *c, const struct fl_ctl_request *q,

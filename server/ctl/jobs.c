@@ -275,6 +275,32 @@ int fl_cli_job_text(struct fl_cli *c, char **ret, size_t *ret_size)
     return 0;
 }
 
+int fl_cli_job_plan(struct fl_cli *c, struct fl_plan **ret)
+{
+    struct fl_plan *plan = fl_try(1, sizeof *plan);
+    char *text = NULL, *resolved = NULL;
+    size_t size;
+    int status = plan ? fl_cli_job_text(c, &text, &size) : fl_fail(&c->err, FL_R_NOMEM, "plan");
+
+    if (status == 0) { /* for messages with the file's name */
+        status = fl_plan_parse(plan, c->words[0], text, size, &c->err);
+    }
+    if (status == 0) {
+        status = fl_plan_resolve(text, size, &resolved, &size, &c->err);
+    }
+    if (status == 0) {
+        status = fl_plan_parse(plan, c->words[0], resolved, size, &c->err);
+    }
+    fl_free(text);
+    fl_free(resolved);
+    if (status) {
+        fl_free(plan);
+        return status;
+    }
+    *ret = plan;
+    return 0;
+}
+
 int fl_cli_job_submit(struct fl_cli *c)
 {
     struct fl_ctl_request *q = fl_new(1, sizeof *q);

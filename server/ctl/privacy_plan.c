@@ -182,25 +182,12 @@ static int answer(struct fl_cli *c, const struct fl_plan *plan)
 
 int fl_cli_privacy_plan(struct fl_cli *c)
 {
-    struct fl_plan *plan = fl_try(1, sizeof *plan);
-    char *text = NULL, *resolved = NULL;
-    size_t size;
-    int status = plan ? fl_cli_job_text(c, &text, &size) : fl_fail(&c->err, FL_R_NOMEM, "plan");
+    struct fl_plan *plan = NULL;
+    int status = fl_cli_job_plan(c, &plan);
 
-    if (status == 0) { /* for messages with the file's name */
-        status = fl_plan_parse(plan, c->words[0], text, size, &c->err);
-    }
-    if (status == 0) {
-        status = fl_plan_resolve(text, size, &resolved, &size, &c->err);
-    }
-    if (status == 0) {
-        status = fl_plan_parse(plan, c->words[0], resolved, size, &c->err);
-    }
     if (status == 0) {
         status = answer(c, plan);
     }
-    fl_free(text);
-    fl_free(resolved);
     fl_free(plan);
     return status;
 }

@@ -19,16 +19,6 @@ enum { ROUNDS_KEPT = 10000 }; /* rows per job, for people and for late offers */
 
 /* ---- closing ---- */
 
-static void add_u64(struct fl_hash *h, uint64_t value)
-{
-    uint8_t le[8];
-
-    for (int i = 0; i < 8; i++) {
-        le[i] = (uint8_t)(value >> (8 * i));
-    }
-    fl_hash_add(h, le, sizeof le);
-}
-
 /* Over the plan, the exchange's name, and each member with the digest of its update. Every member
  * must have a committed one. */
 static int close_digest(struct fl_store *s, uint64_t job, uint64_t round, uint32_t exchange,
@@ -40,9 +30,9 @@ static int close_digest(struct fl_store *s, uint64_t job, uint64_t round, uint32
 
     fl_hash_init(&h);
     fl_hash_add(&h, plan->bytes, sizeof plan->bytes);
-    add_u64(&h, round);
-    add_u64(&h, exchange);
-    add_u64(&h, count);
+    fl_hash_add_u64(&h, round);
+    fl_hash_add_u64(&h, exchange);
+    fl_hash_add_u64(&h, count);
     for (uint32_t i = 0; i < count; i++) {
         if (i > 0 && members[i] <= members[i - 1]) {
             return fl_fail(e, FL_R_STORE_MISMATCH, "members are not in ascending order");
@@ -55,7 +45,7 @@ static int close_digest(struct fl_store *s, uint64_t job, uint64_t round, uint32
         if (r < 0) {
             return r;
         }
-        add_u64(&h, members[i]);
+        fl_hash_add_u64(&h, members[i]);
         fl_hash_add(&h, update.bytes, sizeof update.bytes);
     }
     fl_hash_end(&h, ret);

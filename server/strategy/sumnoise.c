@@ -1,6 +1,7 @@
 #include "server/strategy/sumnoise.h"
 
 #include "common/base/hash.h"
+#include "common/base/le.h"
 #include "common/base/mem.h"
 #include "common/math/grid.h"
 #include "common/privacy/clip.h"
@@ -138,19 +139,14 @@ int fl_sum_noise_add(const struct fl_sum_noise *n, size_t first, int64_t *q, siz
 
 void fl_sum_noise_put(const struct fl_sum_noise_state *s, uint8_t *to)
 {
-    for (int i = 0; i < 8; i++) {
-        to[i] = (uint8_t)(s->done >> (8 * i));
-    }
+    fl_put_u64(to, s->done);
     memcpy(to + 8, s->node, sizeof s->node);
 }
 
 bool fl_sum_noise_get(struct fl_sum_noise_state *ret, const uint8_t *from, uint64_t tree)
 {
-    uint64_t done = 0;
+    uint64_t done = fl_get_u64(from);
 
-    for (int i = 0; i < 8; i++) {
-        done |= (uint64_t)from[i] << (8 * i);
-    }
     if (done > tree) {
         return false;
     }

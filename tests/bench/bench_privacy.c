@@ -10,6 +10,7 @@
 #include "common/privacy/clip.h"
 #include "common/privacy/noise.h"
 #include "common/privacy/pld.h"
+#include "tests/bench/best.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -23,25 +24,6 @@ static float *x;
 static int64_t *q, *acc;
 static uint8_t *packed;
 static struct fl_rng rng;
-
-static double now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-/* The best time of a piece of work. */
-#define BEST(ret, work)                                                                            \
-    do {                                                                                           \
-        (ret) = INFINITY;                                                                          \
-        for (int repeat_ = 0; repeat_ < REPEATS; repeat_++) {                                      \
-            double start_ = now();                                                                 \
-            work;                                                                                  \
-            (ret) = fmin((ret), now() - start_);                                                   \
-        }                                                                                          \
-    } while (0)
 
 static void bench_noise(void)
 {

@@ -9,6 +9,7 @@
  * 0.60 and 1.19 unless told).
  */
 #include "common/privacy/secagg/mask.h"
+#include "tests/bench/best.h"
 #include "tests/lib/secagg_world.h"
 
 #include <math.h>
@@ -19,14 +20,6 @@
 enum { N = 1000, D = 1000000 };
 
 static uint64_t verified, signed_;
-
-static double now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static int count_verify(void *arg, const uint8_t *cert, uint32_t cert_size, const uint8_t *message,
                         size_t size, const uint8_t *sig, uint32_t sig_size, uint8_t *ret,

@@ -12,6 +12,7 @@
 #include "common/math/vec.h"
 #include "common/nn/layers.h"
 #include "common/privacy/noise.h"
+#include "tests/bench/best.h"
 #include "tests/lib/nets.h"
 
 #include <math.h>
@@ -22,25 +23,6 @@
 #include <time.h>
 
 enum { BATCH = 50, REPEATS = 9, SITE = 600, LARGE = 512 };
-
-static double now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-/* The best time of a piece of work. */
-#define BEST(ret, work)                                                                            \
-    do {                                                                                           \
-        (ret) = INFINITY;                                                                          \
-        for (int repeat_ = 0; repeat_ < REPEATS; repeat_++) {                                      \
-            double start_ = now();                                                                 \
-            work;                                                                                  \
-            (ret) = fmin((ret), now() - start_);                                                   \
-        }                                                                                          \
-    } while (0)
 
 /* ---- floors ---- */
 

@@ -197,6 +197,11 @@ def make_pki(folder, build, sites):
     open(folder + "/complete", "w").close()
 
 
+def named(setting):
+    """A setting in a cell of a CSV file."""
+    return json.dumps(setting).replace(",", ";").replace('"', "")
+
+
 def percent(value):
     return None if value is None else round(100 * value, 4)
 
@@ -274,7 +279,7 @@ class Table:
         return self.methods[method].get("score", self.spec.get("score", "received"))
 
     def keep(self, variant, method, seed, setting, job, finals, lines):
-        setting = json.dumps(setting).replace(",", ";").replace('"', "")
+        setting = named(setting)
         same = {"variant": variant, "method": method, "setting": setting, "seed": seed}
         rounds = [l for l in lines if l.get("event") == "round"]
         last = {l["site"]: l for l in rounds if l["round"] == job["rounds"]}
@@ -300,13 +305,13 @@ class Table:
             return settings[0]
         known = {r["setting"]: float(r["score"]) for r in self.chosen.read() if (r["variant"], r["method"]) == (variant, method)}
         for setting in settings:
-            text = json.dumps(setting).replace(",", ";").replace('"', "")
+            text = named(setting)
             if text not in known:
                 _, finals, _ = self.run(variant, method, self.spec["choose"].get("seed", 1000), setting, True)
                 known[text] = percent(mean([f.get(SCORES[self.score(method)]) for f in finals.values()]))
                 self.chosen.add([{"variant": variant, "method": method, "setting": text, "score": known[text]}])
                 print("%s  %-12s %-22s %s: %.2f set apart" % (time.strftime("%H:%M:%S"), variant, method, text, known[text]), flush=True)
-        return max(settings, key=lambda s: known[json.dumps(s).replace(",", ";").replace('"', "")])
+        return max(settings, key=lambda s: known[named(s)])
 
     def all(self):
         make_pki(self.pki, self.build, self.spec["sites"])

@@ -7,11 +7,12 @@ are built from the descriptions by this script, from torch.nn alone. Needs pytho
 """
 import json
 import os
-import struct
 
 import torch
 import yaml
 from torch import nn
+
+from golden_file import write
 
 torch.manual_seed(7)
 torch.set_default_dtype(torch.float64)
@@ -288,18 +289,6 @@ class Network(Take):
             elif kind == "way":
                 x = x + m(around)
         return x
-
-
-def write(path, tensors, job):
-    header, data = {"__metadata__": {"job": job}}, b""
-    for name, t in tensors.items():
-        raw = t.detach().to(torch.float32).contiguous().numpy().tobytes()
-        header[name] = {"dtype": "F32", "shape": list(t.shape), "data_offsets": [len(data), len(data) + len(raw)]}
-        data += raw
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with open(path, "wb") as f:
-        f.write(struct.pack("<Q", len(text)) + text + data)
 
 
 def optimizers():

@@ -5,12 +5,12 @@ Each file holds a job's text (metadata `job`), the stored tensors (`shared.NAME`
 makes of them in double precision: `theta`, and the gradient of <theta, grad> at every stored tensor (`d.shared.NAME`, `d.private.NAME`).
 Definitions are written out here element by element, from the papers. Needs python3-torch. Seeds are fixed.
 """
-import json
 import math
 import os
-import struct
 
 import torch
+
+from golden_file import write
 
 torch.manual_seed(11)
 torch.set_default_dtype(torch.float64)
@@ -145,18 +145,6 @@ def bias(case, stored, name, shape):
     return stored.get("shared", name + ".bias", (rows,))
 
 
-def save(path, tensors, job):
-    header, blob = {"__metadata__": {"job": job}}, b""
-    for name, t in tensors.items():
-        data = t.detach().to(torch.float32).contiguous().numpy().tobytes()
-        header[name] = {"dtype": "F32", "shape": list(t.shape), "data_offsets": [len(blob), len(blob) + len(data)]}
-        blob += data
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with open(path, "wb") as f:
-        f.write(struct.pack("<Q", len(text)) + text + blob)
-
-
 for case, (strategy, rules) in CASES.items():
     stored, seen = Stored(), [0]
     if case == "nested":
@@ -172,4 +160,4 @@ for case, (strategy, rules) in CASES.items():
         tensors[key] = t
         fixed = key.endswith(".base") and key.startswith("private") or key == "private.width" or "conv1" in key and case == "adapter"
         tensors["d." + key] = torch.zeros_like(t) if fixed or t.grad is None else t.grad
-    save(os.path.join(os.path.dirname(os.path.abspath(__file__)), "rule_%s.safetensors" % case), tensors, JOB % (strategy, rules))
+    write(os.path.join(os.path.dirname(os.path.abspath(__file__)), "rule_%s.safetensors" % case), tensors, JOB % (strategy, rules))

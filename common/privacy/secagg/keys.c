@@ -1,7 +1,5 @@
 #include "common/privacy/secagg/keys.h"
 
-#include "common/base/le.h"
-
 #include <sodium.h>
 #include <string.h>
 
@@ -11,14 +9,6 @@ static void begin(struct fl_hash *h, const char *label, const struct fl_digest *
     fl_hash_init(h);
     fl_hash_add(h, label, strlen(label) + 1);
     fl_hash_add(h, context->bytes, sizeof context->bytes);
-}
-
-static void add_u32(struct fl_hash *h, uint32_t number)
-{
-    uint8_t le[4];
-
-    fl_put_u32(le, number);
-    fl_hash_add(h, le, sizeof le);
 }
 
 static void end(struct fl_hash *h, uint8_t ret[FL_DIGEST_SIZE])
@@ -58,8 +48,8 @@ void fl_secagg_pair_seed(const uint8_t shared[FL_SECAGG_KEY_SIZE], const struct 
     struct fl_hash h;
 
     begin(&h, "cohort secagg pair mask 1", view);
-    add_u32(&h, one < other ? one : other);
-    add_u32(&h, one < other ? other : one);
+    fl_hash_add_u32(&h, one < other ? one : other);
+    fl_hash_add_u32(&h, one < other ? other : one);
     fl_hash_add(&h, shared, FL_SECAGG_KEY_SIZE);
     end(&h, ret->bytes);
 }
@@ -70,7 +60,7 @@ void fl_secagg_self_seed(const uint8_t b[FL_SECAGG_KEY_SIZE], const struct fl_di
     struct fl_hash h;
 
     begin(&h, "cohort secagg self mask 1", view);
-    add_u32(&h, index);
+    fl_hash_add_u32(&h, index);
     fl_hash_add(&h, b, FL_SECAGG_KEY_SIZE);
     end(&h, ret->bytes);
 }
@@ -81,8 +71,8 @@ static void share_key(const uint8_t shared[FL_SECAGG_KEY_SIZE], const struct fl_
     struct fl_hash h;
 
     begin(&h, "cohort secagg share key 1", view);
-    add_u32(&h, from);
-    add_u32(&h, to);
+    fl_hash_add_u32(&h, from);
+    fl_hash_add_u32(&h, to);
     fl_hash_add(&h, shared, FL_SECAGG_KEY_SIZE);
     end(&h, ret);
 }
@@ -125,9 +115,9 @@ void fl_secagg_check(const struct fl_digest *view, enum fl_secagg_kind kind, uin
     uint8_t digest[FL_DIGEST_SIZE];
 
     begin(&h, "cohort secagg share check 1", view);
-    add_u32(&h, kind);
-    add_u32(&h, dealer);
-    add_u32(&h, holder);
+    fl_hash_add_u32(&h, kind);
+    fl_hash_add_u32(&h, dealer);
+    fl_hash_add_u32(&h, holder);
     fl_hash_add(&h, share, 32);
     end(&h, digest);
     memcpy(ret, digest, FL_SECAGG_CHECK_SIZE);
@@ -139,7 +129,7 @@ void fl_secagg_commit(const struct fl_digest *view, uint32_t dealer,
     struct fl_hash h;
 
     begin(&h, "cohort secagg commitment 1", view);
-    add_u32(&h, dealer);
+    fl_hash_add_u32(&h, dealer);
     fl_hash_add(&h, b, FL_SECAGG_KEY_SIZE);
     end(&h, ret->bytes);
 }
@@ -176,7 +166,7 @@ void fl_secagg_view_message(const struct fl_digest *view, const uint8_t *shared_
     struct fl_hash h;
 
     begin(&h, "cohort secagg survivors 1", view);
-    add_u32(&h, (uint32_t)set_size);
+    fl_hash_add_u32(&h, (uint32_t)set_size);
     fl_hash_add(&h, shared_set, set_size);
     fl_hash_add(&h, masked_set, set_size);
     end(&h, ret->bytes);

@@ -1,5 +1,6 @@
 #include "common/privacy/secagg/mask.h"
 
+#include "common/base/le.h"
 #include "common/base/mem.h"
 
 #include <sodium.h>
@@ -21,9 +22,8 @@ void fl_mask_add(const struct fl_seed *seed, uint32_t bits, uint64_t tile, bool 
 {
     uint8_t nonce[crypto_stream_chacha20_NONCEBYTES];
 
-    for (size_t i = 0; i < sizeof nonce; i++) {
-        nonce[i] = (uint8_t)(tile >> (8 * i));
-    }
+    _Static_assert(sizeof nonce == 8, "the tile's number is the nonce");
+    fl_put_u64(nonce, tile);
     crypto_stream_chacha20(scratch, count * fl_ring_word(bits), nonce, seed->bytes);
     if (bits <= 32) {
         if (negative) {
