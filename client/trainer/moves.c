@@ -49,6 +49,7 @@ int fl_moves_init(struct fl_moves *m, struct fl_session *s, bool body, bool head
                            .head_optim = fl_moves_optim(s, &t->head),
                            .body_clip = clip ? t->body.clip : 0,
                            .head_clip = clip ? t->head.clip : 0,
+                           .mu = s->plan->setting.mu,
                            .shared = shared,
                            .private_ = private_};
     if (t->optimizer >= FL_OPTIM_ADAM) {
@@ -63,6 +64,13 @@ int fl_moves_init(struct fl_moves *m, struct fl_session *s, bool body, bool head
         if (!m->momentum) {
             return fl_fail(e, FL_R_NOMEM, "momentum of %zu elements", s->layout->theta.elements);
         }
+    }
+    if (m->mu > 0) {
+        m->anchor = fl_try_aligned(s->layout->theta.elements, sizeof *m->anchor);
+        if (!m->anchor) {
+            return fl_fail(e, FL_R_NOMEM, "an anchor of %zu elements", s->layout->theta.elements);
+        }
+        memcpy(m->anchor, s->theta, s->layout->theta.elements * sizeof *m->anchor);
     }
     if (body && s->layout->generated) {
         struct fl_generator_conf_train conf = {
@@ -84,6 +92,7 @@ void fl_moves_fini(struct fl_moves *m)
 {
     fl_free(m->momentum);
     fl_free(m->square);
+    fl_free(m->anchor);
     fl_generator_free(m->generator);
     fl_rules_free(m->rules);
 }
@@ -104,12 +113,27 @@ static void step_range(const struct fl_moves *m, const struct fl_optim *optim, f
     fl_optim_step(optim, factor, s->grad + from, momentum, s->theta + from, n);
 }
 
+/* FedProx (Li et al. 2020, arXiv 1812.06127, eq. 2): the gradient of mu/2 |theta - received|^2,
+ * which looks at no example, so under the unit example it comes after the noise and costs nothing.
+ */
+static void pull(const struct fl_moves *m)
+{
+    const struct fl_session *s = m->s;
+
+    for (size_t i = 0; i < s->layout->theta.elements; i++) {
+        s->grad[i] += m->mu * (s->theta[i] - m->anchor[i]);
+    }
+}
+
 void fl_moves_step(struct fl_moves *m)
 {
     struct fl_session *s = m->s;
     size_t cut = boundary(s);
 
     m->steps++;
+    if (m->anchor) {
+        pull(m);
+    }
     if (m->generator) {
         fl_generator_step(m->generator, s->grad, s->theta);
     }

@@ -61,6 +61,8 @@ struct fl_moves {
     float *momentum; /* theta.elements or NULL */
     float *square;   /* of Adam; theta.elements or NULL */
     uint64_t steps;  /* taken */
+    float mu;        /* FedProx: each step's gradient gets mu (theta - anchor) */
+    float *anchor;   /* theta as it was received; NULL when mu is 0 */
     struct fl_generator *generator;
     struct fl_rules *rules;   /* NULL when theta is stored as it is, or all generated */
     float *shared, *private_; /* where generator and parts live */

@@ -40,16 +40,6 @@ struct raw {
     uint32_t std_count;
 };
 
-static const struct {
-    const char *name;
-    enum fl_visibility visibility;
-} strategies[] = {
-    {"fedavg", FL_VISIBILITY_ALL_SHARED},
-    {"fedrep", FL_VISIBILITY_HEAD_PRIVATE},
-    {"hyperfl", FL_VISIBILITY_BODY_GENERATED},
-    {"local", FL_VISIBILITY_ALL_PRIVATE},
-};
-
 static const char *const clipping_words[] = {"flat", "per_layer", NULL};
 static const char *const noise_words[] = {"local", "central", NULL};
 static const char *const unit_words[] = {"none", "example", "client", NULL};
@@ -231,25 +221,6 @@ static const struct fl_conf_field generator_word[] = {
 
 /* ---- sections that are not tables ---- */
 
-static int get_strategy(struct raw *raw, enum fl_visibility *ret, struct fl_err *e)
-{
-    const struct fl_conf_node *n = raw->strategy;
-
-    for (size_t i = 0; n->kind == FL_CONF_KIND_SCALAR && i < FL_COUNT(strategies); i++) {
-        if (strcmp(n->text, strategies[i].name) == 0) {
-            snprintf(raw->plan.strategy, sizeof raw->plan.strategy, "%s", n->text);
-            *ret = strategies[i].visibility;
-            return 0;
-        }
-    }
-    if (n->kind != FL_CONF_KIND_SCALAR) {
-        return fl_conf_fail(e, n, FL_R_CONF_TYPE, "one word is wanted");
-    }
-    return fl_conf_fail(e, n, FL_R_PLAN_STRATEGY,
-                        "%.40s is not a strategy; there are fedavg, fedrep, hyperfl, local",
-                        n->text);
-}
-
 /* Absent: the small scaled one. One word: `affine` is the published one, the others their
  * defaults. */
 static int get_generator(const struct fl_conf_node *n, const struct fl_conf_node *root,
@@ -349,7 +320,7 @@ static int get_model(struct raw *raw, const struct fl_conf_node *root, const cha
     for (uint32_t i = 0; i < 3; i++) {
         spec.input[i] = i < raw->model.input_count ? raw->model.input[i] : 1;
     }
-    int r = get_strategy(raw, &visibility, e);
+    int r = fl_plan_strategy(raw->strategy, &raw->plan, &visibility, e);
     if (r == 0) {
         r = fl_plan_loss(raw->model.loss, fl_plan_at(root, "model"), &spec, e);
     }
@@ -407,8 +378,9 @@ static void fill_in(struct raw *raw, const struct fl_conf_node *root)
     if (t->serve_lr == 0) {
         t->serve_lr = t->head.lr;
     }
-    if (v == FL_VISIBILITY_ALL_SHARED || v == FL_VISIBILITY_ALL_PRIVATE) {
-        t->head_epochs = 0; /* no head apart from the body: nothing to train in two stages */
+    if (v == FL_VISIBILITY_ALL_SHARED || v == FL_VISIBILITY_ALL_PRIVATE ||
+        strcmp(raw->plan.strategy, "fedper") == 0) {
+        t->head_epochs = 0; /* no head apart from the body, or one that trains with it */
     }
     if (raw->plan.round.quorum == 0) {
         raw->plan.round.quorum = raw->plan.round.members;

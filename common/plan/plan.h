@@ -126,6 +126,11 @@ struct fl_secure_conf {
     uint32_t survivors;      /* a sum of fewer is never opened */
 };
 
+/* Settings of single strategies; each has its own (plan_strategy.c), the others are 0. */
+struct fl_strategy_conf {
+    float mu; /* fedprox: local training minimises loss + mu/2 |theta - received|^2 */
+};
+
 enum fl_trainer {
     FL_TRAINER_BUILTIN,
     FL_TRAINER_EXEC, /* the site's own program; which one is never in a job */
@@ -134,6 +139,7 @@ enum fl_trainer {
 struct fl_plan {
     char name[FL_PLAN_NAME_MAX];
     char strategy[FL_PLAN_NAME_MAX];
+    struct fl_strategy_conf setting;
     uint64_t rounds;
     uint64_t seed;
     enum fl_trainer trainer;

@@ -15,6 +15,10 @@ int fl_plan_tensors(const struct fl_conf_node *list, struct fl_tensors *ret, str
 /* Appends the layers of a list: one a node, or several (a residual block, an encoder). */
 int fl_plan_layers(const struct fl_conf_node *n, struct fl_spec *spec, struct fl_err *e);
 
+/* `strategy`: its word and settings into the plan, and which part of the model travels. */
+int fl_plan_strategy(const struct fl_conf_node *n, struct fl_plan *plan, enum fl_visibility *ret,
+                     struct fl_err *e);
+
 /* The rules of secure_aggregation (plan_secure.c). */
 int fl_plan_check_secure(const struct fl_plan *plan, const struct fl_conf_node *root,
                          struct fl_err *e);

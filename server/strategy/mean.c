@@ -7,8 +7,8 @@
  * and `step` the server optimizer. The sum is exact in 64 bits; everything behind it is done once,
  * element by element, so the next model does not depend on who came first.
  *
- * FedAvg, FedRep, HyperFL and local training differ in what is shared, which is the plan's
- * business: everything, the body, the generator, nothing. Here they are one. With nothing shared an
+ * FedAvg, FedPer, FedProx, FedRep, HyperFL and local training differ in what is shared and how
+ * agents train, which is the plan's business and theirs. Here they are one. With nothing shared an
  * update has no bytes; members are still counted, and the next model is as empty as the last.
  */
 #include "server/strategy/mean.h"
@@ -392,6 +392,8 @@ static int mean_finish(const void *shared, void *const *slots, uint32_t exchange
     }
 
 MEAN_STRATEGY(fedavg);
+MEAN_STRATEGY(fedper);
+MEAN_STRATEGY(fedprox);
 MEAN_STRATEGY(fedrep);
 MEAN_STRATEGY(hyperfl);
 MEAN_STRATEGY(local);

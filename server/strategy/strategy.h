@@ -140,7 +140,7 @@ struct fl_strategy {
     int (*load)(void *shared, const uint8_t *from, size_t size, struct fl_err *e);
 };
 
-/* By the word of a job description ("fedavg", "fedrep", "hyperfl", "local"); NULL when unknown. */
+/* By the word of a job description ("fedavg", "hyperfl", ...); NULL when unknown. */
 const struct fl_strategy *fl_strategy_find(const char *name);
 /* The i-th of the table, NULL behind the end. */
 const struct fl_strategy *fl_strategy_at(size_t i);

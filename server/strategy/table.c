@@ -5,12 +5,16 @@
 
 #include <string.h>
 
+/* clang-format off */
 static const struct fl_strategy *const table[] = {
     &fl_strategy_fedavg,
+    &fl_strategy_fedper,
+    &fl_strategy_fedprox,
     &fl_strategy_fedrep,
     &fl_strategy_hyperfl,
     &fl_strategy_local,
 };
+/* clang-format on */
 
 const struct fl_strategy *fl_strategy_at(size_t i)
 {

@@ -396,8 +396,8 @@ START_TEST(test_the_table)
         ck_assert_uint_eq(rules.exchange_count, due ? 2 : 1);
         ck_assert_str_eq(rules.exchange[0].name, due ? "counts" : "update");
     }
-    ck_assert_uint_eq(n, 4);
-    ck_assert_ptr_null(fl_strategy_find("fedprox"));
+    ck_assert_uint_ge(n, 6);
+    ck_assert_ptr_null(fl_strategy_find("fedsgd"));
     fl_free(plan);
 }
 END_TEST

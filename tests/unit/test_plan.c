@@ -123,6 +123,9 @@ START_TEST(test_one_word_changes_the_strategy)
     } cases[] = {
         {"strategy: fedavg", FL_VISIBILITY_ALL_SHARED, 117066, 0, 0},
         {"strategy: fedrep", FL_VISIBILITY_HEAD_PRIVATE, 115776, 1290, 1},
+        {"strategy: fedper", FL_VISIBILITY_HEAD_PRIVATE, 115776, 1290, 0},
+        {"strategy: {fedavg: {}}", FL_VISIBILITY_ALL_SHARED, 117066, 0, 0},
+        {"strategy: {fedprox: {mu: 0.5}}", FL_VISIBILITY_ALL_SHARED, 117066, 0, 0},
         {"strategy: hyperfl", FL_VISIBILITY_BODY_GENERATED, 463299, 1290 + 64, 1},
         {"strategy: local", FL_VISIBILITY_ALL_PRIVATE, 0, 117066, 0},
     };
@@ -136,8 +139,33 @@ START_TEST(test_one_word_changes_the_strategy)
         ck_assert_uint_eq(fl_plan_update_size(&plan), 2 * cases[i].shared);
     }
     bad(2, "strategy: fedsgd", "", FL_R_PLAN_STRATEGY,
-        "job.yaml:2:11: strategy: fedsgd is not a strategy; there are fedavg, fedrep");
+        "job.yaml:2:11: strategy: fedsgd is not a strategy; there are fedavg, fedper");
     bad(2, "strategy: [fedavg]", "", FL_R_CONF_TYPE, "job.yaml:2:11: strategy: one word");
+    bad(2, "strategy: {fedavg: {}, local: {}}", "", FL_R_CONF_TYPE,
+        "job.yaml:2:11: strategy: one word");
+    bad(2, "strategy: {fedsgd: {}}", "", FL_R_PLAN_STRATEGY,
+        "job.yaml:2:20: strategy.fedsgd: fedsgd is not a strategy");
+    bad(2, "strategy: {fedprox: 0.1}", "", FL_R_CONF_TYPE,
+        "job.yaml:2:21: strategy.fedprox: a map of settings");
+    bad(2, "strategy: {fedprox: {nu: 0.1}}", "", FL_R_CONF_UNKNOWN,
+        "job.yaml:2:22: strategy.fedprox.nu: unknown key");
+    bad(2, "strategy: {fedprox: {mu: 0}}", "", FL_R_CONF_RANGE,
+        "job.yaml:2:26: strategy.fedprox.mu");
+    bad(2, "strategy: {fedavg: {mu: 1}}", "", FL_R_CONF_UNKNOWN,
+        "job.yaml:2:21: strategy.fedavg.mu");
+}
+END_TEST
+
+START_TEST(test_settings)
+{
+    good(2, "strategy: fedprox", "");
+    ck_assert_str_eq(plan.strategy, "fedprox");
+    ck_assert(plan.setting.mu == 0.01f);
+    good(2, "strategy: {fedprox: {mu: 0.5}}", "");
+    ck_assert_str_eq(plan.strategy, "fedprox");
+    ck_assert(plan.setting.mu == 0.5f);
+    good(2, "strategy: fedavg", "");
+    ck_assert(plan.setting.mu == 0);
 }
 END_TEST
 
@@ -831,11 +859,11 @@ START_TEST(test_secure_aggregation_rules)
 END_TEST
 
 TESTS_MAIN("plan", test_listed_tensors, test_tables, test_a_plan_and_its_defaults,
-           test_one_word_changes_the_strategy, test_hypernetworks, test_lines_of_errors,
-           test_impossible_shapes_name_the_layer_and_line, test_blocks_unfold_and_say_what_is_wrong,
-           test_sums_that_could_overflow, test_privacy_claims_that_cannot_be_made,
-           test_unit_example_needs_all_it_counts, test_resolving_epsilon,
-           test_set_writes_the_last_section, test_set_refuses,
+           test_one_word_changes_the_strategy, test_settings, test_hypernetworks,
+           test_lines_of_errors, test_impossible_shapes_name_the_layer_and_line,
+           test_blocks_unfold_and_say_what_is_wrong, test_sums_that_could_overflow,
+           test_privacy_claims_that_cannot_be_made, test_unit_example_needs_all_it_counts,
+           test_resolving_epsilon, test_set_writes_the_last_section, test_set_refuses,
            test_steps_that_an_epsilon_counts_stay, test_text_too_long,
            test_every_allocation_may_fail, test_counts_and_their_epsilon,
            test_documented_keys_exist_with_their_defaults, test_documented_example_parses,

@@ -520,6 +520,41 @@ START_TEST(test_augmentation_is_a_cut_of_the_padded_image)
 }
 END_TEST
 
+/* With batches of everything the first step starts where the pull is zero, and the second differs
+ * by lr mu (theta1 - received). */
+START_TEST(test_fedprox_pulls_towards_the_received_model)
+{
+    struct small_site s;
+    struct run one, two, pulled;
+    double lr = 0, furthest = 0;
+
+    site_of(&s, &ways[0]);
+    s.plan->train.batch = (uint32_t)s.data.train.count;
+    s.plan->train.body.momentum = 0;
+    lr = (double)s.plan->train.body.lr;
+    s.plan->train.steps = 1;
+    train(&s, 5, &one);
+    s.plan->setting.mu = 0.5f;
+    train(&s, 5, &pulled);
+    ck_assert(same(&one, &pulled));
+    run_fini(&pulled);
+    s.plan->train.steps = 2;
+    train(&s, 5, &pulled);
+    s.plan->setting.mu = 0;
+    train(&s, 5, &two);
+    for (size_t i = 0; i < two.shared; i++) {
+        double want = (double)two.delta[i] - lr * 0.5 * (double)one.delta[i];
+        ck_assert_double_eq_tol((double)pulled.delta[i], want, 2e-6);
+        furthest = fmax(furthest, fabs((double)pulled.delta[i] - (double)two.delta[i]));
+    }
+    ck_assert_double_gt(furthest, 1e-4);
+    run_fini(&one);
+    run_fini(&two);
+    run_fini(&pulled);
+    small_site_fini(&s);
+}
+END_TEST
+
 START_TEST(test_augmented_training_repeats_itself_and_is_another)
 {
     struct small_site s;
@@ -546,7 +581,8 @@ END_TEST
 
 TESTS_MAIN("trainer", test_stored_examples_train_to_the_same_bits,
            test_augmentation_is_a_cut_of_the_padded_image,
-           test_augmented_training_repeats_itself_and_is_another, test_accuracy_of_each_class,
+           test_augmented_training_repeats_itself_and_is_another,
+           test_fedprox_pulls_towards_the_received_model, test_accuracy_of_each_class,
            test_every_strategy_learns_and_repeats_itself, test_the_report_is_what_evaluation_says,
            test_two_stages_move_what_they_should, test_noised_steps_without_noise_are_plain_steps,
            test_empty_batches_send_noise_of_the_stated_size,
