@@ -36,7 +36,7 @@ struct model_raw {
 struct raw {
     struct fl_plan plan;
     struct model_raw model;
-    const struct fl_conf_node *strategy, *generator, *table;
+    const struct fl_conf_node *strategy, *generator, *table, *server;
     uint32_t std_count;
 };
 
@@ -132,14 +132,6 @@ static const struct fl_conf_field grid_keys[] = {
 };
 #undef OF
 
-#define OF fl_server_opt_conf
-static const struct fl_conf_field server_keys[] = {
-    {TYPED("lr", FLOAT, lr), .max = 100, .flags = FL_CONF_ABOVE_MIN, .fallback = "1"},
-    {TYPED("momentum", FLOAT, momentum), .max = 1, .flags = FL_CONF_BELOW_MAX, .fallback = "0"},
-    {.name = NULL},
-};
-#undef OF
-
 #define OF fl_counts_conf
 static const struct fl_conf_field counts_keys[] = {
     {TYPED("noise_multiplier", DOUBLE, noise_multiplier), .max = 1e4, .fallback = "0"},
@@ -196,7 +188,7 @@ static const struct fl_conf_field plan_keys[] = {
     {TYPED("weights", ENUM, plan.weighting), .words = weight_words, .fallback = "equal"},
     {TYPED("max_weight", UINT32, plan.max_weight), .min = 1, .max = 1e6, .fallback = "10000"},
     {TYPED("privacy", MAP, plan.privacy), .fields = privacy_keys},
-    {TYPED("server", MAP, plan.server), .fields = server_keys},
+    {TYPED("server", NODE, server)},
     {.name = "data", .type = FL_CONF_MAP, .fields = data_keys},
     {TYPED("counts", MAP, plan.counts), .fields = counts_keys},
     {TYPED("secure_aggregation", MAP, plan.secure), .fields = secure_keys},
@@ -407,6 +399,9 @@ static int parse(struct raw *raw, const char *file, struct fl_conf *c, struct fl
     }
     if (r == 0) {
         r = get_base(raw, root, e);
+    }
+    if (r == 0) {
+        r = fl_plan_server(raw->server, &raw->plan, e);
     }
     if (r) {
         return r;

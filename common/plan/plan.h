@@ -99,8 +99,18 @@ struct fl_round_conf {
     uint32_t late_rounds; /* a late offer of a committed update is acknowledged this many rounds */
 };
 
+/* How the coordinator steps along the mean update. */
+enum fl_server_optimizer {
+    FL_SERVER_AVERAGE, /* with momentum: FedAvgM */
+    FL_SERVER_ADAGRAD,
+    FL_SERVER_ADAM,
+    FL_SERVER_YOGI,
+};
+
 struct fl_server_opt_conf {
-    float lr, momentum; /* 1, 0 = plain averaging */
+    enum fl_server_optimizer optimizer;
+    float lr, momentum; /* 1, 0 = plain averaging; of the adaptive ones momentum is beta1 */
+    float beta2, tau;   /* adaptive */
 };
 
 struct fl_data_conf {

@@ -25,10 +25,14 @@ static const struct {
     enum fl_visibility visibility;
     const struct fl_conf_field *keys;
 } strategies[] = {
+    {"fedadagrad", FL_VISIBILITY_ALL_SHARED, no_keys},
+    {"fedadam", FL_VISIBILITY_ALL_SHARED, no_keys},
     {"fedavg", FL_VISIBILITY_ALL_SHARED, no_keys},
+    {"fedavgm", FL_VISIBILITY_ALL_SHARED, no_keys},
     {"fedper", FL_VISIBILITY_HEAD_PRIVATE, no_keys},
     {"fedprox", FL_VISIBILITY_ALL_SHARED, fedprox_keys},
     {"fedrep", FL_VISIBILITY_HEAD_PRIVATE, no_keys},
+    {"fedyogi", FL_VISIBILITY_ALL_SHARED, no_keys},
     {"hyperfl", FL_VISIBILITY_BODY_GENERATED, no_keys},
     {"local", FL_VISIBILITY_ALL_PRIVATE, no_keys},
 };

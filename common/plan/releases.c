@@ -25,10 +25,14 @@
     }
 
 static const struct fl_release_row rows[] = {
+    MEAN_OF("fedadagrad", "the whole model", "the whole model"),
+    MEAN_OF("fedadam", "the whole model", "the whole model"),
     MEAN_OF("fedavg", "the whole model", "the whole model"),
+    MEAN_OF("fedavgm", "the whole model", "the whole model"),
     MEAN_OF("fedper", "the body", "body and head together"),
     MEAN_OF("fedprox", "the whole model", "the whole model"),
     MEAN_OF("fedrep", "the body", "body and head together"),
+    MEAN_OF("fedyogi", "the whole model", "the whole model"),
     MEAN_OF("hyperfl", "the generator", "the generated network and the head together"),
     {"counts", FL_UNIT_CLIENT, FL_RELEASE_COUNTS, "examples of each class, beside any strategy",
      "counts.bound in L2", "Gauss(counts.noise_multiplier)"},

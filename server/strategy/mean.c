@@ -8,7 +8,8 @@
  * element by element, so the next model does not depend on who came first.
  *
  * FedAvg, FedPer, FedProx, FedRep, HyperFL and local training differ in what is shared and how
- * agents train, which is the plan's business and theirs. Here they are one. With nothing shared an
+ * agents train, which is the plan's business and theirs; FedAvgM, FedAdagrad, FedAdam and FedYogi
+ * in the server optimizer that their word stands for. Here they are one. With nothing shared an
  * update has no bytes; members are still counted, and the next model is as empty as the last.
  */
 #include "server/strategy/mean.h"
@@ -30,8 +31,9 @@ struct shared {
     size_t elements, update_size;
     uint32_t max_weight, members;
     struct fl_server_opt opt;
-    float *momentum; /* NULL when there is none */
-    bool noised;     /* the plan wants noise on the sum */
+    size_t kept;    /* values of the optimizer's moments: m, then v, of every element */
+    float *moments; /* NULL when there are none */
+    bool noised;    /* the plan wants noise on the sum */
     struct fl_sum_noise noise;
 };
 
@@ -44,6 +46,22 @@ struct slot {
 
 /* ---- shared ---- */
 
+/* What a job begins with: no motion yet, and tau^2. */
+static void begin_moments(struct shared *s)
+{
+    for (size_t i = 0; i < s->kept; i++) {
+        s->moments[i] = i < s->elements ? 0 : fl_server_opt_first(&s->opt);
+    }
+}
+
+/* Those of the elements from `first` on. */
+static struct fl_moments moments_at(const struct shared *s, size_t first)
+{
+    return (struct fl_moments){.m = s->kept ? s->moments + first : NULL,
+                               .v =
+                                   s->kept > s->elements ? s->moments + s->elements + first : NULL};
+}
+
 static int mean_init(void *shared, const struct fl_plan *plan, struct fl_err *e)
 {
     struct shared *s = shared;
@@ -52,8 +70,7 @@ static int mean_init(void *shared, const struct fl_plan *plan, struct fl_err *e)
     s->elements = plan->layout.shared.elements;
     s->max_weight = plan->weighting == FL_WEIGHT_EXAMPLES ? plan->max_weight : 1;
     s->members = plan->round.members;
-    s->opt.lr = (double)plan->server.lr;
-    s->opt.momentum = (double)plan->server.momentum;
+    s->opt = fl_server_opt_of(&plan->server);
     if (s->grid.bits < 8 || s->grid.bits > 32 || s->max_weight == 0 || s->members == 0 ||
         !fl_grid_sum_fits(&s->grid, s->max_weight, s->members)) {
         return fl_fail(e, FL_R_PLAN_OVERFLOW,
@@ -63,17 +80,19 @@ static int mean_init(void *shared, const struct fl_plan *plan, struct fl_err *e)
     if (!fl_grid_bytes(&s->grid, s->elements, &s->update_size)) {
         return fl_fail(e, FL_R_LIMIT, "a model of %zu elements", s->elements);
     }
-    if (s->opt.momentum > 0.0 && s->elements > 0) {
-        s->momentum = fl_try_aligned(s->elements, sizeof *s->momentum);
-        if (!s->momentum) {
-            return fl_fail(e, FL_R_NOMEM, "server momentum of %zu elements", s->elements);
+    s->kept = fl_server_opt_moments(&s->opt) * s->elements;
+    if (s->kept > 0) {
+        s->moments = fl_try_aligned(s->kept, sizeof *s->moments);
+        if (!s->moments) {
+            return fl_fail(e, FL_R_NOMEM, "the server optimizer of %zu elements", s->elements);
         }
+        begin_moments(s);
     }
     s->noised = fl_sum_noise_wanted(plan) && s->elements > 0;
     if (s->noised) {
         int r = fl_sum_noise_init(&s->noise, plan, e);
         if (r != 0) {
-            fl_free(s->momentum);
+            fl_free(s->moments);
             return r;
         }
     }
@@ -84,12 +103,12 @@ static void mean_fini(void *shared)
 {
     struct shared *s = shared;
 
-    fl_free(s->momentum);
-    s->momentum = NULL;
+    fl_free(s->moments);
+    s->moments = NULL;
     fl_sum_noise_fini(&s->noise);
 }
 
-/* Behind the momentum: where in its tree the noise stands. */
+/* Behind the moments: where in its tree the noise stands. */
 static size_t tree_size(const struct shared *s)
 {
     return s->noised && s->noise.tree ? FL_SUM_NOISE_STATE : 0;
@@ -98,23 +117,23 @@ static size_t tree_size(const struct shared *s)
 static size_t mean_state_size(const void *shared)
 {
     const struct shared *s = shared;
-    return (s->momentum ? s->elements * sizeof(float) : 0) + tree_size(s);
+    return s->kept * sizeof(float) + tree_size(s);
 }
 
 static void mean_save(const void *shared, uint8_t *to)
 {
     const struct shared *s = shared;
 
-    for (size_t i = 0; s->momentum && i < s->elements; i++) {
-        fl_put_float(to + 4 * i, s->momentum[i]);
+    for (size_t i = 0; i < s->kept; i++) {
+        fl_put_float(to + 4 * i, s->moments[i]);
     }
     if (tree_size(s)) {
         fl_sum_noise_put(&s->noise.state, to + mean_state_size(s) - FL_SUM_NOISE_STATE);
     }
 }
 
-/* The plan may have got or lost its momentum since: nothing saved is a start from zero, something
- * saved that is no longer used is left alone. */
+/* The plan may have got or lost its momentum since: nothing saved is a start from the beginning,
+ * something saved that is no longer used is left alone. */
 static int mean_load(void *shared, const uint8_t *from, size_t size, struct fl_err *e)
 {
     struct shared *s = shared;
@@ -128,19 +147,21 @@ static int mean_load(void *shared, const uint8_t *from, size_t size, struct fl_e
         }
         size -= tree;
     }
-    if (size != 0 && size != s->elements * sizeof(float)) {
+    size_t wanted = s->kept > s->elements ? s->kept : s->elements;
+    if (size != 0 && size != wanted * sizeof(float)) {
         return fl_fail(e, FL_R_STORE_MISMATCH,
                        "strategy state of %zu bytes does not belong to a model of %zu elements",
                        size, s->elements);
     }
     for (size_t i = 0; i < size / sizeof(float); i++) {
-        if (!isfinite(fl_get_float(from + 4 * i))) {
-            return fl_fail(e, FL_R_STORE_MISMATCH,
-                           "element %zu of the strategy state is not finite", i);
+        float value = fl_get_float(from + 4 * i);
+        if (!isfinite(value) || (i >= s->elements && value < 0)) {
+            return fl_fail(e, FL_R_STORE_MISMATCH, "value %zu of the strategy state cannot be", i);
         }
     }
-    for (size_t i = 0; s->momentum && i < s->elements; i++) {
-        s->momentum[i] = size ? fl_get_float(from + 4 * i) : 0.0f;
+    begin_moments(s);
+    for (size_t i = 0; size && i < s->kept; i++) {
+        s->moments[i] = fl_get_float(from + 4 * i);
     }
     return 0;
 }
@@ -304,7 +325,8 @@ static int finish_tile(const struct shared *s, const struct slot *t,
 {
     double mean[FINISH_TILE], scale = ldexp(1.0, s->grid.step), weight = (double)t->weight;
     int64_t sum[FINISH_TILE];
-    float base[FINISH_TILE], x_next[FINISH_TILE], v_next[FINISH_TILE];
+    float base[FINISH_TILE], x_next[FINISH_TILE], m_next[FINISH_TILE], v_next[FINISH_TILE];
+    const struct fl_moments moments = moments_at(s, first), moments_next = {m_next, v_next};
     int r = next->base(next->arg, 0, first, count, base, e);
 
     if (r != 0 || t->weight == 0) { /* nobody: the model stays as it is */
@@ -318,10 +340,12 @@ static int finish_tile(const struct shared *s, const struct slot *t,
         mean[i] = (double)sum[i] * scale / weight;
         *norm2 += mean[i] * mean[i];
     }
-    r = fl_server_opt_step(&s->opt, base, mean, first, count,
-                           s->momentum ? s->momentum + first : NULL, x_next, v_next, e);
-    for (size_t i = 0; r == 0 && s->momentum && i < count; i++) {
-        fl_put_float(next->state + 4 * (first + i), v_next[i]);
+    r = fl_server_opt_step(&s->opt, base, mean, first, count, &moments, x_next, &moments_next, e);
+    for (size_t i = 0; r == 0 && moments.m && i < count; i++) {
+        fl_put_float(next->state + 4 * (first + i), m_next[i]);
+    }
+    for (size_t i = 0; r == 0 && moments.v && i < count; i++) {
+        fl_put_float(next->state + 4 * (s->elements + first + i), v_next[i]);
     }
     return r ? r : next->put(next->arg, 0, first, count, x_next, e);
 }
@@ -357,7 +381,7 @@ static int mean_finish(const void *shared, void *const *slots, uint32_t exchange
     next->members = t->members;
     next->weight = t->weight;
     next->update_norm = 0.0;
-    if (t->weight == 0) { /* and so does its momentum */
+    if (t->weight == 0) { /* and so do its moments */
         mean_save(s, next->state);
     }
     if (s->noised) {
@@ -391,9 +415,13 @@ static int mean_finish(const void *shared, void *const *slots, uint32_t exchange
         .load = mean_load,                                                                         \
     }
 
+MEAN_STRATEGY(fedadagrad);
+MEAN_STRATEGY(fedadam);
 MEAN_STRATEGY(fedavg);
+MEAN_STRATEGY(fedavgm);
 MEAN_STRATEGY(fedper);
 MEAN_STRATEGY(fedprox);
 MEAN_STRATEGY(fedrep);
+MEAN_STRATEGY(fedyogi);
 MEAN_STRATEGY(hyperfl);
 MEAN_STRATEGY(local);

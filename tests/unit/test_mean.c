@@ -228,6 +228,67 @@ START_TEST(test_momentum_is_state_of_the_checkpoint)
 }
 END_TEST
 
+/* Algorithm 2 of Reddi et al. 2021 by a naive twin in doubles, a new process each round. */
+START_TEST(test_two_moments_are_state_of_the_checkpoint)
+{
+    struct bench b;
+    struct fl_next next;
+    struct fl_err e = {0};
+    enum { D = 5000 };
+    static double m[D], v[D], x[D];
+    uint8_t again[8 * D];
+
+    open_bench(&b, "fedyogi", 16, D, 2, 0.9f);
+    b.strategy->fini(b.shared);
+    memset(b.shared, 0, b.strategy->shared_size);
+    b.plan->server.optimizer = FL_SERVER_YOGI;
+    b.plan->server.beta2 = 0.99f;
+    b.plan->server.tau = 0.01f;
+    ck_assert_int_eq(b.strategy->init(b.shared, b.plan, &e), 0);
+    ck_assert_uint_eq(b.strategy->state_size(b.shared), 8 * D);
+    fl_free(b.state);
+    b.state = fl_new(8, D);
+    for (size_t k = 0; k < D; k++) {
+        x[k] = (double)b.base[k];
+        v[k] = 0.01 * 0.01;
+    }
+    for (int round = 0; round < 4; round++) {
+        b.strategy->slot_reset(b.shared, b.slot);
+        for (uint32_t i = 0; i < b.n; i++) {
+            struct fl_update u = update(&b, i);
+            ck_assert_int_eq(b.strategy->fold(b.slot, b.shared, &u, &e), 0);
+        }
+        ck_assert_int_eq(finish(&b, &next, &e), 0);
+        for (size_t k = 0; k < D; k++) {
+            double mean =
+                ((double)b.weight[0] * (double)b.q[k] + (double)b.weight[1] * (double)b.q[D + k]) /
+                1024.0 / (double)(b.weight[0] + b.weight[1]);
+            m[k] = 0.9 * m[k] + 0.1 * mean;
+            double d = mean * mean - v[k];
+            v[k] += 0.01 * mean * mean * ((d > 0) - (d < 0));
+            x[k] += 0.5 * m[k] / (sqrt(v[k]) + 0.01);
+            ck_assert_double_le(fabs(x[k] - (double)b.next[k]), 1e-4 * (1.0 + fabs(x[k])));
+        }
+        memcpy(b.base, b.next, D * sizeof *b.base);
+        b.strategy->fini(b.shared);
+        memset(b.shared, 0, b.strategy->shared_size);
+        ck_assert_int_eq(b.strategy->init(b.shared, b.plan, &e), 0);
+        ck_assert_int_eq(b.strategy->load(b.shared, b.state, 8 * D, &e), 0);
+        b.strategy->save(b.shared, again);
+        ck_assert_mem_eq(again, b.state, sizeof again);
+    }
+    b.strategy->slot_reset(b.shared, b.slot); /* nobody: the moments rest as well */
+    ck_assert_int_eq(finish(&b, &next, &e), 0);
+    ck_assert_mem_eq(again, b.state, sizeof again);
+    ck_assert_mem_eq(b.base, b.next, D * sizeof *b.base);
+    ck_assert_int_eq(b.strategy->load(b.shared, b.state, 4 * D, &e), -FL_R_STORE_MISMATCH);
+    memset(b.state + 4 * D, 0, 4);
+    b.state[4 * D + 3] = 0xbf; /* a negative second moment */
+    ck_assert_int_eq(b.strategy->load(b.shared, b.state, 8 * D, &e), -FL_R_STORE_MISMATCH);
+    close_bench(&b);
+}
+END_TEST
+
 static int read_fails(void *arg, uint64_t offset, uint8_t *to, size_t size, struct fl_err *e)
 {
     (void)arg;
@@ -404,6 +465,6 @@ END_TEST
 
 TESTS_MAIN("mean", test_mean_agrees_with_its_naive_twin,
            test_order_does_not_matter_and_finish_repeats, test_momentum_is_state_of_the_checkpoint,
-           test_updates_that_do_not_fit, test_nothing_shared_and_nobody_there,
-           test_next_model_is_finite_or_refused, test_plans_whose_sums_could_overflow,
-           test_every_allocation_may_fail, test_the_table)
+           test_two_moments_are_state_of_the_checkpoint, test_updates_that_do_not_fit,
+           test_nothing_shared_and_nobody_there, test_next_model_is_finite_or_refused,
+           test_plans_whose_sums_could_overflow, test_every_allocation_may_fail, test_the_table)
