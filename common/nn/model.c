@@ -68,6 +68,24 @@ void fl_model_dropout(struct fl_model *m, const struct fl_seed *seed)
     }
 }
 
+bool fl_model_tap(struct fl_model *m, const struct fl_tap *tap)
+{
+    uint32_t weighted = fl_spec_weighted(&m->spec), i = m->ops;
+    const struct fl_layer *head = &m->spec.layers[fl_spec_head(&m->spec)];
+
+    m->tap = NULL;
+    while (i > 0 && m->op[i - 1].layer >= head) {
+        i--;
+    }
+    if (tap && (m->spec.head == 0 || m->spec.head >= weighted || i >= m->ops || i < m->batched ||
+                i <= m->first || m->op[i].kind != FL_LAYER_LINEAR || m->op[i].rows != 1)) {
+        return false;
+    }
+    m->tap = tap;
+    m->tapped = i;
+    return true;
+}
+
 /* ---- forward ---- */
 
 /* What a runner is given; backward adds the gradients. */
@@ -258,10 +276,15 @@ static void run_backward(struct fl_model *m, uint32_t i, size_t first, size_t co
     }
 }
 
-static void backward(struct fl_model *m, size_t count, float *grad)
+/* `first`: the shard's place in its batch. */
+static void backward(struct fl_model *m, size_t first, size_t count, float *grad)
 {
     for (uint32_t i = m->ops; i-- > m->batched && i >= m->first;) {
         run_backward(m, i, 0, count, grad);
+        if (m->tap && i == m->tapped) {
+            const struct value *z = &m->value[m->op[i].in];
+            m->tap->add(m->tap->arg, first, count, z->at, z->d);
+        }
     }
     for (size_t n = 0; n < count; n++) {
         for (uint32_t i = m->batched; i-- > m->first;) {
@@ -286,6 +309,7 @@ void fl_model_gradient(struct fl_model *m, const float *x, const void *y, size_t
 {
     struct fl_score sum = {0};
     float weight = 1 / (float)count;
+    size_t first = 0;
 
     assert(count > 0);
     memset(grad, 0, m->elements * sizeof *grad);
@@ -294,7 +318,8 @@ void fl_model_gradient(struct fl_model *m, const float *x, const void *y, size_t
         size_t n = count < m->shard ? count : m->shard;
         forward(m, x, n);
         score(m, y, n, weight, &sum);
-        backward(m, n, grad);
+        backward(m, first, n, grad);
+        first += n;
         x += n * m->value[0].count;
         y = (const char *)y + n * target_bytes(m);
         count -= n;

@@ -46,6 +46,18 @@ void fl_model_score(struct fl_model *m, const float *x, const void *y, size_t co
 void fl_model_gradient(struct fl_model *m, const float *x, const void *y, size_t count, float *grad,
                        struct fl_score *ret_score);
 
+/* What else a step minimises, as a function of the features: what the head's first layer takes.
+ * `add` is called once for each shard of fl_model_gradient, between forward and backward: `z` and
+ * `dz` are [count, features], of the examples from number `first` of the batch; it adds to dz the
+ * gradient of its own term (not of a mean over examples: that is its own business). */
+struct fl_tap {
+    void (*add)(void *arg, size_t first, size_t count, const float *z, float *dz);
+    void *arg;
+};
+/* For all gradients that follow; NULL: none. Kept by reference. False when the model has no head of
+ * its own, or one that does not begin with a layer on vectors. */
+bool fl_model_tap(struct fl_model *m, const struct fl_tap *tap);
+
 /* The gradient of one example's loss, in the pieces that make norms cheap: a linear layer's is the
  * product d a^T of what flows back and what went in, never written out. A layer of other tensors is
  * one vector `d` at `bias`, with in = 0. */

@@ -44,7 +44,9 @@ struct fl_model {
     struct fl_piece piece[OPS_MAX];
     const float *each_x; /* of fl_model_examples */
     const void *each_y;
-    bool together;      /* they went forward and back to the images at once */
+    bool together;            /* they went forward and back to the images at once */
+    const struct fl_tap *tap; /* NULL = none; at the input of operation `tapped` */
+    uint32_t tapped;
     struct fl_rng drop; /* of dropout */
     bool drops;
 };

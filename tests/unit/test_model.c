@@ -307,7 +307,79 @@ START_TEST(test_no_memory_is_an_error_at_every_allocation)
 }
 END_TEST
 
-TESTS_MAIN("model", test_fmnist_network_agrees_with_its_naive_twin,
+/* sum over examples n and features k of (n + 1) a_k z_nk */
+static float slope_of(size_t k)
+{
+    return (float)(k % 7) - 2.5f;
+}
+
+static void add_slopes(void *arg, size_t first, size_t count, const float *z, float *dz)
+{
+    size_t features = *(const size_t *)arg;
+
+    for (size_t n = 0; n < count; n++) {
+        for (size_t k = 0; k < features; k++) {
+            ck_assert(isfinite(z[n * features + k]));
+            dz[n * features + k] += (float)(first + n + 1) * slope_of(k);
+        }
+    }
+}
+
+START_TEST(test_a_tap_adds_the_gradient_of_its_own_term)
+{
+    enum { COUNT = 5, FEATURES = 128 };
+    struct fl_spec spec, half[2];
+    struct bench b;
+    size_t body, features = FEATURES;
+    struct fl_tap tap = {.add = add_slopes, .arg = &features};
+    struct fl_err e = {0};
+
+    nets_fmnist(&spec);
+    bench_init(&b, &spec, COUNT, 3);
+    ck_assert_int_eq(fl_spec_split(&b.spec, half, &body, &e), 0);
+    struct fl_model *m = model_of(&b, 2); /* shards of 2, 2, 1 */
+    float *plain = fl_new(b.layout->theta.elements, sizeof *plain);
+    fl_model_gradient(m, b.x, b.y, COUNT, plain, NULL);
+    ck_assert(fl_model_tap(m, &tap));
+    fl_model_gradient(m, b.x, b.y, COUNT, b.grad, NULL);
+    for (size_t i = body; i < b.layout->theta.elements; i++) {
+        ck_assert(b.grad[i] == plain[i]); /* the head knows nothing of it */
+    }
+    for (size_t i = 0; i < body; i += 1 + body / 60) {
+        double term[2] = {0}, keep = b.exact[i], h = 1e-5;
+        for (int side = 0; side < 2; side++) {
+            b.exact[i] = side ? keep - h : keep + h;
+            for (size_t n = 0; n < COUNT; n++) {
+                double *z = naive_forward(&half[0], b.exact, b.x + n * b.features);
+                for (size_t k = 0; k < FEATURES; k++) {
+                    term[side] += (double)(n + 1) * (double)slope_of(k) * z[k];
+                }
+                fl_free(z);
+            }
+        }
+        b.exact[i] = keep;
+        double want = (term[0] - term[1]) / (2 * h);
+        ck_assert_double_eq_tol((double)b.grad[i] - (double)plain[i], want,
+                                2e-3 + 1e-3 * fabs(want));
+    }
+    ck_assert(fl_model_tap(m, NULL));
+    fl_model_gradient(m, b.x, b.y, COUNT, b.grad, NULL);
+    ck_assert_mem_eq(b.grad, plain, b.layout->theta.elements * sizeof *plain);
+    fl_model_free(m);
+    fl_free(plain);
+    bench_fini(&b);
+
+    nets_mlp(&spec); /* no head of its own */
+    bench_init(&b, &spec, 1, 3);
+    m = model_of(&b, 1);
+    ck_assert(!fl_model_tap(m, &tap));
+    fl_model_free(m);
+    bench_fini(&b);
+}
+END_TEST
+
+TESTS_MAIN("model", test_a_tap_adds_the_gradient_of_its_own_term,
+           test_fmnist_network_agrees_with_its_naive_twin,
            test_odd_networks_agree_with_their_naive_twin,
            test_pieces_are_the_gradient_of_one_example, test_body_and_head_are_the_whole,
            test_threads_beside_each_other_get_the_same_bits,
