@@ -24,7 +24,7 @@ int fl_vault_load(struct fl_vault *v, const struct fl_schema *schema, struct fl_
     if (schema && schema->count) {
         fl_digest_of(schema, sizeof *schema, &wanted);
     }
-    if (v->has_data && fl_digest_equal(&wanted, &v->schema)) {
+    if (v->has_data && !v->data_stale && fl_digest_equal(&wanted, &v->schema)) {
         return 0;
     }
     fl_vault_unload(v);
@@ -43,7 +43,7 @@ void fl_vault_unload(struct fl_vault *v)
 {
     if (v->has_data) {
         fl_dataset_fini(&v->data);
-        v->has_data = false;
+        v->has_data = v->data_stale = false;
     }
 }
 

@@ -190,7 +190,7 @@ int fl_fit_describe(const struct fl_data_source *source, const struct fl_dataset
     json_t *first = json_object();
 
     fl_dataset_describe(d, line, sizeof line);
-    fl_digest_hex(&d->digest, digest);
+    fl_digest_hex(&d->identity, digest);
     fl_report_text(to, "data", digest);
     fl_report_count(to, "train", d->train.count);
     fl_report_count(to, "test", d->test.count);

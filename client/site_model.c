@@ -4,6 +4,22 @@
 #include "common/io/file.h"
 #include "common/nn/param/param.h"
 
+/* The networks that an agent keeps of a job (served.h) say which one, and were trained on the
+ * site's own examples: built upon, they would bring these into releases that no event accounts for.
+ */
+static int check_origin(const struct fl_plan *plan, const struct fl_tensor_file *f,
+                        struct fl_err *e)
+{
+    if (plan->privacy.unit != FL_UNIT_EXAMPLE || !fl_tensor_file_meta(f, "incarnation")) {
+        return 0;
+    }
+    const char *job = fl_tensor_file_meta(f, "job");
+    return fl_fail(e, FL_R_PLAN_PRIVACY,
+                   "a site's own network, made by job %.64s from the site's examples; no epsilon "
+                   "per example holds on top of it",
+                   job ? job : "(unnamed)");
+}
+
 /* [FL_R_CAPABILITY] when none of the agent's files has this digest. A file is a job's by its bytes,
  * never by its name. */
 static int find(const struct fl_config_agent *agent, const struct fl_digest *want,
@@ -55,7 +71,8 @@ int fl_site_model(const struct fl_config_agent *agent, const struct fl_plan *pla
     if (r == 0) {
         r = fl_tensor_file_view(bytes, size, f, e);
         if (r == 0) {
-            r = fl_param_base(l, f, private_, e);
+            r = check_origin(plan, f, e);
+            r = r ? r : fl_param_base(l, f, private_, e);
             fl_tensor_file_close(f);
         }
         fl_free(bytes);

@@ -212,7 +212,7 @@ int fl_task_judge(struct fl_task *t, bool *ret_costs, struct fl_err *e)
     }
     if (r == 0) {
         r = fl_ledger_allows(t->vault->ledger, budget_of(t), t->what.job, t->plan->privacy.unit,
-                             fl_task_is_central(t), &event, &t->vault->data.digest, e);
+                             fl_task_is_central(t), &event, &t->vault->data.identity, e);
     }
     if (r == 0) {
         *ret_costs = event.count > 0;
@@ -225,16 +225,16 @@ int fl_task_judge(struct fl_task *t, bool *ret_costs, struct fl_err *e)
 
 int fl_task_intent(struct fl_task *t, struct fl_err *e)
 {
-    t->inputs.plan = t->what.plan;
-    t->inputs.base = t->what.base;
-    if (t->what.input_size) {
-        struct fl_hash h; /* of both: the seed belongs to these inputs only */
-        fl_hash_init(&h);
-        fl_hash_add(&h, t->what.base.bytes, sizeof t->what.base.bytes);
-        fl_hash_add(&h, t->what.input.bytes, sizeof t->what.input.bytes);
-        fl_hash_end(&h, &t->inputs.base);
+    const struct fl_digest *base[] = {&t->what.base, &t->what.input, &t->vault->data.digest};
+    struct fl_hash h; /* of all: the seed belongs to these inputs only */
+
+    fl_hash_init(&h);
+    for (size_t i = 0; i < FL_COUNT(base); i++) {
+        fl_hash_add(&h, base[i]->bytes, sizeof base[i]->bytes);
     }
-    t->inputs.data = t->vault->data.digest;
+    fl_hash_end(&h, &t->inputs.base);
+    t->inputs.plan = t->what.plan;
+    t->inputs.data = t->vault->data.identity;
     int r = fl_task_private_digest(t, &t->inputs.private_state, e);
     if (r) {
         return r;
@@ -368,6 +368,7 @@ int fl_task_train(struct fl_task *t, struct fl_err *e)
 out:
     fl_free(base);
     fl_free(private_in);
+    t->vault->data_stale = t->vault->data_stale || r == -FL_R_DATA_CHANGED;
     if (r) {
         fl_task_drop_vectors(t);
     }
@@ -415,7 +416,7 @@ int fl_task_prepare_final(struct fl_task *t, struct fl_err *e)
         return fl_fail(e, FL_R_NOMEM, "out of memory");
     }
     fl_vault_report_epsilon(t->vault, t->final_line, t->what.job, t->plan->privacy.unit,
-                            &t->vault->data.digest, t->plan->privacy.delta);
+                            &t->vault->data.identity, t->plan->privacy.delta);
     return 0;
 }
 

@@ -50,6 +50,7 @@ struct fl_vault {
     struct fl_seed seed;
     bool has_data;
     struct fl_digest schema; /* of the table's schema the data were read with; zero: none */
+    bool data_stale; /* examples that stay in their files are not what they were: read them anew */
     struct fl_dataset data;
     uint32_t pending_count;
     struct fl_vault_pending *pending;
@@ -76,7 +77,7 @@ int fl_vault_each(const struct fl_vault *v, const char *folder,
 uint64_t fl_vault_wall_ms(void);
 
 /* The data set as this job reads it (`schema`: of its tables), loaded when it is first needed,
- * again after fl_vault_unload, and again for a job with another schema. */
+ * again after fl_vault_unload or data_stale, and again for a job with another schema. */
 int fl_vault_load(struct fl_vault *v, const struct fl_schema *schema, struct fl_err *e);
 void fl_vault_unload(struct fl_vault *v);
 size_t fl_vault_data_bytes(const struct fl_vault *v);

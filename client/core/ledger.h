@@ -41,7 +41,11 @@ void fl_ledger_close(struct fl_ledger *l);
 
 /* Everything whose change must forbid the reuse of a seed. */
 struct fl_intent_inputs {
-    struct fl_digest plan, base, data, private_state;
+    struct fl_digest plan;
+    struct fl_digest
+        base; /* of all that training begins with: the model, and the examples chosen */
+    struct fl_digest data; /* data set version: what the release is charged to */
+    struct fl_digest private_state;
 };
 /* Returns the seed for this key: recorded before (same inputs), or fresh from the kernel and
  * durable on return. A prepared intent (seed without inputs) is bound to these. Different inputs:

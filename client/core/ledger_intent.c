@@ -67,7 +67,7 @@ static int compare_intent(const struct fl_ledger *l, sqlite3_stmt *row, const st
         const struct fl_digest *now;
         const char *what;
     } inputs[] = {{FL_ENTRY_PLAN, &in->plan, "job description"},
-                  {FL_ENTRY_BASE, &in->base, "base model"},
+                  {FL_ENTRY_BASE, &in->base, "base model or choice of examples"},
                   {FL_ENTRY_DATA, &in->data, "data set"},
                   {FL_ENTRY_PRIVATE, &in->private_state, "private state"}};
     struct fl_digest recorded, of_seed;

@@ -6,6 +6,7 @@
 #include "client/data/csv.h"
 
 #include "client/data/bytes.h"
+#include "common/base/hash.h"
 #include "common/base/mem.h"
 
 #include <math.h>
@@ -168,6 +169,14 @@ static int next_record(struct fl_csv *c, bool *ret_end, struct fl_err *e)
 const char *fl_csv_field(const struct fl_csv *c, uint32_t i)
 {
     return c->record + c->starts[i];
+}
+
+void fl_csv_hash(const struct fl_csv *c, struct fl_hash *h)
+{
+    for (uint32_t i = 0; i < c->columns; i++) {
+        const char *text = fl_csv_field(c, i);
+        fl_hash_add(h, text, strlen(text) + 1);
+    }
 }
 
 const char *fl_csv_name(const struct fl_csv *c, uint32_t i)

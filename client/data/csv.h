@@ -31,6 +31,10 @@ const char *fl_csv_field(const struct fl_csv *c, uint32_t column);
 int fl_csv_whole(const struct fl_csv *c, uint32_t column, uint32_t most, const char *wanted,
                  uint32_t *ret, struct fl_err *e);
 int fl_csv_real(const struct fl_csv *c, uint32_t column, double *ret, struct fl_err *e);
+/* The fields as they stand, whatever is taken of them: two jobs that read other columns of the same
+ * rows spend the same people's privacy, and the ledger must see one data set. */
+struct fl_hash;
+void fl_csv_hash(const struct fl_csv *c, struct fl_hash *h);
 /* "file:line: column name: "text" is not <wanted>"; returns -reason. */
 int fl_csv_fail(const struct fl_csv *c, uint32_t column, enum fl_reason reason, const char *wanted,
                 struct fl_err *e);

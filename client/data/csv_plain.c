@@ -4,6 +4,7 @@
  */
 #include "client/data/csv.h"
 #include "client/data/table.h"
+#include "common/base/hash.h"
 #include "common/base/mem.h"
 
 #include <string.h>
@@ -75,11 +76,13 @@ int fl_csv_scan(const char *path, const char *target, const char *column, struct
     struct special s;
     size_t room = 0;
     bool end = false;
+    struct fl_hash h;
 
     int r = open_table(path, target, column, &c, &s, e);
     if (r) {
         return r;
     }
+    fl_hash_init(&h);
     while ((r = fl_csv_next(c, &end, e)) == 0 && !end) {
         uint32_t y = 0;
         if (t.count == ROWS_MAX) {
@@ -97,8 +100,10 @@ int fl_csv_scan(const char *path, const char *target, const char *column, struct
         if (r) {
             break;
         }
+        fl_csv_hash(c, &h);
         t.y[t.count++] = (int32_t)y;
     }
+    fl_hash_end(&h, &t.raw);
     if (r == 0 && t.count == 0) {
         r = fl_fail(e, FL_R_DATA_TRUNCATED, "%s: no rows after the names", path);
     }
@@ -113,37 +118,46 @@ int fl_csv_scan(const char *path, const char *target, const char *column, struct
     return 0;
 }
 
-int fl_csv_read(const char *path, const char *target, const char *column, const struct fl_table *t,
-                const struct fl_pick *picks, size_t count, struct fl_err *e)
+static int read_features(const struct fl_csv *c, const struct special *s, float *to,
+                         struct fl_err *e)
 {
-    size_t features = fl_table_features(t);
+    int r = 0;
+
+    for (uint32_t i = 0; r == 0 && i < fl_csv_columns(c); i++) {
+        double x = 0;
+        if (i != s->target && !(s->has_client && i == s->client)) {
+            r = fl_csv_real(c, i, &x, e);
+            *to++ = (float)x;
+        }
+    }
+    return r;
+}
+
+int fl_csv_read(const char *path, const char *target, const char *column, const struct fl_table *t,
+                const struct fl_wanted *wanted, struct fl_err *e)
+{
+    size_t features = fl_table_features(t), left = wanted->count;
+    const struct fl_pick *picks = wanted->picks;
     struct fl_csv *c = NULL;
     struct special s;
-    uint32_t row = 0;
-    bool end = false;
+    struct fl_rows rows = {.t = t, .wanted = wanted};
 
+    fl_rows_begin(&rows);
     int r = open_table(path, target, column, &c, &s, e);
     if (r) {
         return r;
     }
     if (fl_csv_columns(c) != features + 1 + s.has_client) {
-        r = fl_fail(e, FL_R_DATA_FORMAT, "%s: changed while it was read", path);
+        r = fl_fail(e, FL_R_DATA_CHANGED, "%s: changed while it was read", path);
     }
-    for (; r == 0 && count; row++) {
-        r = fl_csv_next(c, &end, e);
-        if (r == 0 && end) {
-            r = fl_fail(e, FL_R_DATA_TRUNCATED, "%s: changed while it was read", path);
+    for (uint32_t row = 0; r == 0 && row < t->count; row++) {
+        r = fl_rows_next(&rows, c, row, e);
+        for (; r == 0 && left && picks->row == row; picks++, left--) {
+            r = read_features(c, &s, picks->to, e);
         }
-        for (; r == 0 && count && picks->row == row; picks++, count--) {
-            float *to = picks->to;
-            for (uint32_t i = 0; r == 0 && i < fl_csv_columns(c); i++) {
-                double x = 0;
-                if (i != s.target && !(s.has_client && i == s.client)) {
-                    r = fl_csv_real(c, i, &x, e);
-                    *to++ = (float)x;
-                }
-            }
-        }
+    }
+    if (r == 0) {
+        r = fl_rows_end(&rows, c, e);
     }
     fl_csv_close(c);
     return r;

@@ -45,17 +45,17 @@ static int scan(const struct fl_data_source *s, bool test, struct fl_table *ret,
 }
 
 static int read_rows(const struct fl_data_source *s, bool test, const struct fl_table *t,
-                     const struct fl_pick *picks, size_t count, struct fl_err *e)
+                     const struct fl_wanted *wanted, struct fl_err *e)
 {
     const char *x = test ? s->test_x : s->train_x;
 
     if (t->records) {
-        return fl_records_read(t->records, fl_table_features(t), picks, count, e);
+        return fl_records_read(t->records, fl_table_features(t), wanted, e);
     }
     return has_schema(s)
-               ? fl_frame_read(s, x, picks, count, e)
+               ? fl_frame_read(s, x, t, wanted, e)
                : fl_csv_read(x, s->target, s->partition == FL_PARTITION_COLUMN ? s->column : "", t,
-                             picks, count, e);
+                             wanted, e);
 }
 
 /* ---- checks ---- */
@@ -209,14 +209,15 @@ static void collect(const struct fl_table t[2], int k, const uint32_t *rows, uin
                    t[k].target + (size_t)row * part->target_width,
                    part->target_width * sizeof *part->target);
         }
-        if (part->x) {
-            picks[(*pick_count)++] = (struct fl_pick){row, part->x + i * features};
-        }
+        picks[(*pick_count)++] =
+            part->x ? (struct fl_pick){.row = row, .to = part->x + i * features}
+                    : (struct fl_pick){.row = row, .sum = fl_stored_sums(part->stored) + i};
     }
 }
 
 static int load_examples(const struct fl_data_source *s, const struct fl_table t[2],
-                         const struct fl_split *split, struct fl_dataset *d, struct fl_err *e)
+                         const struct fl_split *split, const uint8_t *marks,
+                         struct fl_hash *identity, struct fl_dataset *d, struct fl_err *e)
 {
     size_t features = fl_table_features(&t[0]);
     size_t all = (size_t)split->train_count + split->test_count;
@@ -237,7 +238,8 @@ static int load_examples(const struct fl_data_source *s, const struct fl_table t
         collect(t, k, split->train, split->train_count, features, &d->train, picks, &count);
         collect(t, k, split->test, split->test_count, features, &d->test, picks, &count);
         qsort(picks, count, sizeof *picks, compare_picks);
-        r = read_rows(s, k == 1, &t[k], picks, count, e);
+        const struct fl_wanted wanted = {picks, count, k ? marks + t[0].count : marks, identity};
+        r = read_rows(s, k == 1, &t[k], &wanted, e);
     }
     fl_free(picks);
     return r;
@@ -273,18 +275,6 @@ static int digest_part(struct fl_hash *h, const struct fl_examples *part, size_t
     return 0;
 }
 
-/* Of tables: the rows as they are in the files, so that it does not depend on a job's schema. */
-static void digest_tables(const struct fl_table t[2], struct fl_digest *ret)
-{
-    struct fl_hash h;
-
-    fl_hash_init(&h);
-    for (int k = 0; k < 2; k++) {
-        fl_hash_add(&h, t[k].raw.bytes, sizeof t[k].raw.bytes);
-    }
-    fl_hash_end(&h, ret);
-}
-
 static int digest(struct fl_dataset *d, struct fl_err *e)
 {
     size_t features = (size_t)d->shape[0] * d->shape[1] * d->shape[2];
@@ -301,9 +291,53 @@ static int digest(struct fl_dataset *d, struct fl_err *e)
     return r;
 }
 
+/* ---- identity ---- */
+
+/* Marks on the rows that are this site's to its ledger: those of its training files, whatever is
+ * set apart of them for a test. Of a public data set that is dealt to a simulation's sites: those
+ * dealt to it for training. */
+static void mark_rows(const struct fl_data_source *s, const struct fl_table t[2],
+                      const struct fl_split *split, uint8_t *marks)
+{
+    if (s->partition == FL_PARTITION_DIRICHLET || s->partition == FL_PARTITION_PATHOLOGICAL) {
+        for (uint32_t i = 0; i < split->train_count; i++) {
+            marks[split->train[i]] = 1;
+        }
+        return;
+    }
+    for (uint32_t i = 0; i < t[0].count; i++) {
+        marks[i] = !t[0].client || t[0].client[i] == s->client;
+    }
+}
+
+/* A row of a csv has its target in it; others have it in another file, or in front. */
+static void end_identity(const struct fl_data_source *s, const struct fl_table t[2],
+                         const uint8_t *marks, struct fl_hash *h, struct fl_digest *ret)
+{
+    uint64_t rows = 0;
+
+    for (int k = 0; k < 2; k++) {
+        for (uint32_t i = 0; i < t[k].count; i++, marks++) {
+            if (!*marks) {
+                continue;
+            }
+            rows++;
+            if (s->format != FL_DATA_CSV && t[k].y) {
+                fl_hash_add_u32(h, (uint32_t)t[k].y[i]);
+            } else if (s->format != FL_DATA_CSV) {
+                fl_hash_add(h, t[k].target + (size_t)i * t[k].target_width,
+                            t[k].target_width * sizeof *t[k].target);
+            }
+        }
+    }
+    fl_hash_add_u64(h, rows);
+    fl_hash_end(h, ret);
+}
+
 /* Rows of tables are examples; or windows over them are. */
-static int load_parts(const struct fl_data_source *source, const struct fl_table t[2],
-                      struct fl_dataset *d, struct fl_err *e)
+static int load_marked(const struct fl_data_source *source, const struct fl_table t[2],
+                       uint8_t *marks, struct fl_hash *identity, struct fl_dataset *d,
+                       struct fl_err *e)
 {
     struct fl_split split = {0};
 
@@ -312,13 +346,34 @@ static int load_parts(const struct fl_data_source *source, const struct fl_table
         d->shape[1] = source->schema->window.steps;
         d->shape[0] = 1;
         d->shape[2] = source->schema->features;
-        return fl_windows_load(source, &t[0], d, e);
+        mark_rows(source, t, &split, marks);
+        return fl_windows_load(source, &t[0], marks, identity, d, e);
     }
     int r = fl_partition(source, d->classes, &t[0], &t[1], &split, e);
     if (r == 0) {
-        r = load_examples(source, t, &split, d, e);
+        mark_rows(source, t, &split, marks);
+        r = load_examples(source, t, &split, marks, identity, d, e);
     }
     fl_split_fini(&split);
+    return r;
+}
+
+static int load_parts(const struct fl_data_source *source, const struct fl_table t[2],
+                      struct fl_dataset *d, struct fl_err *e)
+{
+    size_t rows = (size_t)t[0].count + t[1].count;
+    uint8_t *marks = fl_try(rows, sizeof *marks);
+    struct fl_hash identity;
+
+    if (!marks) {
+        return fl_fail(e, FL_R_NOMEM, "out of memory for %zu rows", rows);
+    }
+    fl_hash_init(&identity);
+    int r = load_marked(source, t, marks, &identity, d, e);
+    if (r == 0) {
+        end_identity(source, t, marks, &identity, &d->identity);
+    }
+    fl_free(marks);
     return r;
 }
 
@@ -329,6 +384,7 @@ int fl_dataset_load(const struct fl_data_source *source, struct fl_dataset *ret,
 
     if (source->format == FL_DATA_PROGRAM) {
         fl_digest_of(source->version, strlen(source->version), &d.digest);
+        d.identity = d.digest;
         *ret = d;
         return 0;
     }
@@ -352,9 +408,7 @@ int fl_dataset_load(const struct fl_data_source *source, struct fl_dataset *ret,
     if (r == 0) {
         r = load_parts(source, t, &d, e);
     }
-    if (r == 0 && has_schema(source)) {
-        digest_tables(t, &d.digest);
-    } else if (r == 0) {
+    if (r == 0) {
         r = digest(&d, e);
     }
     fl_table_fini(&t[0]);
@@ -450,7 +504,7 @@ void fl_dataset_describe(const struct fl_dataset *d, char *ret, size_t size)
     if (size == 0) {
         return;
     }
-    fl_digest_hex(&d->digest, hex);
+    fl_digest_hex(&d->identity, hex);
     say(&t, "%ux%ux%u, ", d->shape[0], d->shape[1], d->shape[2]);
     if (d->classes) {
         say(&t, "%u classes, ", d->classes);

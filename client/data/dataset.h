@@ -49,7 +49,10 @@ struct fl_dataset {
     struct fl_examples train, test;
     float *rows;                   /* what windows overlap in; NULL without them */
     size_t rows_mapped, rows_held; /* bytes of it in a file, and in memory */
-    struct fl_digest digest;       /* of all of it: the data set's version in the ledger */
+    struct fl_digest digest;       /* of all that training sees: forbids the reuse of a seed */
+    struct fl_digest identity;     /* of this site's rows in its training files, as they stand: the
+                                      data set's version in the ledger. Who changes the test part, a
+                                      job's schema, sizes or seeds spends of the same budget */
 };
 
 enum fl_data_format {

@@ -109,18 +109,8 @@ static uint64_t series_of(const struct fl_schema *s, const struct fl_columns *at
     return x;
 }
 
-/* The row as it stands, whatever the schema takes of it: two jobs that read other columns of the
- * same rows spend the same people's privacy, and the ledger must see one data set. */
-static void hash_row(const struct fl_csv *c, struct fl_hash *h)
-{
-    for (uint32_t i = 0; i < fl_csv_columns(c); i++) {
-        const char *text = fl_csv_field(c, i);
-        fl_hash_add(h, text, strlen(text) + 1);
-    }
-}
-
 static int scan_row(const struct fl_data_source *s, const struct fl_columns *at,
-                    const struct fl_csv *c, struct fl_table *t, struct fl_hash *h, struct fl_err *e)
+                    const struct fl_csv *c, struct fl_table *t, struct fl_err *e)
 {
     uint32_t n = t->count;
     int32_t y = 0;
@@ -133,7 +123,6 @@ static int scan_row(const struct fl_data_source *s, const struct fl_columns *at,
         t->client[n] = own ? s->client : s->client + 1;
     }
     if (own) {
-        hash_row(c, h);
         r = fl_encode_target(s->schema, at, c, &y, &x, e);
     }
     if (t->y) {
@@ -170,7 +159,8 @@ int fl_frame_scan(const struct fl_data_source *s, const char *path, struct fl_ta
         } else if (!grow(&t, s, &room)) {
             r = fl_fail(e, FL_R_NOMEM, "%s: out of memory", path);
         } else {
-            r = scan_row(s, &at, c, &t, &h, e);
+            fl_csv_hash(c, &h);
+            r = scan_row(s, &at, c, &t, e);
         }
     }
     if (r == 0 && t.count == 0) {
@@ -186,30 +176,31 @@ int fl_frame_scan(const struct fl_data_source *s, const char *path, struct fl_ta
     return 0;
 }
 
-int fl_frame_read(const struct fl_data_source *s, const char *path, const struct fl_pick *picks,
-                  size_t count, struct fl_err *e)
+int fl_frame_read(const struct fl_data_source *s, const char *path, const struct fl_table *t,
+                  const struct fl_wanted *wanted, struct fl_err *e)
 {
-    size_t features = s->schema->features;
+    size_t features = s->schema->features, left = wanted->count;
+    const struct fl_pick *picks = wanted->picks;
     struct fl_columns at;
     struct fl_csv *c = NULL;
-    uint32_t row = 0;
-    bool end = false;
+    struct fl_rows rows = {.t = t, .wanted = wanted};
 
+    fl_rows_begin(&rows);
     int r = open_frame(s, path, &c, &at, e);
-    for (; r == 0 && count; row++) {
-        r = fl_csv_next(c, &end, e);
-        if (r == 0 && end) {
-            r = fl_fail(e, FL_R_DATA_TRUNCATED, "%s: changed while it was read", path);
-        }
-        if (r == 0 && picks->row == row) {
+    for (uint32_t row = 0; r == 0 && row < t->count; row++) {
+        r = fl_rows_next(&rows, c, row, e);
+        if (r == 0 && left && picks->row == row) {
             r = fl_encode_row(s->schema, &at, c, picks->to, e);
         }
-        for (const float *first = picks->to; r == 0 && count && picks->row == row;
-             picks++, count--) {
+        for (const float *first = left ? picks->to : NULL; r == 0 && left && picks->row == row;
+             picks++, left--) {
             if (picks->to != first) {
                 memcpy(picks->to, first, features * sizeof *first);
             }
         }
+    }
+    if (r == 0) {
+        r = fl_rows_end(&rows, c, e);
     }
     fl_csv_close(c);
     return r;

@@ -2,6 +2,7 @@
 
 #include "client/data/bytes.h"
 #include "client/data/table.h"
+#include "common/base/hash.h"
 #include "common/base/mem.h"
 
 #include <errno.h>
@@ -87,14 +88,67 @@ static int check_finite(const char *path, uint64_t row, const float *x, size_t f
 
 /* ---- streamed ---- */
 
+enum { TILE = 1024 };
+
 struct reading {
     const struct fl_records *r;
     size_t features;
-    const struct fl_pick *picks;
-    size_t left;
+    const struct fl_wanted *wanted;
+    size_t next;  /* of the picks */
     uint32_t row; /* over all files */
     unsigned char *record;
 };
+
+static uint64_t end_sum(struct fl_hash *h)
+{
+    struct fl_digest d;
+    uint64_t sum;
+
+    fl_hash_end(h, &d);
+    memcpy(&sum, d.bytes, sizeof sum);
+    return sum;
+}
+
+/* As numbers: in whichever format and type a site keeps them. */
+static void add_identity(const struct fl_records *r, const unsigned char *from, size_t features,
+                         struct fl_hash *h)
+{
+    float x[TILE];
+
+    while (features) {
+        size_t n = features < TILE ? features : TILE;
+        fl_value_floats(r->value, from, n, r->divide, x);
+        fl_hash_add(h, x, n * sizeof *x);
+        from += n * fl_value_size(r->value);
+        features -= n;
+    }
+}
+
+/* Of the record that was just read, for whoever wants it. */
+static int serve_record(struct reading *g, const char *path, uint32_t i, struct fl_err *e)
+{
+    const struct fl_records *r = g->r;
+    const struct fl_wanted *w = g->wanted;
+    const unsigned char *features = g->record + r->skip;
+    int code = 0;
+
+    if (w->marks && w->marks[g->row]) {
+        add_identity(r, features, g->features, w->identity);
+    }
+    for (; code == 0 && g->next < w->count && w->picks[g->next].row == g->row; g->next++) {
+        const struct fl_pick *p = &w->picks[g->next];
+        if (p->to) {
+            fl_value_floats(r->value, features, g->features, r->divide, p->to);
+            code = check_finite(path, i, p->to, g->features, e);
+        } else {
+            struct fl_hash h;
+            fl_hash_init(&h);
+            fl_hash_add(&h, features, g->features * fl_value_size(r->value));
+            *p->sum = end_sum(&h);
+        }
+    }
+    return code;
+}
 
 static int read_file(struct reading *g, uint32_t k, struct fl_err *e)
 {
@@ -111,9 +165,8 @@ static int read_file(struct reading *g, uint32_t k, struct fl_err *e)
     }
     for (uint32_t i = 0; code == 0 && i < r->file[k].rows; i++, g->row++) {
         code = fl_bytes_need(b, g->record, r->record, total, e);
-        for (; code == 0 && g->left && g->picks->row == g->row; g->picks++, g->left--) {
-            fl_value_floats(r->value, g->record + r->skip, g->features, r->divide, g->picks->to);
-            code = check_finite(path, i, g->picks->to, g->features, e);
+        if (code == 0) {
+            code = serve_record(g, path, i, e);
         }
     }
     if (code == 0) {
@@ -123,14 +176,11 @@ static int read_file(struct reading *g, uint32_t k, struct fl_err *e)
     return code;
 }
 
-int fl_records_read(const struct fl_records *r, size_t features, const struct fl_pick *picks,
-                    size_t count, struct fl_err *e)
+int fl_records_read(const struct fl_records *r, size_t features, const struct fl_wanted *wanted,
+                    struct fl_err *e)
 {
-    struct reading g = {.r = r,
-                        .features = features,
-                        .picks = picks,
-                        .left = count,
-                        .record = fl_try(r->record, 1)};
+    struct reading g = {
+        .r = r, .features = features, .wanted = wanted, .record = fl_try(r->record, 1)};
     int code = g.record ? 0 : fl_fail(e, FL_R_NOMEM, "%s: out of memory", r->file[0].path);
 
     for (uint32_t k = 0; code == 0 && k < r->files; k++) {
@@ -147,6 +197,7 @@ struct fl_stored {
     size_t features;
     int fd[FL_RECORDS_FILES_MAX];
     uint32_t *rows;
+    uint64_t *sums;
     const float *base; /* windows */
     size_t *starts;
 };
@@ -197,16 +248,24 @@ static int read_record(const struct fl_stored *s, size_t i, float *to, struct fl
     }
     uint64_t at = r->file[k].base + (uint64_t)row * r->record + r->skip;
     float *x = to;
+    struct fl_hash h;
+    fl_hash_init(&h);
     for (size_t left = s->features; left;) {
         size_t n = left < most ? left : most;
         int code = read_at(s->fd[k], r->file[k].path, tile, n * size, at, e);
         if (code) {
             return code;
         }
+        fl_hash_add(&h, tile, n * size);
         fl_value_floats(r->value, tile, n, r->divide, x);
         x += n;
         at += n * size;
         left -= n;
+    }
+    if (end_sum(&h) != s->sums[i]) {
+        return fl_fail(e, FL_R_DATA_CHANGED,
+                       "%s: row %u was rewritten while it was in use; nothing is released of it",
+                       r->file[k].path, row + 1);
     }
     return check_finite(r->file[k].path, row, to, s->features, e);
 }
@@ -216,8 +275,9 @@ int fl_records_store(const struct fl_records *r, size_t features, const uint32_t
 {
     struct fl_stored *s = fl_try(1, sizeof *s);
 
-    if (!s || !(s->rows = fl_try(count, sizeof *rows))) {
-        fl_free(s);
+    if (!s || !(s->rows = fl_try(count, sizeof *rows)) ||
+        !(s->sums = fl_try(count, sizeof *s->sums))) {
+        fl_stored_free(s);
         return fl_fail(e, FL_R_NOMEM, "out of memory for %u examples", count);
     }
     memcpy(s->rows, rows, count * sizeof *rows);
@@ -261,6 +321,11 @@ int fl_windows_store(const float *base, size_t features, size_t *starts, struct 
     return 0;
 }
 
+uint64_t *fl_stored_sums(struct fl_stored *s)
+{
+    return s->sums;
+}
+
 void fl_stored_free(struct fl_stored *s)
 {
     if (!s) {
@@ -270,6 +335,7 @@ void fl_stored_free(struct fl_stored *s)
         close(s->fd[k]);
     }
     fl_free(s->rows);
+    fl_free(s->sums);
     fl_free(s->starts);
     fl_free(s);
 }

@@ -1,5 +1,6 @@
 #include "client/data/table.h"
 
+#include "client/data/csv.h"
 #include "common/base/mem.h"
 
 #include <string.h>
@@ -21,4 +22,42 @@ void fl_table_fini(struct fl_table *t)
         fl_free(t->records);
         memset(t, 0, sizeof *t);
     }
+}
+
+void fl_rows_begin(struct fl_rows *r)
+{
+    fl_hash_init(&r->raw);
+}
+
+static int changed(const struct fl_csv *c, struct fl_err *e)
+{
+    return fl_fail(e, FL_R_DATA_CHANGED, "%s: changed while it was read", fl_csv_path(c));
+}
+
+int fl_rows_next(struct fl_rows *r, struct fl_csv *c, uint32_t row, struct fl_err *e)
+{
+    bool end = false;
+    int code = fl_csv_next(c, &end, e);
+
+    if (code || end) {
+        return code ? code : changed(c, e);
+    }
+    fl_csv_hash(c, &r->raw);
+    if (r->wanted->marks && r->wanted->marks[row]) {
+        fl_csv_hash(c, r->wanted->identity);
+    }
+    return 0;
+}
+
+int fl_rows_end(struct fl_rows *r, struct fl_csv *c, struct fl_err *e)
+{
+    struct fl_digest found;
+    bool end = false;
+    int code = fl_csv_next(c, &end, e);
+
+    if (code) {
+        return code;
+    }
+    fl_hash_end(&r->raw, &found);
+    return end && fl_digest_equal(&found, &r->t->raw) ? 0 : changed(c, e);
 }

@@ -27,16 +27,27 @@ struct fl_table {
     float *target;           /* NULL, or target_width numbers a row */
     uint32_t target_width;   /* 0 when there are classes */
     uint32_t *client;        /* NULL, or client number of each row */
-    struct fl_digest raw;    /* csv with a schema: of this site's rows as they stand in the file */
+    struct fl_digest raw;    /* csv: of all rows as they stood when the file was scanned */
     uint64_t *series, *line; /* windows: digest of each row's series, its line in the file */
     double *time;
     struct fl_records *records; /* where the rows are; NULL: csv */
 };
 
-/* The features of row `row` of a file are wanted at `to`. */
+/* The features of row `row` of a file are wanted at `to`; or, when they stay in the file (to is
+ * NULL), a sum at `sum` that tells later whether they are still the same. */
 struct fl_pick {
     uint32_t row;
     float *to;
+    uint64_t *sum;
+};
+
+/* What the second pass over a file is for. Rows with a mark are this site's data to its ledger, and
+ * go to `identity` from the very bytes that are read. */
+struct fl_wanted {
+    const struct fl_pick *picks; /* sorted by row; the same row may be wanted several times */
+    size_t count;
+    const uint8_t *marks; /* a byte a row */
+    struct fl_hash *identity;
 };
 
 /* Features of one example: at most FL_TABLE_FEATURES_MAX. */
@@ -67,16 +78,28 @@ int fl_npy_scan(const char *x, const char *y, const char *clients, struct fl_tab
 int fl_csv_scan(const char *path, const char *target, const char *column, struct fl_table *ret,
                 struct fl_err *e);
 int fl_csv_read(const char *path, const char *target, const char *column, const struct fl_table *t,
-                const struct fl_pick *picks, size_t count, struct fl_err *e);
+                const struct fl_wanted *wanted, struct fl_err *e);
+
+/* How both readers of tables walk through a file the second time: to its end, so that rows which
+ * are not those that were scanned are noticed. */
+struct fl_csv;
+struct fl_rows {
+    const struct fl_table *t;
+    const struct fl_wanted *wanted;
+    struct fl_hash raw;
+};
+void fl_rows_begin(struct fl_rows *r);
+int fl_rows_next(struct fl_rows *r, struct fl_csv *c, uint32_t row, struct fl_err *e);
+int fl_rows_end(struct fl_rows *r, struct fl_csv *c, struct fl_err *e);
 
 /* CSV with the schema of the job (frame.c); windows want series, line and time, which are filled
  * when the schema has windows. */
 struct fl_data_source;
 int fl_frame_scan(const struct fl_data_source *s, const char *path, struct fl_table *ret,
                   struct fl_err *e);
-int fl_frame_read(const struct fl_data_source *s, const char *path, const struct fl_pick *picks,
-                  size_t count, struct fl_err *e);
-
-/* Picks must be sorted by row; the same row may be wanted several times. */
+int fl_frame_read(const struct fl_data_source *s, const char *path, const struct fl_table *t,
+                  const struct fl_wanted *wanted, struct fl_err *e);
+/* Both read the file to its end: -FL_R_DATA_CHANGED when the rows are not those that were
+ * scanned, so that targets, features and identity are of one and the same data. */
 
 #endif

@@ -43,8 +43,8 @@ static int compare_places(const void *a, const void *b)
 }
 
 /* This site's rows in their order. */
-static int sort_rows(const struct fl_data_source *s, const struct fl_table *t, struct place **ret,
-                     uint32_t *ret_count, struct fl_err *e)
+static int sort_rows(const struct fl_data_source *s, const struct fl_table *t, const uint8_t *marks,
+                     struct place **ret, uint32_t *ret_count, struct fl_err *e)
 {
     struct place *p = fl_try(t->count, sizeof *p);
     uint32_t n = 0;
@@ -53,7 +53,7 @@ static int sort_rows(const struct fl_data_source *s, const struct fl_table *t, s
         return fl_fail(e, FL_R_NOMEM, "%s: out of memory", s->train_x);
     }
     for (uint32_t i = 0; i < t->count; i++) {
-        if (!t->client || t->client[i] == s->client) {
+        if (marks[i]) {
             p[n++] = (struct place){t->series[i], t->time[i], i};
         }
     }
@@ -175,7 +175,8 @@ static int compare_picks(const void *a, const void *b)
 }
 
 /* The encoded rows, in the order of their places. */
-static int encode_rows(const struct fl_data_source *s, const struct place *p, uint32_t n, float *to,
+static int encode_rows(const struct fl_data_source *s, const struct fl_table *t,
+                       const struct place *p, uint32_t n, struct fl_wanted *wanted, float *to,
                        struct fl_err *e)
 {
     struct fl_pick *picks = fl_try(n, sizeof *picks);
@@ -184,10 +185,12 @@ static int encode_rows(const struct fl_data_source *s, const struct place *p, ui
         return fl_fail(e, FL_R_NOMEM, "%s: out of memory", s->train_x);
     }
     for (uint32_t i = 0; i < n; i++) {
-        picks[i] = (struct fl_pick){p[i].row, to + (size_t)i * s->schema->features};
+        picks[i] = (struct fl_pick){.row = p[i].row, .to = to + (size_t)i * s->schema->features};
     }
     qsort(picks, n, sizeof *picks, compare_picks);
-    int r = fl_frame_read(s, s->train_x, picks, n, e);
+    wanted->picks = picks;
+    wanted->count = n;
+    int r = fl_frame_read(s, s->train_x, t, wanted, e);
     fl_free(picks);
     return r;
 }
@@ -219,9 +222,10 @@ static int make_parts(const struct fl_data_source *s, const struct fl_table *t,
     return r;
 }
 
-int fl_windows_load(const struct fl_data_source *s, const struct fl_table *t, struct fl_dataset *d,
-                    struct fl_err *e)
+int fl_windows_load(const struct fl_data_source *s, const struct fl_table *t, const uint8_t *marks,
+                    struct fl_hash *identity, struct fl_dataset *d, struct fl_err *e)
 {
+    struct fl_wanted wanted = {.marks = marks, .identity = identity};
     struct place *p = NULL;
     uint32_t n = 0;
     size_t values;
@@ -232,7 +236,7 @@ int fl_windows_load(const struct fl_data_source *s, const struct fl_table *t, st
                        "windows over time are split by the job's cut: no test files, and partition "
                        "all or column");
     }
-    r = sort_rows(s, t, &p, &n, e);
+    r = sort_rows(s, t, marks, &p, &n, e);
     if (r == 0 && !fl_mul(n, s->schema->features, &values)) {
         r = fl_fail(e, FL_R_NOMEM, "%s: too large", s->train_x);
     }
@@ -241,7 +245,7 @@ int fl_windows_load(const struct fl_data_source *s, const struct fl_table *t, st
         d->rows_held = r == 0 && !d->rows_mapped ? values * sizeof *d->rows : 0;
     }
     if (r == 0) {
-        r = encode_rows(s, p, n, d->rows, e);
+        r = encode_rows(s, t, p, n, &wanted, d->rows, e);
     }
     if (r == 0) {
         r = make_parts(s, t, p, n, d, e);

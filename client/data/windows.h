@@ -5,10 +5,10 @@
 #include "client/data/dataset.h"
 #include "client/data/table.h"
 
-/* `t` is what fl_frame_scan found in s->train_x. Fills rows, train and test of d; on failure what
- * it made is there for fl_dataset_fini. */
-int fl_windows_load(const struct fl_data_source *s, const struct fl_table *t, struct fl_dataset *d,
-                    struct fl_err *e);
+/* `t` is what fl_frame_scan found in s->train_x, with marks on this site's rows. Fills rows, train
+ * and test of d; on failure what it made is there for fl_dataset_fini. */
+int fl_windows_load(const struct fl_data_source *s, const struct fl_table *t, const uint8_t *marks,
+                    struct fl_hash *identity, struct fl_dataset *d, struct fl_err *e);
 
 /* Room for `values` floats: in memory, or beyond s->memory in a file that has no name any more
  * (*ret_mapped is its size, 0 for memory), which the kernel writes out and reads back as it needs.

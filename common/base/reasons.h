@@ -119,6 +119,7 @@
     X(711, DATA_RAGGED, "data-ragged", "a row with more or fewer fields than the first")           \
     X(712, DATA_COLUMN, "data-column", "a column the job names is not in the file")                \
     X(713, DATA_BATCH, "data-batch", "a batch is larger than the data")                            \
+    X(714, DATA_CHANGED, "data-changed", "a data file was rewritten while it was in use")          \
     X(720, EXEC_NONE, "exec-none", "the site's configuration names no trainer program")            \
     X(721, EXEC_START, "exec-start", "the trainer program cannot be started")                      \
     X(722, EXEC_TIME, "exec-time", "the trainer program ran longer than the site allows")          \

@@ -360,7 +360,9 @@ static int begin_noise(const struct shared *s, const struct slot *t, const struc
         return fl_fail(e, FL_R_PLAN_PRIVACY,
                        "the sum is to be noised, and there is no secret for it");
     }
-    int r = fl_sum_noise_begin(ret, next->secret, next->round, t->weight, t->sum, s->elements, e);
+    const struct fl_sum_noise_of of = {
+        .round = next->round, .slot = 0, .weight = t->weight, .sum = t->sum, .count = s->elements};
+    int r = fl_sum_noise_begin(ret, next->secret, &of, e);
     if (r == 0 && tree_size(s)) {
         fl_sum_noise_put(&ret->next, next->state + next->state_size - FL_SUM_NOISE_STATE);
     }

@@ -44,22 +44,22 @@ void fl_sum_noise_fini(struct fl_sum_noise *n)
     explicit_bzero(n, sizeof *n);
 }
 
-static void seed_of(const struct fl_seed *secret, uint64_t round, uint64_t weight,
-                    const int64_t *sum, size_t count, struct fl_seed *ret)
+static void seed_of(const struct fl_seed *secret, const struct fl_sum_noise_of *of,
+                    struct fl_seed *ret)
 {
     static const char purpose[] = "central noise of";
     struct fl_hash h;
     struct fl_digest d;
     struct fl_seed inputs;
-    uint64_t facts[] = {round, weight, count};
+    uint64_t facts[] = {of->round, of->slot, of->weight, of->count};
 
     fl_hash_init(&h);
     fl_hash_add(&h, purpose, sizeof purpose);
     fl_hash_add(&h, facts, sizeof facts);
-    fl_hash_add(&h, sum, count * sizeof *sum);
+    fl_hash_add(&h, of->sum, of->count * sizeof *of->sum);
     fl_hash_end(&h, &d);
     /* Keyed in the end: the digest of the sums alone is nobody's secret. */
-    fl_seed_derive(secret, "central noise", round, &inputs);
+    fl_seed_derive(secret, "central noise", of->round, &inputs);
     for (size_t i = 0; i < FL_SEED_SIZE; i += 8) {
         uint64_t part;
         struct fl_seed step = inputs;
@@ -71,12 +71,14 @@ static void seed_of(const struct fl_seed *secret, uint64_t round, uint64_t weigh
     explicit_bzero(&inputs, sizeof inputs);
 }
 
-int fl_sum_noise_begin(struct fl_sum_noise *n, const struct fl_seed *secret, uint64_t round,
-                       uint64_t weight, const int64_t *sum, size_t count, struct fl_err *e)
+int fl_sum_noise_begin(struct fl_sum_noise *n, const struct fl_seed *secret,
+                       const struct fl_sum_noise_of *of, struct fl_err *e)
 {
+    uint64_t round = of->round;
+
     n->cancel_count = 0;
     n->next = n->state;
-    seed_of(secret, round, weight, sum, count, &n->add);
+    seed_of(secret, of, &n->add);
     if (n->tree == 0) {
         return 0;
     }

@@ -9,8 +9,9 @@
  * A round t then adds the noise of its new node and takes back that of the nodes which the new one
  * replaces, so that sums over many rounds hold log T of them, not T.
  *
- * Seeds. The seed of a round's noise is a keyed digest of the round, the sums themselves and how
- * many they are of, so that the same sums give the same noise after a crash and other sums never do
+ * Seeds. The seed of a round's noise is a keyed digest of the round, the slot, the sums themselves
+ * and how many they are of, so that the same sums give the same noise after a crash and other sums,
+ * or the same ones in another slot, never do
  * (a coordinator that went back to an old copy of its folder, too). What a tree still needs of it,
  * the seeds of the nodes in the present prefix, is part of the strategy's state, in the checkpoint:
  * durable with the model it made, and never sent.
@@ -50,10 +51,18 @@ struct fl_sum_noise {
 int fl_sum_noise_init(struct fl_sum_noise *n, const struct fl_plan *plan, struct fl_err *e);
 void fl_sum_noise_fini(struct fl_sum_noise *n); /* wipes the seeds; a zeroed one is fine */
 
-/* For one round: its seed and nodes from the coordinator's secret and the sums. n->next is the
- * state behind it. -FL_R_STORE_MISMATCH: the state is not that of the round before. */
-int fl_sum_noise_begin(struct fl_sum_noise *n, const struct fl_seed *secret, uint64_t round,
-                       uint64_t weight, const int64_t *sum, size_t count, struct fl_err *e);
+/* The sums of one slot in one round, of updates of this weight altogether. */
+struct fl_sum_noise_of {
+    uint64_t round;
+    uint32_t slot;
+    uint64_t weight;
+    const int64_t *sum;
+    size_t count;
+};
+/* Their seed, and nodes, from the coordinator's secret and the sums. n->next is the state behind
+ * it. -FL_R_STORE_MISMATCH: the state is not that of the round before. */
+int fl_sum_noise_begin(struct fl_sum_noise *n, const struct fl_seed *secret,
+                       const struct fl_sum_noise_of *of, struct fl_err *e);
 /* q[i] += noise of element first + i. `first` a multiple of the same tile size in every call. */
 int fl_sum_noise_add(const struct fl_sum_noise *n, size_t first, int64_t *q, size_t count,
                      struct fl_err *e);

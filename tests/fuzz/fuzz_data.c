@@ -46,9 +46,10 @@ static int read_ends(const char *path, const struct fl_table *t, struct fl_err *
         return 0;
     }
     float *x = fl_new(2 * features, sizeof *x);
-    struct fl_pick picks[2] = {{0, x}, {t->count - 1, x + features}};
-    int r = t->records ? fl_records_read(t->records, features, picks, 2, e)
-                       : fl_csv_read(path, "y", "", t, picks, 2, e);
+    struct fl_pick picks[2] = {{.to = x}, {.row = t->count - 1, .to = x + features}};
+    const struct fl_wanted wanted = {.picks = picks, .count = 2};
+    int r = t->records ? fl_records_read(t->records, features, &wanted, e)
+                       : fl_csv_read(path, "y", "", t, &wanted, e);
     fl_free(x);
     return r;
 }

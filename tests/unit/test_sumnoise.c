@@ -233,6 +233,32 @@ START_TEST(test_the_state_must_be_that_of_the_round_before)
 }
 END_TEST
 
-TESTS_MAIN("sumnoise", test_a_sum_has_one_noise, test_a_tree_holds_log_t_noises,
-           test_other_sums_never_meet_the_noise_of_a_node,
+/* Bubbles that happen to have the same sums must not have the same noise. */
+START_TEST(test_each_slot_has_its_own_noise)
+{
+    struct job j;
+    struct fl_sum_noise n;
+    struct fl_err e = {0};
+    static int64_t sum[64];
+    struct fl_sum_noise_of of = {.round = 3, .weight = 2, .sum = sum, .count = FL_COUNT(sum)};
+    struct fl_seed first, again, other;
+
+    open_job(&j, 0, 0);
+    ck_assert_int_eq(fl_sum_noise_init(&n, j.plan, &e), 0);
+    ck_assert_int_eq(fl_sum_noise_begin(&n, &j.secret, &of, &e), 0);
+    first = n.add;
+    ck_assert_int_eq(fl_sum_noise_begin(&n, &j.secret, &of, &e), 0);
+    again = n.add;
+    of.slot = 1;
+    ck_assert_int_eq(fl_sum_noise_begin(&n, &j.secret, &of, &e), 0);
+    other = n.add;
+    ck_assert_mem_eq(&first, &again, sizeof first);
+    ck_assert_mem_ne(&first, &other, sizeof first);
+    fl_sum_noise_fini(&n);
+    close_job(&j);
+}
+END_TEST
+
+TESTS_MAIN("sumnoise", test_a_sum_has_one_noise, test_each_slot_has_its_own_noise,
+           test_a_tree_holds_log_t_noises, test_other_sums_never_meet_the_noise_of_a_node,
            test_the_state_must_be_that_of_the_round_before)

@@ -1,7 +1,9 @@
 /* CIFAR, NumPy, tables with a schema, windows over time, and data larger than memory. */
 #include "client/data/dataset.h"
 #include "client/data/encode.h"
+#include "client/data/table.h"
 #include "common/base/date.h"
+#include "common/base/hash.h"
 #include "common/base/mem.h"
 #include "tests/lib/check_main.h"
 
@@ -99,6 +101,7 @@ static void same_data(const struct fl_dataset *a, const struct fl_dataset *b)
 
     ck_assert_uint_le(features, FL_COUNT(x));
     ck_assert(fl_digest_equal(&a->digest, &b->digest));
+    ck_assert(fl_digest_equal(&a->identity, &b->identity));
     ck_assert_uint_eq(a->train.count, b->train.count);
     for (size_t i = 0; i < a->train.count; i++) {
         ck_assert_int_eq(fl_examples_get(&a->train, features, i, x, &err), 0);
@@ -379,7 +382,8 @@ START_TEST(test_a_row_becomes_numbers)
                            "target: {category: {name: size, values: [S, L]}}\n"),
                      0);
     load(&s, &other);
-    ck_assert(other.shape[0] == 1 && fl_digest_equal(&d.digest, &other.digest));
+    ck_assert(other.shape[0] == 1 && fl_digest_equal(&d.identity, &other.identity));
+    ck_assert(!fl_digest_equal(&d.digest, &other.digest));
     fl_dataset_fini(&other);
     fl_dataset_fini(&d);
 }
@@ -601,6 +605,151 @@ START_TEST(test_every_allocation_may_fail)
 }
 END_TEST
 
+/* ---- what the ledger calls a data set ---- */
+
+/* Loads, remembers the identity of the first and compares with it. */
+static bool same_identity(const struct fl_data_source *s, struct fl_digest *first)
+{
+    struct fl_dataset d;
+
+    load(s, &d);
+    bool same = fl_digest_is_zero(first) || fl_digest_equal(first, &d.identity);
+    *first = fl_digest_is_zero(first) ? d.identity : *first;
+    fl_dataset_fini(&d);
+    return same;
+}
+
+/* One table without a schema, with one, with windows, with and without a test part, in whatever
+ * sizes and drawn by whatever seed: one budget. */
+START_TEST(test_a_table_has_one_identity)
+{
+    struct fl_data_source s = source(FL_DATA_CSV, "w.csv");
+    struct fl_digest first = {{0}};
+    const char *rows = "t,s,p,y\n1,7,11,1\n2,7,12,0\n3,7,13,1\n4,7,14,0\n5,7,15,1\n9,7,16,0\n";
+
+    put_text("w.csv", rows);
+    put_text("t.csv", "t,s,p,y\n1,1,1,3\n2,2,2,0\n");
+    strcpy(s.target, "y");
+    ck_assert(same_identity(&s, &first));
+    s.test = 2;
+    s.seed = 5;
+    ck_assert(same_identity(&s, &first));
+    s.train = 3;
+    s.classes = 9;
+    ck_assert(same_identity(&s, &first));
+    snprintf(s.test_x, sizeof s.test_x, "%s/t.csv", folder);
+    ck_assert(same_identity(&s, &first));
+    s = source(FL_DATA_CSV, "w.csv");
+    s.schema = &schema;
+    ck_assert_int_eq(parse("columns: [{numeric: {name: p, min: 0, max: 9}}]\n"
+                           "target: {numeric: {name: y, min: 0, max: 1}}\n"),
+                     0);
+    ck_assert(same_identity(&s, &first));
+    ck_assert_int_eq(parse("columns: [{numeric: {name: p, min: 0, max: 9}}]\n"
+                           "target: {numeric: {name: y, min: 0, max: 1}}\n"
+                           "window: {steps: 2, ahead: 1, time: t, series: [s], cut: 5, gap: 1}\n"),
+                     0);
+    ck_assert(same_identity(&s, &first));
+    s.partition = FL_PARTITION_COLUMN;
+    strcpy(s.column, "s");
+    strcpy(s.client_text, "7");
+    ck_assert(same_identity(&s, &first));
+    /* one field of one row is another data set, and so is one row less */
+    s.partition = FL_PARTITION_ALL;
+    put_text("w.csv", "t,s,p,y\n1,7,11,1\n2,7,12,0\n3,7,13,1\n4,7,14,0\n5,7,15,1\n9,7,17,0\n");
+    ck_assert(!same_identity(&s, &first));
+    put_text("w.csv", "t,s,p,y\n1,7,11,1\n2,7,12,0\n3,7,13,1\n4,7,14,0\n5,7,15,1\n");
+    ck_assert(!same_identity(&s, &first));
+}
+END_TEST
+
+/* Files of records: the same, and where they are kept makes no difference. */
+START_TEST(test_records_have_one_identity)
+{
+    struct fl_data_source s = source(FL_DATA_CIFAR10, "c.bin");
+    struct fl_digest first = {{0}};
+    unsigned char *all = cifar(12, 1);
+
+    put_file("c.bin", all, 12 * RECORD);
+    put_file("test_batch.bin", all, 3 * RECORD);
+    ck_assert(same_identity(&s, &first));
+    s.test = 4;
+    ck_assert(same_identity(&s, &first));
+    s.memory = 1;
+    s.train = 2;
+    ck_assert(same_identity(&s, &first));
+    snprintf(s.test_x, sizeof s.test_x, "%s/test_batch.bin", folder);
+    ck_assert(same_identity(&s, &first));
+    s.classes = 10;
+    ck_assert(same_identity(&s, &first));
+    all[11 * RECORD]++; /* a label */
+    put_file("c.bin", all, 12 * RECORD);
+    ck_assert(!same_identity(&s, &first));
+    all[11 * RECORD]--;
+    all[5 * RECORD + 17]++; /* a pixel, whether this row trains now or not */
+    put_file("c.bin", all, 12 * RECORD);
+    ck_assert(!same_identity(&s, &first));
+    fl_free(all);
+}
+END_TEST
+
+/* The folder's clocks are too coarse to tell, so it is the bytes that are compared. */
+START_TEST(test_a_file_rewritten_in_place_is_noticed)
+{
+    struct fl_data_source s = source(FL_DATA_CIFAR10, "c.bin");
+    struct fl_dataset d;
+    unsigned char *all = cifar(12, 1);
+    static float x[3072];
+
+    put_file("c.bin", all, 12 * RECORD);
+    s.memory = 1;
+    load(&s, &d);
+    ck_assert_ptr_nonnull(d.train.stored);
+    ck_assert_int_eq(fl_examples_get(&d.train, 3072, 7, x, &err), 0);
+    all[7 * RECORD + 100] ^= 1;
+    put_file("c.bin", all, 12 * RECORD); /* truncated and written: the same inode */
+    ck_assert_int_eq(fl_examples_get(&d.train, 3072, 6, x, &err), 0);
+    ck_assert_int_eq(fl_examples_get(&d.train, 3072, 7, x, &err), -FL_R_DATA_CHANGED);
+    ck_assert_ptr_nonnull(strstr(err.msg, "c.bin: row 8 was rewritten while it was in use"));
+    fl_dataset_fini(&d);
+    fl_free(all);
+}
+END_TEST
+
+START_TEST(test_a_table_rewritten_between_two_passes_is_noticed)
+{
+    const char *rows = "a,y\n1,0\n2,1\n3,0\n";
+    struct {
+        const char *text;
+        int status;
+    } cases[] = {
+        {"a,y\n1,0\n2,1\n3,0\n", 0},
+        {"a,y\n1,0\n2,1\n4,0\n", -FL_R_DATA_CHANGED}, /* a row that is not even wanted */
+        {"a,y\n1,1\n2,1\n3,0\n", -FL_R_DATA_CHANGED}, /* a target: it was read in the first pass */
+        {"a,y\n1,0\n2,1\n", -FL_R_DATA_CHANGED},
+        {"a,y\n1,0\n2,1\n3,0\n3,0\n", -FL_R_DATA_CHANGED},
+        {"a,b,y\n1,1,0\n2,1,1\n3,1,0\n", -FL_R_DATA_CHANGED},
+    };
+    const uint8_t marks[] = {1, 1, 1};
+
+    source(FL_DATA_CSV, "t.csv");
+    for (size_t i = 0; i < FL_COUNT(cases); i++) {
+        struct fl_table t = {0};
+        struct fl_hash h;
+        float x = 0;
+        struct fl_pick pick = {.row = 0, .to = &x};
+        struct fl_wanted wanted = {&pick, 1, marks, &h};
+        put_text("t.csv", rows);
+        ck_assert_int_eq(fl_csv_scan(path_in("t.csv"), "y", "", &t, &err), 0);
+        put_text("t.csv", cases[i].text);
+        fl_hash_init(&h);
+        ck_assert_int_eq(fl_csv_read(path_in("t.csv"), "y", "", &t, &wanted, &err),
+                         cases[i].status);
+        fl_table_fini(&t);
+    }
+}
+END_TEST
+
 START_TEST(test_folder_is_left_clean)
 {
     const char *names[] = {"c.bin",
@@ -621,5 +770,7 @@ END_TEST
 
 TESTS_MAIN("tables", test_cifar, test_cifar_that_is_not, test_npy, test_npy_that_is_refused,
            test_dates, test_a_row_becomes_numbers, test_rows_that_do_not_fit,
-           test_schemas_that_are_refused, test_windows, test_every_allocation_may_fail,
+           test_schemas_that_are_refused, test_windows, test_a_table_has_one_identity,
+           test_records_have_one_identity, test_a_file_rewritten_in_place_is_noticed,
+           test_a_table_rewritten_between_two_passes_is_noticed, test_every_allocation_may_fail,
            test_folder_is_left_clean)
