@@ -85,6 +85,9 @@ static void report_errors(json_t *line, const char *model, const struct fl_error
 void fl_report_trained(json_t *line, const struct fl_train_report *trained)
 {
     fl_report_number(line, "loss", trained->loss);
+    if (isfinite(trained->accuracy_shared)) {
+        fl_report_number(line, "accuracy_shared", trained->accuracy_shared);
+    }
     fl_report_number(line, "accuracy_received", trained->accuracy_received);
     fl_report_number(line, "accuracy_trained", trained->accuracy_trained);
     fl_report_number(line, "accuracy_served", trained->accuracy_served);
@@ -113,6 +116,9 @@ json_t *fl_report_new(const char *event, const struct fl_agent_task *task,
     fl_report_text(line, "incarnation", incarnation);
     fl_report_count(line, "round", task->key.round);
     fl_report_text(line, "strategy", plan ? plan->strategy : "");
+    if (plan) {
+        fl_report_text(line, "measured", fl_plan_personal(plan) ? "personal" : "received");
+    }
     if (trained) {
         fl_report_trained(line, trained);
     }

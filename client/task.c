@@ -11,6 +11,7 @@
 #include "common/math/grid.h"
 #include "common/nn/param/param.h"
 #include "common/nn/tensors.h"
+#include "common/plan/beside.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -465,6 +466,7 @@ static int serve_final(const struct fl_task *t, struct fl_train_report *ret, str
     }
     if (r == 0) {
         r = fl_param_make(&t->plan->layout, base, private_in, served, e);
+        fl_kept_serve(t->plan, private_in, served);
     }
     if (r == 0) {
         r = tune_serving(t, base, private_in, served, ret, e);
@@ -485,7 +487,8 @@ static int serve_final(const struct fl_task *t, struct fl_train_report *ret, str
 int fl_task_evaluate(struct fl_task *t, struct fl_err *e)
 {
     char path[FL_VAULT_PATH_MAX];
-    struct fl_train_report report = {.accuracy_trained = NAN, .accuracy_served = NAN};
+    struct fl_train_report report = {
+        .accuracy_shared = NAN, .accuracy_trained = NAN, .accuracy_served = NAN};
     int r = serve_final(t, &report, e);
 
     if (r) {

@@ -13,15 +13,19 @@
  * is 0 generated body              as a private head; the body's stage moves generator and
  * embedding
  *
+ * A strategy with a model of each site's own (personal.h) adds to each of the three steps.
+ *
  * Under the unit `example` everything that a release depends on takes the same accounted steps
  * (example.c), and there is nothing else: the two other models of a round, the received one and the
  * serving one, are made from what was received, after and beside training, and written nowhere but
  * to the report. If nothing is shared, nothing is released, and no noise is needed.
  */
+#include "client/trainer/personal.h"
 #include "client/trainer/session.h"
 
 #include "common/base/mem.h"
 #include "common/math/vec.h"
+#include "common/plan/beside.h"
 
 #include <math.h>
 #include <string.h>
@@ -70,7 +74,7 @@ static int check_plan(const struct fl_plan *plan, const struct fl_dataset *data,
     return data->train.count ? 0 : fl_fail(e, FL_R_DATA_EMPTY, "no examples to train on");
 }
 
-/* Trains at s->theta; shared and private_ follow. */
+/* Trains at s->theta; shared and private_ follow. s->theta becomes what serves this site. */
 static int train(struct fl_session *s, const struct fl_train_task *task, float *shared,
                  float *private_, struct fl_progress *p, struct fl_err *e)
 {
@@ -80,7 +84,7 @@ static int train(struct fl_session *s, const struct fl_train_task *task, float *
     bool stages = !dp && t->head_epochs > 0 && s->half &&
                   (s->layout->visibility == FL_VISIBILITY_HEAD_PRIVATE ||
                    s->layout->visibility == FL_VISIBILITY_BODY_GENERATED);
-    uint64_t batches = t->batch ? (s->data->train.count + t->batch - 1) / t->batch : 0;
+    uint64_t steps = t->steps ? t->steps : fl_session_batches(s, t->epochs);
     struct fl_moves moves;
     int r;
 
@@ -90,15 +94,22 @@ static int train(struct fl_session *s, const struct fl_train_task *task, float *
     if (s->plan->data.crop || s->plan->data.flip) {
         s->augment = &task->seed;
     }
-    r = fl_moves_init(&moves, s, true, !stages, !dp, shared, private_,
-                      t->steps ? t->steps : t->epochs * batches, e);
+    r = fl_moves_init(&moves, s, true, !stages, !dp, shared, private_, steps, e);
+    if (r == 0 && s->plan->setting.mu > 0) {
+        r = fl_moves_pull(&moves, s->plan->setting.mu, e);
+    }
+    if (r == 0 && s->plan->setting.local == FL_LOCAL_APFL && s->data->train.count) {
+        r = fl_mix_new(s, &task->seed, private_, &moves.mix, e);
+    }
     if (r == 0) {
         r = dp ? fl_train_noised(s, &moves, &task->seed, p, e)
-               : fl_train_batches(s, &moves, &task->seed, p, e);
+               : fl_train_batches(s, &moves, &task->seed, steps, p, e);
     }
     if (r == 0) {
         fl_moves_end(&moves);
+        r = fl_personal_train(s, task, private_, e);
     }
+    fl_mix_free(moves.mix);
     fl_moves_fini(&moves);
     s->augment = NULL;
     return r;
@@ -120,9 +131,34 @@ static int serve(struct fl_session *s, const struct fl_train_task *task,
     }
     r = fl_param_make(s->layout, task->base, task->private_in, s->theta, e);
     if (r == 0) {
+        r = fl_personal_receive(s, &task->seed, task->private_in, NULL, e);
+    }
+    if (r == 0) {
         r = fl_train_head(s, &task->seed, "serve", t->serve_epochs, &sgd, &unused, e);
     }
     return r < 0 ? r : fl_session_evaluate(s, &report->accuracy_served, NULL, &report->served, e);
+}
+
+/* s->theta: the received model; tested as it is, and as it serves this site, which training begins
+ * from only where that is what trains. */
+static int receive(struct fl_session *s, const struct fl_train_task *task, float *private_out,
+                   struct fl_train_report *report, struct fl_err *e)
+{
+    bool apart =
+        s->plan->setting.local == FL_LOCAL_DITTO || s->plan->setting.local == FL_LOCAL_APFL;
+    int r = fl_param_make(s->layout, task->base, task->private_in, s->theta, e);
+
+    report->accuracy_shared = (double)NAN;
+    if (r == 0 && fl_plan_personal(s->plan)) {
+        r = fl_session_evaluate(s, &report->accuracy_shared, NULL, NULL, e);
+        r = r < 0 ? r : fl_personal_receive(s, &task->seed, task->private_in, private_out, e);
+    }
+    if (r == 0) {
+        r = fl_session_evaluate(s, &report->accuracy_received, &report->loss, &report->received, e);
+    }
+    return r == 0 && apart && private_out
+               ? fl_param_make(s->layout, task->base, task->private_in, s->theta, e)
+               : r;
 }
 
 int fl_train(const struct fl_train_task *task, struct fl_train_result *ret, struct fl_err *e)
@@ -137,16 +173,15 @@ int fl_train(const struct fl_train_task *task, struct fl_train_result *ret, stru
 
     if ((r = check_plan(plan, task->data, e)) < 0 ||
         (r = check_received(layout, task->base, task->private_in, e)) < 0 ||
-        (r = fl_session_init(&s, plan, task->data, task->cancel, e)) < 0 ||
-        (r = fl_param_make(layout, task->base, task->private_in, s.theta, e)) < 0 ||
-        (r = fl_session_evaluate(&s, &report.accuracy_received, NULL, &report.received, e)) < 0) {
+        (r = fl_session_init(&s, plan, task->data, task->cancel, e)) < 0) {
         goto out;
     }
     /* The caller's memory holds the trained vectors on the way. */
     memcpy(ret->delta, task->base, layout->shared.elements * sizeof *ret->delta);
     memcpy(ret->private_out, task->private_in,
            layout->private_.elements * sizeof *ret->private_out);
-    if ((r = train(&s, task, ret->delta, ret->private_out, &progress, e)) < 0 ||
+    if ((r = receive(&s, task, ret->private_out, &report, e)) < 0 ||
+        (r = train(&s, task, ret->delta, ret->private_out, &progress, e)) < 0 ||
         (r = fl_session_evaluate(&s, &report.accuracy_trained, NULL, &report.trained, e)) < 0 ||
         (r = serve(&s, task, &report, e)) < 0) {
         goto out;
@@ -177,10 +212,7 @@ int fl_train_serve(const struct fl_train_task *task, struct fl_train_report *ret
 
     if ((r = check_received(layout, task->base, task->private_in, e)) == 0 &&
         (r = fl_session_init(&s, task->plan, task->data, task->cancel, e)) == 0 &&
-        (r = fl_param_make(layout, task->base, task->private_in, s.theta, e)) == 0 &&
-        (r = fl_session_evaluate(&s, &report.accuracy_received, &report.loss, &report.received,
-                                 e)) == 0 &&
-        (r = serve(&s, task, &report, e)) == 0) {
+        (r = receive(&s, task, NULL, &report, e)) == 0 && (r = serve(&s, task, &report, e)) == 0) {
         report.cpu_s = cpu_now() - from;
         *ret = report;
         if (task->served) {
@@ -201,8 +233,11 @@ int fl_train_evaluate(const struct fl_plan *plan, const struct fl_dataset *data,
 
     if ((r = check_received(&plan->layout, shared, private_, e)) == 0 &&
         (r = fl_session_init(&s, plan, data, NULL, e)) == 0 &&
-        (r = fl_param_make(&plan->layout, shared, private_, s.theta, e)) == 0 &&
-        (r = fl_session_evaluate(&s, &accuracy, &loss, NULL, e)) == 0) {
+        (r = fl_param_make(&plan->layout, shared, private_, s.theta, e)) == 0) {
+        fl_kept_serve(plan, private_, s.theta);
+        r = fl_session_evaluate(&s, &accuracy, &loss, NULL, e);
+    }
+    if (r == 0) {
         *ret_accuracy = accuracy;
         *ret_loss = loss;
     }

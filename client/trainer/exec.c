@@ -56,6 +56,18 @@ static json_t *tensors(const char *folder, const struct fl_tensors *t, const cha
     return o;
 }
 
+static json_t *settings_of(const struct fl_plan *p)
+{
+    json_t *o = json_object();
+    const char *name = NULL;
+    double value = 0;
+
+    for (uint32_t i = 0; fl_plan_setting(p, i, &name, &value); i++) {
+        json_object_set_new(o, name, json_real(value));
+    }
+    return o;
+}
+
 static json_t *train_of(const struct fl_plan *p)
 {
     const struct fl_train_conf *t = &p->train;
@@ -85,6 +97,7 @@ char *fl_exec_request(const struct fl_train_task *task, const char *folder, bool
     json_object_set_new(o, "task", json_string(evaluate ? "evaluate" : "train"));
     json_object_set_new(o, "job", json_string(p->name));
     json_object_set_new(o, "strategy", json_string(p->strategy));
+    json_object_set_new(o, "settings", settings_of(p));
     json_object_set_new(o, "round", json_integer((json_int_t)task->round));
     json_object_set_new(o, "rounds", json_integer((json_int_t)p->rounds));
     json_object_set_new(o, "seed", json_string(seed));
@@ -149,6 +162,7 @@ static int errors_of(const json_t *o, const char *model, struct fl_errors *ret, 
 int fl_exec_answer(const char *line, struct fl_train_report *ret, struct fl_err *e)
 {
     struct fl_train_report t = {.loss = (double)NAN,
+                                .accuracy_shared = (double)NAN,
                                 .accuracy_received = (double)NAN,
                                 .accuracy_trained = (double)NAN,
                                 .accuracy_served = (double)NAN};
@@ -164,6 +178,7 @@ int fl_exec_answer(const char *line, struct fl_train_report *ret, struct fl_err 
     int r = error ? fl_fail(e, FL_R_EXEC_ANSWER, "it says: %.160s", error) : 0;
     if (r == 0) {
         (void)((r = metric(o, "loss", &t.loss, e)) ||
+               (r = metric(o, "accuracy_shared", &t.accuracy_shared, e)) ||
                (r = metric(o, "accuracy_received", &t.accuracy_received, e)) ||
                (r = metric(o, "accuracy_trained", &t.accuracy_trained, e)) ||
                (r = metric(o, "accuracy_served", &t.accuracy_served, e)) ||

@@ -8,6 +8,7 @@
  *
  * Which gradient it is (plain, or noised) is none of this file's business.
  */
+#include "client/trainer/personal.h"
 #include "client/trainer/session.h"
 
 #include "common/base/mem.h"
@@ -49,7 +50,6 @@ int fl_moves_init(struct fl_moves *m, struct fl_session *s, bool body, bool head
                            .head_optim = fl_moves_optim(s, &t->head),
                            .body_clip = clip ? t->body.clip : 0,
                            .head_clip = clip ? t->head.clip : 0,
-                           .mu = s->plan->setting.mu,
                            .shared = shared,
                            .private_ = private_};
     if (t->optimizer >= FL_OPTIM_ADAM) {
@@ -65,13 +65,6 @@ int fl_moves_init(struct fl_moves *m, struct fl_session *s, bool body, bool head
             return fl_fail(e, FL_R_NOMEM, "momentum of %zu elements", s->layout->theta.elements);
         }
     }
-    if (m->mu > 0) {
-        m->anchor = fl_try_aligned(s->layout->theta.elements, sizeof *m->anchor);
-        if (!m->anchor) {
-            return fl_fail(e, FL_R_NOMEM, "an anchor of %zu elements", s->layout->theta.elements);
-        }
-        memcpy(m->anchor, s->theta, s->layout->theta.elements * sizeof *m->anchor);
-    }
     if (body && s->layout->generated) {
         struct fl_generator_conf_train conf = {
             .optim = m->body_optim, .clip = m->body_clip, .steps = steps};
@@ -85,6 +78,19 @@ int fl_moves_init(struct fl_moves *m, struct fl_session *s, bool body, bool head
             .optim = m->body_optim, .clip = m->body_clip, .steps = steps};
         return fl_rules_new(s->layout, &conf, shared, private_, &m->rules, e);
     }
+    return 0;
+}
+
+int fl_moves_pull(struct fl_moves *m, float mu, struct fl_err *e)
+{
+    size_t elements = m->s->layout->theta.elements;
+
+    m->anchor = fl_try_aligned(elements, sizeof *m->anchor);
+    if (!m->anchor) {
+        return fl_fail(e, FL_R_NOMEM, "an anchor of %zu elements", elements);
+    }
+    memcpy(m->anchor, m->s->theta, elements * sizeof *m->anchor);
+    m->mu = mu;
     return 0;
 }
 
@@ -113,9 +119,8 @@ static void step_range(const struct fl_moves *m, const struct fl_optim *optim, f
     fl_optim_step(optim, factor, s->grad + from, momentum, s->theta + from, n);
 }
 
-/* FedProx (Li et al. 2020, arXiv 1812.06127, eq. 2): the gradient of mu/2 |theta - received|^2,
- * which looks at no example, so under the unit example it comes after the noise and costs nothing.
- */
+/* FedProx (Li et al. 2020, arXiv 1812.06127, eq. 2): the gradient of mu/2 |theta - anchor|^2, which
+ * looks at no example, so under the unit example it comes after the noise and costs nothing. */
 static void pull(const struct fl_moves *m)
 {
     const struct fl_session *s = m->s;
@@ -131,6 +136,9 @@ void fl_moves_step(struct fl_moves *m)
     size_t cut = boundary(s);
 
     m->steps++;
+    if (m->mix) {
+        fl_mix_step(m->mix);
+    }
     if (m->anchor) {
         pull(m);
     }

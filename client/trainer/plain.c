@@ -11,19 +11,13 @@
 
 #include <string.h>
 
-/* 0, 1, ... in the order of one training; shuffled for each epoch. */
-struct order {
-    struct fl_rng rng;
-    uint32_t *at;
-    size_t count;
-};
-
-static int order_init(struct order *o, const struct fl_seed *seed, const char *label, size_t count,
-                      struct fl_err *e)
+int fl_order_init(struct fl_order *o, const struct fl_seed *seed, const char *label, size_t count,
+                  struct fl_err *e)
 {
     struct fl_seed own;
 
     o->count = count;
+    o->next = 0;
     o->at = fl_try(count, sizeof *o->at);
     if (!o->at) {
         return fl_fail(e, FL_R_NOMEM, "the order of %zu examples", count);
@@ -36,9 +30,29 @@ static int order_init(struct order *o, const struct fl_seed *seed, const char *l
     return 0;
 }
 
-static void order_fini(struct order *o)
+void fl_order_fini(struct fl_order *o)
 {
     fl_free(o->at);
+}
+
+size_t fl_order_load(struct fl_order *o, struct fl_session *s)
+{
+    size_t batch = s->plan->train.batch, n = o->count - o->next;
+
+    if (o->next == 0) {
+        fl_rng_shuffle(&o->rng, o->at, o->count);
+    }
+    n = n < batch ? n : batch;
+    fl_session_load(s, &s->data->train, o->at, o->next, n);
+    o->next = o->next + n < o->count ? o->next + n : 0;
+    return n;
+}
+
+uint64_t fl_session_batches(const struct fl_session *s, uint32_t epochs)
+{
+    uint64_t batch = s->plan->train.batch;
+
+    return batch ? epochs * ((s->data->train.count + batch - 1) / batch) : 0;
 }
 
 /* ---- the head on features ---- */
@@ -133,11 +147,11 @@ int fl_train_head(struct fl_session *s, const struct fl_seed *seed, const char *
                   struct fl_err *e)
 {
     size_t count = s->data->train.count, batch = s->plan->train.batch;
-    struct order order = {0};
+    struct fl_order order = {0};
     struct head h;
     int r;
 
-    if ((r = head_init(&h, s, e)) < 0 || (r = order_init(&order, seed, label, count, e)) < 0 ||
+    if ((r = head_init(&h, s, e)) < 0 || (r = fl_order_init(&order, seed, label, count, e)) < 0 ||
         (r = make_features(&h, s, e)) < 0) {
         goto out;
     }
@@ -157,7 +171,7 @@ int fl_train_head(struct fl_session *s, const struct fl_seed *seed, const char *
         p->loss = count ? loss / (double)count : 0;
     }
 out:
-    order_fini(&order);
+    fl_order_fini(&order);
     head_fini(&h);
     return r;
 }
@@ -165,15 +179,13 @@ out:
 /* ---- the whole network ---- */
 
 int fl_train_batches(struct fl_session *s, struct fl_moves *moves, const struct fl_seed *seed,
-                     struct fl_progress *p, struct fl_err *e)
+                     uint64_t steps, struct fl_progress *p, struct fl_err *e)
 {
-    const struct fl_train_conf *t = &s->plan->train;
-    size_t count = s->data->train.count, batch = t->batch, at = 0;
-    uint64_t steps = t->steps ? t->steps : t->epochs * (uint64_t)((count + batch - 1) / batch);
-    struct order order = {0};
+    struct fl_order order = {0};
     struct fl_seed drop;
+    size_t seen = 0;
     double loss = 0;
-    int r = order_init(&order, seed, "batches", count, e);
+    int r = fl_order_init(&order, seed, "batches", s->data->train.count, e);
 
     fl_seed_derive(seed, "dropout", 0, &drop);
     fl_model_dropout(s->model, &drop);
@@ -183,22 +195,20 @@ int fl_train_batches(struct fl_session *s, struct fl_moves *moves, const struct 
         if ((r = fl_session_cancelled(s, e)) < 0) {
             break;
         }
-        if (at == 0) {
-            fl_rng_shuffle(&order.rng, order.at, count);
+        if (order.next == 0) {
+            seen = 0;
             loss = 0;
         }
-        size_t n = count - at < batch ? count - at : batch;
-        fl_session_load(s, &s->data->train, order.at, at, n);
+        size_t n = fl_order_load(&order, s);
         fl_model_set(s->model, s->theta);
         fl_model_gradient(s->model, s->x, s->goal, n, s->grad, &score);
         fl_moves_step(moves);
         loss += score.loss;
-        at += n;
-        p->loss = loss / (double)at;
+        seen += n;
+        p->loss = loss / (double)seen;
         p->steps++;
-        at = at < count ? at : 0;
     }
     fl_model_dropout(s->model, NULL);
-    order_fini(&order);
+    fl_order_fini(&order);
     return r;
 }

@@ -57,12 +57,13 @@ struct fl_moves {
     struct fl_session *s;
     struct fl_optim body_optim, head_optim;
     float body_clip, head_clip;
-    bool body, head; /* which of them move */
-    float *momentum; /* theta.elements or NULL */
-    float *square;   /* of Adam; theta.elements or NULL */
-    uint64_t steps;  /* taken */
-    float mu;        /* FedProx: each step's gradient gets mu (theta - anchor) */
-    float *anchor;   /* theta as it was received; NULL when mu is 0 */
+    bool body, head;    /* which of them move */
+    float *momentum;    /* theta.elements or NULL */
+    float *square;      /* of Adam; theta.elements or NULL */
+    uint64_t steps;     /* taken */
+    float mu;           /* FedProx, Ditto: each step's gradient gets mu (theta - anchor) */
+    float *anchor;      /* NULL when mu is 0 */
+    struct fl_mix *mix; /* APFL: what trains beside each step; NULL: nothing */
     struct fl_generator *generator;
     struct fl_rules *rules;   /* NULL when theta is stored as it is, or all generated */
     float *shared, *private_; /* where generator and parts live */
@@ -73,10 +74,28 @@ struct fl_optim fl_moves_optim(const struct fl_session *s, const struct fl_sgd *
 int fl_moves_init(struct fl_moves *m, struct fl_session *s, bool body, bool head, bool clip,
                   float *shared, float *private_, uint64_t steps, struct fl_err *e);
 void fl_moves_fini(struct fl_moves *m);
+/* From here on each step is pulled to what s->theta is now. mu above 0. -FL_R_NOMEM. */
+int fl_moves_pull(struct fl_moves *m, float mu, struct fl_err *e);
 /* One step of s->theta from s->grad. */
 void fl_moves_step(struct fl_moves *m);
 /* Writes what moved back to shared and private_. */
 void fl_moves_end(struct fl_moves *m);
+
+/* ---- batches ---- */
+
+/* The training examples in an order that is shuffled each time all of it was used. */
+struct fl_order {
+    struct fl_rng rng;
+    uint32_t *at;
+    size_t count, next; /* next is 0: a new epoch begins */
+};
+int fl_order_init(struct fl_order *o, const struct fl_seed *seed, const char *label, size_t count,
+                  struct fl_err *e);
+void fl_order_fini(struct fl_order *o); /* a zeroed one is fine */
+/* Loads the next batch of the plan's size; how many that are. */
+size_t fl_order_load(struct fl_order *o, struct fl_session *s);
+/* Batches of so many epochs. */
+uint64_t fl_session_batches(const struct fl_session *s, uint32_t epochs);
 
 /* ---- the ways to train ---- */
 
@@ -89,7 +108,7 @@ int fl_train_head(struct fl_session *s, const struct fl_seed *seed, const char *
                   uint32_t epochs, const struct fl_sgd *sgd, struct fl_progress *p,
                   struct fl_err *e);
 int fl_train_batches(struct fl_session *s, struct fl_moves *moves, const struct fl_seed *seed,
-                     struct fl_progress *p, struct fl_err *e);
+                     uint64_t steps, struct fl_progress *p, struct fl_err *e);
 /* DP-SGD (example.c). */
 int fl_train_noised(struct fl_session *s, struct fl_moves *moves, const struct fl_seed *seed,
                     struct fl_progress *p, struct fl_err *e);

@@ -41,8 +41,10 @@ struct fl_errors {
 struct fl_train_report {
     double loss;              /* mean training loss of the last epoch; accuracies are NAN for
                                  models that predict numbers */
+    double accuracy_shared;   /* of the received model by itself, where a site has a model of its
+                                 own; else NAN */
     double accuracy_received; /* test accuracy of the received model with the private state as it
-                                 came */
+                                 came; of the site's own model where it has one (personal.h) */
     double accuracy_trained;  /* after local training, before aggregation */
     double accuracy_served;   /* received model with the serving copy of the head tuned (NAN when
                                  serve_epochs = 0) */

@@ -183,6 +183,7 @@ struct fl_tensor {
     float spread;      /* of FL_INIT_UNIFORM and FL_INIT_GAUSS */
     bool part;         /* made into something else: starts alike at all sites */
     bool fixed;        /* never trained: a frozen tensor, a site's width */
+    bool serving;      /* private, and no release ever reads it */
 };
 
 /* A tensor of theta that is made of parts by a rule. What the places mean, each kind says. */
@@ -252,6 +253,16 @@ int fl_layout_init(struct fl_layout *layout, const struct fl_spec *spec,
 int fl_layout_listed(struct fl_layout *layout, const struct fl_spec *spec,
                      enum fl_visibility visibility, const struct fl_tensors *list,
                      struct fl_err *e);
+
+/* Appends to the private vector (or the shared one) a tensor PREFIX.NAME of zeros for each tensor
+ * of theta from number `first` on; or one private number NAME. For strategies that keep or send
+ * more than the network (common/nn/beside.c). -FL_R_PLAN_MODEL: the name is taken, or too long. */
+int fl_layout_beside(struct fl_layout *layout, enum fl_group group, bool serving,
+                     const char *prefix, uint32_t first, struct fl_err *e);
+int fl_layout_number(struct fl_layout *layout, bool serving, const char *name, struct fl_err *e);
+/* Where the tensors of that prefix begin in their vector: they are in one piece. SIZE_MAX: there
+ * are none. */
+size_t fl_layout_found(const struct fl_tensors *in, const char *prefix);
 
 /* Initial values, the same for the same seed (init.c says how and how exactly). `shared` holds
  * layout->shared.elements floats, `private_` layout->private_.elements. Published (unscaled)

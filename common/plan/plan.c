@@ -403,6 +403,9 @@ static int parse(struct raw *raw, const char *file, struct fl_conf *c, struct fl
     if (r == 0) {
         r = fl_plan_server(raw->server, &raw->plan, e);
     }
+    if (r == 0) {
+        r = fl_plan_beside(&raw->plan, root, e);
+    }
     if (r) {
         return r;
     }

@@ -136,9 +136,25 @@ struct fl_secure_conf {
     uint32_t survivors;      /* a sum of fewer is never opened */
 };
 
+/* What sites do beside training the model they received (common/plan/beside.h). */
+enum fl_local {
+    FL_LOCAL_NOTHING,
+    FL_LOCAL_DITTO,  /* train a model of their own, pulled to it */
+    FL_LOCAL_APFL,   /* train a model of their own, mixed with it */
+    FL_LOCAL_FEDALA, /* mix it with their own of the round before, and train that */
+};
+
 /* Settings of single strategies; each has its own (plan_strategy.c), the others are 0. */
 struct fl_strategy_conf {
-    float mu; /* fedprox: local training minimises loss + mu/2 |theta - received|^2 */
+    enum fl_local local;
+    float mu;        /* fedprox: local training minimises loss + mu/2 |theta - received|^2 */
+    float lambda;    /* ditto: the same for the personal model */
+    uint32_t epochs; /* ditto: of the personal model */
+    float alpha;     /* apfl: part of the own model in the mix, at first */
+    bool learn;      /* apfl: alpha follows its gradient, one step a round */
+    uint32_t layers; /* fedala: how many of the last layers are mixed by learned weights */
+    float share;     /* fedala: part of the training examples that the weights learn from */
+    float eta;       /* fedala: their learning rate */
 };
 
 enum fl_trainer {
@@ -197,6 +213,15 @@ bool fl_plan_resolved(const struct fl_plan *plan);
  * and -FL_R_ACCOUNTING. */
 int fl_plan_resolve(const char *text, size_t size, char **ret_text, size_t *ret_size,
                     struct fl_err *e);
+
+/* What serves a site is a model of its own, made from the received one and its private tensors. */
+static inline bool fl_plan_personal(const struct fl_plan *plan)
+{
+    return plan->setting.local != FL_LOCAL_NOTHING;
+}
+/* The i-th setting of the plan's strategy by name, as a number (truth values: 0, 1). False: there
+ * are no more. */
+bool fl_plan_setting(const struct fl_plan *plan, uint32_t i, const char **ret_name, double *ret);
 
 /* Bytes of one update: ceil(shared.elements * bits / 8). */
 size_t fl_plan_update_size(const struct fl_plan *plan);

@@ -23,6 +23,9 @@ int fl_plan_strategy(const struct fl_conf_node *n, struct fl_plan *plan, enum fl
  * optimizer. */
 int fl_plan_server(const struct fl_conf_node *n, struct fl_plan *plan, struct fl_err *e);
 
+/* What the strategy keeps at sites or sends beside the network, into the layout (beside.c). */
+int fl_plan_beside(struct fl_plan *plan, const struct fl_conf_node *root, struct fl_err *e);
+
 /* The rules of secure_aggregation (plan_secure.c). */
 int fl_plan_check_secure(const struct fl_plan *plan, const struct fl_conf_node *root,
                          struct fl_err *e);

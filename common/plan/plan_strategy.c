@@ -8,6 +8,7 @@
 #include "common/base/mem.h"
 #include "common/plan/plan_check.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -15,6 +16,22 @@
 #define TYPED(key, kind, m) .name = key, .type = FL_CONF_##kind, .offset = offsetof(struct OF, m)
 
 static const struct fl_conf_field no_keys[] = {{.name = NULL}};
+static const struct fl_conf_field apfl_keys[] = {
+    {TYPED("alpha", FLOAT, alpha), .max = 1, .fallback = "0.5"},
+    {TYPED("learn", BOOL, learn), .fallback = "true"},
+    {.name = NULL},
+};
+static const struct fl_conf_field ditto_keys[] = {
+    {TYPED("lambda", FLOAT, lambda), .max = 1000, .fallback = "0.1"},
+    {TYPED("epochs", UINT32, epochs), .min = 1, .max = 1000, .fallback = "1"},
+    {.name = NULL},
+};
+static const struct fl_conf_field fedala_keys[] = {
+    {TYPED("layers", UINT32, layers), .min = 1, .max = FL_SPEC_LAYERS_MAX, .fallback = "1"},
+    {TYPED("share", FLOAT, share), .max = 1, .flags = FL_CONF_ABOVE_MIN, .fallback = "0.8"},
+    {TYPED("eta", FLOAT, eta), .max = 100, .flags = FL_CONF_ABOVE_MIN, .fallback = "1"},
+    {.name = NULL},
+};
 static const struct fl_conf_field fedprox_keys[] = {
     {TYPED("mu", FLOAT, mu), .max = 1000, .flags = FL_CONF_ABOVE_MIN, .fallback = "0.01"},
     {.name = NULL},
@@ -25,6 +42,9 @@ static const struct {
     enum fl_visibility visibility;
     const struct fl_conf_field *keys;
 } strategies[] = {
+    {"apfl", FL_VISIBILITY_ALL_SHARED, apfl_keys},
+    {"ditto", FL_VISIBILITY_ALL_SHARED, ditto_keys},
+    {"fedala", FL_VISIBILITY_ALL_SHARED, fedala_keys},
     {"fedadagrad", FL_VISIBILITY_ALL_SHARED, no_keys},
     {"fedadam", FL_VISIBILITY_ALL_SHARED, no_keys},
     {"fedavg", FL_VISIBILITY_ALL_SHARED, no_keys},
@@ -37,9 +57,29 @@ static const struct {
     {"local", FL_VISIBILITY_ALL_PRIVATE, no_keys},
 };
 
+/* Those under which a site does more than train what it received. */
+static const struct {
+    const char *name;
+    enum fl_local local;
+} locals[] = {
+    {"apfl", FL_LOCAL_APFL},
+    {"ditto", FL_LOCAL_DITTO},
+    {"fedala", FL_LOCAL_FEDALA},
+};
+
+static size_t find(const char *word)
+{
+    size_t i = 0;
+
+    while (i < FL_COUNT(strategies) && strcmp(word, strategies[i].name) != 0) {
+        i++;
+    }
+    return i;
+}
+
 static int unknown(const struct fl_conf_node *at, const char *word, struct fl_err *e)
 {
-    char known[256] = "";
+    char known[512] = "";
 
     for (size_t i = 0, n = 0; i < FL_COUNT(strategies) && n < sizeof known; i++) {
         n += (size_t)snprintf(known + n, sizeof known - n, "%s%s", i ? ", " : "",
@@ -55,14 +95,11 @@ int fl_plan_strategy(const struct fl_conf_node *n, struct fl_plan *plan, enum fl
     const struct fl_conf_node *only = fl_conf_only(n);
     struct fl_conf_node empty = *n;
     const char *word = n->kind == FL_CONF_KIND_SCALAR ? n->text : only ? only->key : NULL;
-    size_t i = 0;
 
     if (!word) {
         return fl_conf_fail(e, n, FL_R_CONF_TYPE, "one word, or a map with one key, is wanted");
     }
-    while (i < FL_COUNT(strategies) && strcmp(word, strategies[i].name) != 0) {
-        i++;
-    }
+    size_t i = find(word);
     if (i == FL_COUNT(strategies)) {
         return unknown(only ? only : n, word, e);
     }
@@ -73,6 +110,47 @@ int fl_plan_strategy(const struct fl_conf_node *n, struct fl_plan *plan, enum fl
     empty.first = empty.last = NULL;
     empty.count = 0;
     snprintf(plan->strategy, sizeof plan->strategy, "%s", word);
+    for (size_t k = 0; k < FL_COUNT(locals); k++) {
+        if (strcmp(word, locals[k].name) == 0) {
+            plan->setting.local = locals[k].local;
+        }
+    }
     *ret = strategies[i].visibility;
     return fl_conf_decode(only ? only : &empty, strategies[i].keys, &plan->setting, e);
+}
+
+bool fl_plan_setting(const struct fl_plan *plan, uint32_t i, const char **ret_name, double *ret)
+{
+    size_t at = find(plan->strategy);
+    const struct fl_conf_field *f = at < FL_COUNT(strategies) ? strategies[at].keys : no_keys;
+
+    while (f->name && i > 0) {
+        f++;
+        i--;
+    }
+    if (!f->name) {
+        return false;
+    }
+    const char *from = (const char *)&plan->setting + f->offset;
+    switch (f->type) {
+    case FL_CONF_FLOAT: {
+        float x;
+        memcpy(&x, from, sizeof x);
+        *ret = (double)x;
+        break;
+    }
+    case FL_CONF_UINT32: {
+        uint32_t x;
+        memcpy(&x, from, sizeof x);
+        *ret = x;
+        break;
+    }
+    case FL_CONF_BOOL:
+        *ret = *(const bool *)from;
+        break;
+    default: /* no setting is of another type */
+        assert(false);
+    }
+    *ret_name = f->name;
+    return true;
 }

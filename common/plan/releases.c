@@ -9,22 +9,27 @@
 #define SUM      "C in L2, exactly: one site's clipped update, or nothing in its place"
 #define TREE     "C in L2 in each of ceil(log2(tree + 1)) nodes, as a site is in a tree once"
 
-/* A model of which a part travels; `what` and `noised` name the parts. */
+/* A model of which a part travels; `what` and `noised` name the parts. Of sites only, where what is
+ * at home feeds the release without noise. */
 #define MEAN_OF(word, what, noised)                                                                \
-    {word, FL_UNIT_CLIENT, FL_RELEASE_UPDATE, "update of " what, UPDATE, "Gauss(sigma)"},          \
-        {word, FL_UNIT_CLIENT, FL_RELEASE_SUM, "sum of all members' updates of " what,             \
-         SUM,  "Gauss(sigma)"},                                                                    \
-        {word,                                                                                     \
-         FL_UNIT_CLIENT,                                                                           \
-         FL_RELEASE_TREE,                                                                          \
-         "sums of updates of " what " over the rounds so far",                                     \
-         TREE,                                                                                     \
-         "TreeAggregation(sigma; tree)"},                                                          \
+    MEAN_OF_SITES(word, what),                                                                     \
     {                                                                                              \
         word, FL_UNIT_EXAMPLE, FL_RELEASE_STEPS, STEPS_OF noised, A_STEP, POISSON                  \
     }
+#define MEAN_OF_SITES(word, what)                                                                  \
+    {word, FL_UNIT_CLIENT, FL_RELEASE_UPDATE, "update of " what, UPDATE, "Gauss(sigma)"},          \
+        {word, FL_UNIT_CLIENT, FL_RELEASE_SUM, "sum of all members' updates of " what,             \
+         SUM,  "Gauss(sigma)"},                                                                    \
+    {                                                                                              \
+        word, FL_UNIT_CLIENT, FL_RELEASE_TREE,                                                     \
+            "sums of updates of " what " over the rounds so far", TREE,                            \
+            "TreeAggregation(sigma; tree)"                                                         \
+    }
 
 static const struct fl_release_row rows[] = {
+    MEAN_OF("apfl", "the shared model", "the shared model"),
+    MEAN_OF("ditto", "the shared model", "the shared model"),
+    MEAN_OF_SITES("fedala", "the whole model"),
     MEAN_OF("fedadagrad", "the whole model", "the whole model"),
     MEAN_OF("fedadam", "the whole model", "the whole model"),
     MEAN_OF("fedavg", "the whole model", "the whole model"),

@@ -7,10 +7,11 @@
  * and `step` the server optimizer. The sum is exact in 64 bits; everything behind it is done once,
  * element by element, so the next model does not depend on who came first.
  *
- * FedAvg, FedPer, FedProx, FedRep, HyperFL and local training differ in what is shared and how
- * agents train, which is the plan's business and theirs; FedAvgM, FedAdagrad, FedAdam and FedYogi
- * in the server optimizer that their word stands for. Here they are one. With nothing shared an
- * update has no bytes; members are still counted, and the next model is as empty as the last.
+ * FedAvg, APFL, Ditto, FedALA, FedPer, FedProx, FedRep, HyperFL and local training differ in what
+ * is shared and how agents train, which is the plan's business and theirs; FedAvgM, FedAdagrad,
+ * FedAdam and FedYogi in the server optimizer that their word stands for. Here they are one. With
+ * nothing shared an update has no bytes; members are still counted, and the next model is as empty
+ * as the last.
  */
 #include "server/strategy/mean.h"
 
@@ -417,6 +418,9 @@ static int mean_finish(const void *shared, void *const *slots, uint32_t exchange
         .load = mean_load,                                                                         \
     }
 
+MEAN_STRATEGY(apfl);
+MEAN_STRATEGY(ditto);
+MEAN_STRATEGY(fedala);
 MEAN_STRATEGY(fedadagrad);
 MEAN_STRATEGY(fedadam);
 MEAN_STRATEGY(fedavg);

@@ -4,8 +4,21 @@
 
 #include "server/strategy/strategy.h"
 
-extern const struct fl_strategy fl_strategy_fedadagrad, fl_strategy_fedadam, fl_strategy_fedavg,
-    fl_strategy_fedavgm, fl_strategy_fedper, fl_strategy_fedprox, fl_strategy_fedrep,
-    fl_strategy_fedyogi, fl_strategy_hyperfl, fl_strategy_local;
+/* clang-format off */
+extern const struct fl_strategy
+    fl_strategy_apfl,
+    fl_strategy_ditto,
+    fl_strategy_fedadagrad,
+    fl_strategy_fedadam,
+    fl_strategy_fedala,
+    fl_strategy_fedavg,
+    fl_strategy_fedavgm,
+    fl_strategy_fedper,
+    fl_strategy_fedprox,
+    fl_strategy_fedrep,
+    fl_strategy_fedyogi,
+    fl_strategy_hyperfl,
+    fl_strategy_local;
+/* clang-format on */
 
 #endif

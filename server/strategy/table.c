@@ -7,6 +7,9 @@
 
 /* clang-format off */
 static const struct fl_strategy *const table[] = {
+    &fl_strategy_apfl,
+    &fl_strategy_ditto,
+    &fl_strategy_fedala,
     &fl_strategy_fedadagrad,
     &fl_strategy_fedadam,
     &fl_strategy_fedavg,

@@ -139,7 +139,7 @@ START_TEST(test_one_word_changes_the_strategy)
         ck_assert_uint_eq(fl_plan_update_size(&plan), 2 * cases[i].shared);
     }
     bad(2, "strategy: fedsgd", "", FL_R_PLAN_STRATEGY,
-        "job.yaml:2:11: strategy: fedsgd is not a strategy; there are fedadagrad, fedadam");
+        "job.yaml:2:11: strategy: fedsgd is not a strategy; there are apfl, ");
     bad(2, "strategy: [fedavg]", "", FL_R_CONF_TYPE, "job.yaml:2:11: strategy: one word");
     bad(2, "strategy: {fedavg: {}, local: {}}", "", FL_R_CONF_TYPE,
         "job.yaml:2:11: strategy: one word");
