@@ -20,6 +20,7 @@
  * serving one, are made from what was received, after and beside training, and written nowhere but
  * to the report. If nothing is shared, nothing is released, and no noise is needed.
  */
+#include "client/trainer/drift.h"
 #include "client/trainer/personal.h"
 #include "client/trainer/session.h"
 
@@ -98,6 +99,7 @@ static int train(struct fl_session *s, const struct fl_train_task *task, float *
     if (r == 0 && s->plan->setting.mu > 0) {
         r = fl_moves_pull(&moves, s->plan->setting.mu, e);
     }
+    r = r < 0 ? r : fl_drift_begin(&moves, task, e);
     if (r == 0 && s->plan->setting.local == FL_LOCAL_APFL && s->data->train.count) {
         r = fl_mix_new(s, &task->seed, private_, &moves.mix, e);
     }
@@ -107,6 +109,7 @@ static int train(struct fl_session *s, const struct fl_train_task *task, float *
     }
     if (r == 0) {
         fl_moves_end(&moves);
+        fl_drift_end(&moves, task, shared, private_);
         r = fl_personal_train(s, task, private_, e);
     }
     fl_mix_free(moves.mix);

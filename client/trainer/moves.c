@@ -99,6 +99,7 @@ void fl_moves_fini(struct fl_moves *m)
     fl_free(m->momentum);
     fl_free(m->square);
     fl_free(m->anchor);
+    fl_free(m->shift);
     fl_generator_free(m->generator);
     fl_rules_free(m->rules);
 }
@@ -141,6 +142,9 @@ void fl_moves_step(struct fl_moves *m)
     }
     if (m->anchor) {
         pull(m);
+    }
+    if (m->shift) {
+        fl_vec_axpy(1, m->shift, s->grad, s->layout->theta.elements);
     }
     if (m->generator) {
         fl_generator_step(m->generator, s->grad, s->theta);

@@ -307,7 +307,7 @@ int fl_personal_train(struct fl_session *s, const struct fl_train_task *task, fl
     float *v = private_ + k.personal;
     int r = 0;
 
-    if (local == FL_LOCAL_NOTHING || s->data->train.count == 0) {
+    if (!fl_plan_personal(s->plan) || s->data->train.count == 0) {
         return 0;
     }
     if (local == FL_LOCAL_DITTO) {

@@ -63,6 +63,7 @@ struct fl_moves {
     uint64_t steps;     /* taken */
     float mu;           /* FedProx, Ditto: each step's gradient gets mu (theta - anchor) */
     float *anchor;      /* NULL when mu is 0 */
+    float *shift;       /* SCAFFOLD, FedDyn: added to each gradient; NULL: nothing */
     struct fl_mix *mix; /* APFL: what trains beside each step; NULL: nothing */
     struct fl_generator *generator;
     struct fl_rules *rules;   /* NULL when theta is stored as it is, or all generated */

@@ -105,11 +105,13 @@ enum fl_server_optimizer {
     FL_SERVER_ADAGRAD,
     FL_SERVER_ADAM,
     FL_SERVER_YOGI,
+    FL_SERVER_DYNAMIC, /* FedDyn's: m' = m + momentum mean, x' = x + mean + m' */
 };
 
 struct fl_server_opt_conf {
     enum fl_server_optimizer optimizer;
-    float lr, momentum; /* 1, 0 = plain averaging; of the adaptive ones momentum is beta1 */
+    float lr, momentum; /* 1, 0 = plain averaging; of the adaptive ones momentum is beta1, of the
+                           dynamic one the part of all sites that a round has */
     float beta2, tau;   /* adaptive */
 };
 
@@ -139,9 +141,11 @@ struct fl_secure_conf {
 /* What sites do beside training the model they received (common/plan/beside.h). */
 enum fl_local {
     FL_LOCAL_NOTHING,
-    FL_LOCAL_DITTO,  /* train a model of their own, pulled to it */
-    FL_LOCAL_APFL,   /* train a model of their own, mixed with it */
-    FL_LOCAL_FEDALA, /* mix it with their own of the round before, and train that */
+    FL_LOCAL_DITTO,    /* train a model of their own, pulled to it */
+    FL_LOCAL_APFL,     /* train a model of their own, mixed with it */
+    FL_LOCAL_FEDALA,   /* mix it with their own of the round before, and train that */
+    FL_LOCAL_SCAFFOLD, /* correct each step by control variates, and send theirs */
+    FL_LOCAL_FEDDYN,   /* pull, and correct each step by what the rounds before left */
 };
 
 /* Settings of single strategies; each has its own (plan_strategy.c), the others are 0. */
@@ -150,11 +154,12 @@ struct fl_strategy_conf {
     float mu;        /* fedprox: local training minimises loss + mu/2 |theta - received|^2 */
     float lambda;    /* ditto: the same for the personal model */
     uint32_t epochs; /* ditto: of the personal model */
-    float alpha;     /* apfl: part of the own model in the mix, at first */
-    bool learn;      /* apfl: alpha follows its gradient, one step a round */
+    float alpha; /* apfl: part of the own model in the mix, at first; feddyn: weight of the pull */
+    bool learn;  /* apfl: alpha follows its gradient, one step a round */
     uint32_t layers; /* fedala: how many of the last layers are mixed by learned weights */
     float share;     /* fedala: part of the training examples that the weights learn from */
     float eta;       /* fedala: their learning rate */
+    uint32_t sites;  /* scaffold, feddyn: how many there are in all; 0: as many as a round has */
 };
 
 enum fl_trainer {
@@ -217,7 +222,16 @@ int fl_plan_resolve(const char *text, size_t size, char **ret_text, size_t *ret_
 /* What serves a site is a model of its own, made from the received one and its private tensors. */
 static inline bool fl_plan_personal(const struct fl_plan *plan)
 {
-    return plan->setting.local != FL_LOCAL_NOTHING;
+    enum fl_local local = plan->setting.local;
+
+    return local == FL_LOCAL_DITTO || local == FL_LOCAL_APFL || local == FL_LOCAL_FEDALA;
+}
+/* The part of all sites that a round is meant to have: 0 to 1. */
+static inline float fl_plan_part(const struct fl_plan *plan)
+{
+    uint32_t sites = plan->setting.sites, members = plan->round.members;
+
+    return sites > members ? (float)members / (float)sites : 1;
 }
 /* The i-th setting of the plan's strategy by name, as a number (truth values: 0, 1). False: there
  * are no more. */

@@ -32,6 +32,15 @@ static const struct fl_conf_field fedala_keys[] = {
     {TYPED("eta", FLOAT, eta), .max = 100, .flags = FL_CONF_ABOVE_MIN, .fallback = "1"},
     {.name = NULL},
 };
+static const struct fl_conf_field feddyn_keys[] = {
+    {TYPED("alpha", FLOAT, alpha), .max = 1000, .flags = FL_CONF_ABOVE_MIN, .fallback = "0.1"},
+    {TYPED("sites", UINT32, sites), .max = 1e6, .fallback = "0"},
+    {.name = NULL},
+};
+static const struct fl_conf_field scaffold_keys[] = {
+    {TYPED("sites", UINT32, sites), .max = 1e6, .fallback = "0"},
+    {.name = NULL},
+};
 static const struct fl_conf_field fedprox_keys[] = {
     {TYPED("mu", FLOAT, mu), .max = 1000, .flags = FL_CONF_ABOVE_MIN, .fallback = "0.01"},
     {.name = NULL},
@@ -49,12 +58,14 @@ static const struct {
     {"fedadam", FL_VISIBILITY_ALL_SHARED, no_keys},
     {"fedavg", FL_VISIBILITY_ALL_SHARED, no_keys},
     {"fedavgm", FL_VISIBILITY_ALL_SHARED, no_keys},
+    {"feddyn", FL_VISIBILITY_ALL_SHARED, feddyn_keys},
     {"fedper", FL_VISIBILITY_HEAD_PRIVATE, no_keys},
     {"fedprox", FL_VISIBILITY_ALL_SHARED, fedprox_keys},
     {"fedrep", FL_VISIBILITY_HEAD_PRIVATE, no_keys},
     {"fedyogi", FL_VISIBILITY_ALL_SHARED, no_keys},
     {"hyperfl", FL_VISIBILITY_BODY_GENERATED, no_keys},
     {"local", FL_VISIBILITY_ALL_PRIVATE, no_keys},
+    {"scaffold", FL_VISIBILITY_ALL_SHARED, scaffold_keys},
 };
 
 /* Those under which a site does more than train what it received. */
@@ -62,9 +73,8 @@ static const struct {
     const char *name;
     enum fl_local local;
 } locals[] = {
-    {"apfl", FL_LOCAL_APFL},
-    {"ditto", FL_LOCAL_DITTO},
-    {"fedala", FL_LOCAL_FEDALA},
+    {"apfl", FL_LOCAL_APFL},     {"ditto", FL_LOCAL_DITTO},       {"fedala", FL_LOCAL_FEDALA},
+    {"feddyn", FL_LOCAL_FEDDYN}, {"scaffold", FL_LOCAL_SCAFFOLD},
 };
 
 static size_t find(const char *word)

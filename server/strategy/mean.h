@@ -13,12 +13,14 @@ extern const struct fl_strategy
     fl_strategy_fedala,
     fl_strategy_fedavg,
     fl_strategy_fedavgm,
+    fl_strategy_feddyn,
     fl_strategy_fedper,
     fl_strategy_fedprox,
     fl_strategy_fedrep,
     fl_strategy_fedyogi,
     fl_strategy_hyperfl,
-    fl_strategy_local;
+    fl_strategy_local,
+    fl_strategy_scaffold;
 /* clang-format on */
 
 #endif

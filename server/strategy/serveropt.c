@@ -13,7 +13,9 @@ struct fl_server_opt fl_server_opt_of(const struct fl_server_opt_conf *conf)
 
 uint32_t fl_server_opt_moments(const struct fl_server_opt *opt)
 {
-    return opt->kind != FL_SERVER_AVERAGE ? 2 : opt->momentum > 0.0;
+    return opt->kind == FL_SERVER_DYNAMIC   ? 1
+           : opt->kind != FL_SERVER_AVERAGE ? 2
+                                            : opt->momentum > 0.0;
 }
 
 float fl_server_opt_first(const struct fl_server_opt *opt)
@@ -32,6 +34,7 @@ static double second(const struct fl_server_opt *opt, double v, double mean)
         return v > square ? v - part : v < square ? v + part : v;
     case FL_SERVER_ADAGRAD:
     case FL_SERVER_AVERAGE:
+    case FL_SERVER_DYNAMIC:
         break;
     }
     return v + square;
@@ -46,7 +49,10 @@ int fl_server_opt_step(const struct fl_server_opt *opt, const float *x, const do
 
     for (size_t i = 0; i < count; i++) {
         double step = mean[i];
-        if (kept > 0) {
+        if (opt->kind == FL_SERVER_DYNAMIC) {
+            moments_next->m[i] = (float)((double)moments->m[i] + opt->momentum * step);
+            step += (double)moments_next->m[i];
+        } else if (kept > 0) {
             moments_next->m[i] = (float)(opt->momentum * (double)moments->m[i] + share * step);
             step = (double)moments_next->m[i];
         }

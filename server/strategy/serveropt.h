@@ -9,6 +9,9 @@
  *                      beta2 v + (1 - beta2) mean^2                       Adam
  *                      v - (1 - beta2) mean^2 sign(v - mean^2)            Yogi
  *             v begins at tau^2; there is no correction of the start
+ *   dynamic   FedDyn (Acar et al. 2021, arXiv 2111.04263, algorithm 1), with m = -h / alpha and
+ *             `momentum` the part of all sites that a round has:
+ *                 m' = m + momentum mean                 x' = x + mean + m'
  *
  * In doubles, one element after the other, m and v rounded to float32 before they are used, so that
  * what is saved is what was applied.

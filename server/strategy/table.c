@@ -14,12 +14,14 @@ static const struct fl_strategy *const table[] = {
     &fl_strategy_fedadam,
     &fl_strategy_fedavg,
     &fl_strategy_fedavgm,
+    &fl_strategy_feddyn,
     &fl_strategy_fedper,
     &fl_strategy_fedprox,
     &fl_strategy_fedrep,
     &fl_strategy_fedyogi,
     &fl_strategy_hyperfl,
     &fl_strategy_local,
+    &fl_strategy_scaffold,
 };
 /* clang-format on */
 

@@ -228,6 +228,55 @@ START_TEST(test_momentum_is_state_of_the_checkpoint)
 }
 END_TEST
 
+/* FedDyn's algorithm 1 by a naive twin that keeps h, not m: two of three sites a round. */
+START_TEST(test_feddyns_step)
+{
+    struct bench b;
+    struct fl_next next;
+    struct fl_err e = {0};
+    enum { D = 300 };
+    const double alpha = 0.3;
+    double h[D] = {0}, x[D];
+
+    open_bench(&b, "feddyn", 16, D, 2, 0);
+    b.strategy->fini(b.shared);
+    memset(b.shared, 0, b.strategy->shared_size);
+    b.plan->server =
+        (struct fl_server_opt_conf){.optimizer = FL_SERVER_DYNAMIC, .lr = 1, .momentum = 2.0f / 3};
+    ck_assert_int_eq(b.strategy->init(b.shared, b.plan, &e), 0);
+    ck_assert_uint_eq(b.strategy->state_size(b.shared), 4 * D);
+    fl_free(b.state);
+    b.state = fl_new(4, D);
+    for (size_t k = 0; k < D; k++) {
+        x[k] = (double)b.base[k];
+    }
+    for (int round = 0; round < 4; round++) {
+        b.strategy->slot_reset(b.shared, b.slot);
+        double weights = (double)b.weight[0] + (double)b.weight[1];
+        for (uint32_t i = 0; i < b.n; i++) {
+            struct fl_update u = update(&b, i);
+            ck_assert_int_eq(b.strategy->fold(b.slot, b.shared, &u, &e), 0);
+        }
+        ck_assert_int_eq(finish(&b, &next, &e), 0);
+        for (size_t k = 0; k < D; k++) {
+            double sum =
+                ((double)b.weight[0] * (double)b.q[k] + (double)b.weight[1] * (double)b.q[D + k]) /
+                1024.0 / weights * 2;
+            double mean = x[k] + sum / 2;
+            h[k] -= alpha / 3 * sum;
+            x[k] = mean - h[k] / alpha;
+            ck_assert_double_le(fabs(x[k] - (double)b.next[k]), 1e-5 * (1.0 + fabs(x[k])));
+        }
+        memcpy(b.base, b.next, D * sizeof *b.base);
+        b.strategy->fini(b.shared);
+        memset(b.shared, 0, b.strategy->shared_size);
+        ck_assert_int_eq(b.strategy->init(b.shared, b.plan, &e), 0);
+        ck_assert_int_eq(b.strategy->load(b.shared, b.state, 4 * D, &e), 0);
+    }
+    close_bench(&b);
+}
+END_TEST
+
 /* Algorithm 2 of Reddi et al. 2021 by a naive twin in doubles, a new process each round. */
 START_TEST(test_two_moments_are_state_of_the_checkpoint)
 {
@@ -465,6 +514,7 @@ END_TEST
 
 TESTS_MAIN("mean", test_mean_agrees_with_its_naive_twin,
            test_order_does_not_matter_and_finish_repeats, test_momentum_is_state_of_the_checkpoint,
-           test_two_moments_are_state_of_the_checkpoint, test_updates_that_do_not_fit,
-           test_nothing_shared_and_nobody_there, test_next_model_is_finite_or_refused,
-           test_plans_whose_sums_could_overflow, test_every_allocation_may_fail, test_the_table)
+           test_two_moments_are_state_of_the_checkpoint, test_feddyns_step,
+           test_updates_that_do_not_fit, test_nothing_shared_and_nobody_there,
+           test_next_model_is_finite_or_refused, test_plans_whose_sums_could_overflow,
+           test_every_allocation_may_fail, test_the_table)

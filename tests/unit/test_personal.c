@@ -1,5 +1,5 @@
 /* Sites with a model of their own: Ditto, APFL and FedALA against PyTorch
- * (tests/golden/personal.py); that what serves a site never reaches an upload; what is refused. */
+ * (tests/golden/beside.py); that what serves a site never reaches an upload; what is refused. */
 #include "client/trainer/personal.h"
 #include "common/nn/param/param.h"
 #include "common/nn/tensors.h"
@@ -90,7 +90,7 @@ static void repeat(const char *path)
 
     golden_open(g, path);
     const struct fl_layout *l = &g->plan.layout;
-    size_t shared = l->shared.elements, own = l->private_.elements;
+    size_t shared = l->shared.elements, own = l->private_.elements, theta = l->theta.elements;
     float *private_ = fl_new(own, sizeof *private_), *delta = fl_new(shared, sizeof *delta);
     float *out = fl_new(own, sizeof *out);
     ck_assert_uint_ge(g->rounds, 3);
@@ -105,7 +105,7 @@ static void repeat(const char *path)
         ck_assert_int_eq(fl_session_init(&s, &g->plan, &g->data, NULL, &e), 0);
         ck_assert_int_eq(fl_param_make(l, task.base, private_, s.theta, &e), 0);
         ck_assert_int_eq(fl_personal_receive(&s, &task.seed, private_, NULL, &e), 0);
-        double serves = apart(s.theta, g->serves + k * shared, shared);
+        double serves = apart(s.theta, g->serves + k * theta, theta);
         fl_session_fini(&s);
         ck_assert_msg(fl_train(&task, &result, &e) == 0, "%s", e.msg);
         double update = apart(delta, g->delta + k * shared, shared);
@@ -125,9 +125,9 @@ START_TEST(test_pytorch_comes_to_the_same)
 {
     glob_t found;
 
-    ck_assert_int_eq(glob(TEST_SOURCE_ROOT "/tests/golden/personal_*.safetensors", 0, NULL, &found),
+    ck_assert_int_eq(glob(TEST_SOURCE_ROOT "/tests/golden/beside_*.safetensors", 0, NULL, &found),
                      0);
-    ck_assert_uint_eq(found.gl_pathc, 3);
+    ck_assert_uint_eq(found.gl_pathc, 5);
     for (size_t i = 0; i < found.gl_pathc; i++) {
         repeat(found.gl_pathv[i]);
     }
@@ -142,7 +142,7 @@ static const char job[] =
     "model: {input: [1, 8, 8], classes: 3, head: 1, layers: [{conv2d: {out: 4, kernel: 3}}, "
     "{leaky_relu: {}}, {max_pool: {size: 2}}, {flatten: {}}, {linear: {out: 12}}, "
     "{leaky_relu: {}}, {linear: {out: 3}}]%s}\n"
-    "train: {batch: 10, epochs: 3, lr: 0.05, momentum: 0.5}\n"
+    "train: {batch: 10, epochs: 3, lr: 0.05}\n"
     "data: {mean: [0.25], std: [0.3]}\nround: {members: 1}\n%s\n";
 static const char example[] = "privacy: {unit: example, clip: 1, noise_multiplier: 1, delta: 1e-5, "
                               "sampling_rate: 0.3, examples: 40}\nset: {train.steps: 6}";
@@ -163,6 +163,7 @@ static void site_of(struct small_site *s, const char *strategy, uint32_t steps)
 
     small_site_init(s, FL_VISIBILITY_ALL_SHARED, NULL);
     ck_assert_msg(parse(s->plan, strategy, "", "", &e) == 0, "%s", e.msg);
+    s->plan->train.body.momentum = 0.5f;
     if (steps) {
         s->plan->privacy = (struct fl_privacy_conf){.unit = FL_UNIT_EXAMPLE,
                                                     .clip = 1,
@@ -172,6 +173,9 @@ static void site_of(struct small_site *s, const char *strategy, uint32_t steps)
                                                     .examples = 40};
         s->plan->train.steps = steps;
     }
+    fl_free(s->shared);
+    s->shared = fl_new(s->plan->layout.shared.elements, sizeof *s->shared);
+    fl_layout_init_shared(&s->plan->layout, &s->job, s->shared);
     fl_free(s->private_);
     s->private_ = fl_new(s->plan->layout.private_.elements, sizeof *s->private_);
     fl_layout_init_private(&s->plan->layout, &s->job, &s->agent, s->private_);
@@ -219,6 +223,20 @@ static void disturb(const struct small_site *s, float *private_, int how)
     private_[k.rounds] = (float)(1 + how);
     if (k.alpha != SIZE_MAX) {
         private_[k.alpha] = 0.8f;
+    }
+}
+
+/* Any values of what is kept and what travels beside the model. */
+static void disturb_all(const struct small_site *s)
+{
+    struct fl_rng r;
+
+    fl_rng_init(&r, &s->agent, 78);
+    for (size_t i = 0; i < s->plan->layout.private_.elements; i++) {
+        s->private_[i] = (float)(0.05 * fl_rng_normal(&r));
+    }
+    for (size_t i = s->plan->layout.theta.elements; i < s->plan->layout.shared.elements; i++) {
+        s->shared[i] = (float)(0.05 * fl_rng_normal(&r));
     }
 }
 
@@ -344,6 +362,41 @@ START_TEST(test_the_shared_model_is_fedavgs_and_the_own_one_serves)
 }
 END_TEST
 
+/* What SCAFFOLD and FedDyn keep and send is made of what training came to, and of nothing else:
+ * with noised steps the same numbers follow from the update alone. */
+START_TEST(test_corrections_are_made_of_what_is_released)
+{
+    for (uint32_t steps = 0; steps <= 6; steps += 6) {
+        struct small_site s;
+        struct run a;
+
+        site_of(&s, "scaffold", steps);
+        s.plan->train.body.momentum = 0;
+        size_t n = s.plan->layout.theta.elements;
+        ck_assert_uint_eq(s.plan->layout.shared.elements, 2 * n);
+        disturb_all(&s);
+        train(&s, s.shared, s.private_, &a);
+        double k = (double)a.report.steps;
+        for (size_t i = 0; i < n; i++) {
+            double now = -(double)a.delta[i] / (k * (double)0.05f) - (double)s.shared[n + i];
+            ck_assert_double_eq_tol((double)a.delta[n + i], now, 2e-4);
+            ck_assert_double_eq_tol((double)a.private_[i], (double)s.private_[i] + now, 2e-4);
+        }
+        run_fini(&a);
+        small_site_fini(&s);
+        site_of(&s, "feddyn", steps);
+        disturb_all(&s);
+        train(&s, s.shared, s.private_, &a);
+        for (size_t i = 0; i < n; i++) {
+            double want = (double)s.private_[i] - (double)0.1f * (double)a.delta[i];
+            ck_assert_double_eq_tol((double)a.private_[i], want, 1e-6);
+        }
+        run_fini(&a);
+        small_site_fini(&s);
+    }
+}
+END_TEST
+
 START_TEST(test_a_site_without_examples_keeps_nothing)
 {
     static const char *const words[] = {"ditto", "apfl"};
@@ -364,16 +417,18 @@ END_TEST
 
 START_TEST(test_no_memory_is_an_error_at_every_allocation)
 {
-    static const char *const words[] = {"ditto", "apfl", "fedala"};
+    static const char *const words[] = {"ditto", "apfl", "fedala", "scaffold", "feddyn"};
 
-    for (int w = 0; w < 3; w++) {
+    for (int w = 0; w < 5; w++) {
         struct small_site s;
         struct fl_err e = {0};
         int code = -1;
 
         site_of(&s, words[w], 0);
         s.plan->train.epochs = s.plan->train.serve_epochs = 1;
-        disturb(&s, s.private_, 0);
+        if (w < 3) {
+            disturb(&s, s.private_, 0);
+        }
         float *delta = fl_new(s.plan->layout.shared.elements, sizeof *delta);
         float *out = fl_new(s.plan->layout.private_.elements, sizeof *out);
         struct fl_train_task task = {
@@ -412,6 +467,17 @@ START_TEST(test_what_does_not_go_together)
     ck_assert_int_eq(parse(plan, "{fedala: {layers: 9}}", "", "", &e), 0);
     const struct fl_layout *l = &plan->layout;
     ck_assert_uint_eq(l->private_.elements, 1 + 2 * l->theta.elements);
+    ck_assert_int_eq(parse(plan, "scaffold", "", "server: {lr: 1}", &e), -FL_R_CONF_CONFLICT);
+    ck_assert_ptr_nonnull(strstr(e.msg, "scaffold has a server step of its own"));
+    ck_assert_int_eq(parse(plan, "feddyn", "", "server: {momentum: 0.5}", &e), -FL_R_CONF_CONFLICT);
+    ck_assert_int_eq(parse(plan, "scaffold", "", "set: {train.momentum: 0.5}", &e),
+                     -FL_R_CONF_CONFLICT);
+    ck_assert_int_eq(parse(plan, "scaffold", "", "set: {train.optimizer: adam}", &e),
+                     -FL_R_CONF_CONFLICT);
+    ck_assert_int_eq(parse(plan, "{feddyn: {sites: 2}}", "", "set: {round.members: 3}", &e),
+                     -FL_R_CONF_CONFLICT);
+    ck_assert_int_eq(parse(plan, "{feddyn: {sites: 8}}", "", "set: {round.members: 2}", &e), 0);
+    ck_assert(plan->server.optimizer == FL_SERVER_DYNAMIC && plan->server.momentum == 0.25f);
     snprintf(text, sizeof text, listed, "fedala", "b");
     ck_assert_int_eq(fl_plan_parse(plan, "job.yaml", text, strlen(text), &e), -FL_R_CONF_CONFLICT);
     ck_assert_ptr_nonnull(strstr(e.msg, "a list of tensors has none"));
@@ -429,5 +495,6 @@ END_TEST
 TESTS_MAIN("personal", test_pytorch_comes_to_the_same, test_what_serves_never_reaches_an_upload,
            test_what_is_trained_reaches_it_and_is_refused,
            test_the_shared_model_is_fedavgs_and_the_own_one_serves,
+           test_corrections_are_made_of_what_is_released,
            test_a_site_without_examples_keeps_nothing,
            test_no_memory_is_an_error_at_every_allocation, test_what_does_not_go_together)

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
-"""Sites with a model of their own, in PyTorch, for our trainer to repeat (tests/unit/test_personal.c).
+"""What sites do beside training the model they received, in PyTorch, for our trainer to repeat (tests/unit/test_personal.c).
 
-Ditto, APFL and FedALA over three rounds with given received models, in double precision, written from the papers'
+Ditto, APFL, FedALA, SCAFFOLD and FedDyn over three rounds with given received models, in double precision, written from the papers'
 algorithms and not from our code. Batches are the whole data set, so that no order matters. A file has the job, examples,
 and for each round the received model, what serves before training, the update, and the private vector after it.
 
@@ -44,8 +44,8 @@ def leaves(vector):
     return [t.clone().requires_grad_() for t in split(vector)]
 
 
-def sgd(tensors):
-    return torch.optim.SGD(tensors, lr=LR, momentum=MOMENTUM, weight_decay=DECAY)
+def sgd(tensors, momentum=MOMENTUM):
+    return torch.optim.SGD(tensors, lr=LR, momentum=momentum, weight_decay=DECAY)
 
 
 def train(start, steps, x, y, pull=0.0, anchor=None):
@@ -155,7 +155,60 @@ class Fedala:
         return torch.cat([torch.tensor([float(rounds)]), self.v, stays])
 
 
-def job(strategy, batch):
+class Scaffold:
+    strategy = "{scaffold: {sites: 4}}"
+    momentum, part = 0.0, 0.5
+
+    def __init__(self):
+        self.c_i = torch.zeros(sum(int(np.prod(s)) for s in SHAPES), dtype=torch.float64)
+
+    def receive(self, both, x, y):
+        return both[:both.numel() // 2]
+
+    def round(self, both, x, y):
+        w, c = both.chunk(2)
+        v = leaves(w)
+        o = sgd(v, 0.0)
+        for _ in range(EPOCHS):
+            o.zero_grad()
+            loss_of(v, x, y).backward()
+            for t, a, b in zip(v, split(c), split(self.c_i)):
+                t.grad += a - b
+            o.step()
+        after = flat(v)
+        before, self.c_i = self.c_i, self.c_i - c + (w - after) / (EPOCHS * LR)
+        return torch.cat([after, c + self.part * (self.c_i - before)])
+
+    def private(self, rounds):
+        return self.c_i
+
+
+class Feddyn:
+    strategy = "{feddyn: {alpha: 0.4}}"
+
+    def __init__(self):
+        self.h = torch.zeros(sum(int(np.prod(s)) for s in SHAPES), dtype=torch.float64)
+
+    def receive(self, w, x, y):
+        return w
+
+    def round(self, w, x, y):
+        v = leaves(w)
+        o = sgd(v)
+        for _ in range(EPOCHS):
+            o.zero_grad()
+            (loss_of(v, x, y) - sum((a * b).sum() for a, b in zip(v, split(self.h)))
+             + 0.4 / 2 * sum(((a - b) ** 2).sum() for a, b in zip(v, split(w)))).backward()
+            o.step()
+        after = flat(v)
+        self.h = self.h - 0.4 * (after - w)
+        return after
+
+    def private(self, rounds):
+        return self.h
+
+
+def job(strategy, momentum, batch):
     return f"""name: reference
 strategy: {strategy}
 rounds: {ROUNDS}
@@ -168,9 +221,9 @@ model:
   batch: {batch}
   epochs: {EPOCHS}
   lr: {LR}
-  momentum: {MOMENTUM}
+  momentum: {momentum}
   weight_decay: {DECAY}
-round: {{members: 1}}
+round: {{members: 2}}
 grid: {{bits: 32, step: -24}}
 """
 
@@ -183,8 +236,10 @@ def main(folder):
     y = torch.tensor(rng.integers(0, SMALL["classes"], n))
     start = torch.tensor(np.concatenate([rng.uniform(-f ** -0.5, f ** -0.5, int(np.prod(s)))
                                          for _, s, f in SMALL["tensors"]]).astype(np.float32)).double()
-    for name, kind in (("ditto", Ditto), ("apfl", Apfl), ("fedala", Fedala)):
+    for name, kind in (("ditto", Ditto), ("apfl", Apfl), ("fedala", Fedala), ("scaffold", Scaffold), ("feddyn", Feddyn)):
         site, w = kind(), start
+        if kind is Scaffold:
+            w = torch.cat([start, torch.zeros_like(start)])
         received, serves, delta, private = [], [], [], []
         for r in range(1, ROUNDS + 1):
             received.append(w)
@@ -194,11 +249,11 @@ def main(folder):
             private.append(site.private(r))
             # What comes next is another mean than this site's own.
             w = torch.tensor((w + 0.5 * (after - w) + torch.tensor(rng.normal(0, 0.05, w.numel()))).float().numpy()).double()
-        save(os.path.join(folder, f"personal_{name}.safetensors"),
+        save(os.path.join(folder, f"beside_{name}.safetensors"),
              {"x": x.numpy().reshape(n, -1), "y": y.numpy().astype(np.float32), "received": torch.stack(received).numpy(),
               "serves": torch.stack(serves).numpy(), "delta": torch.stack(delta).numpy(),
               "private": torch.stack(private).numpy()},
-             {"plan": job(kind.strategy, n), "torch": torch.__version__})
+             {"plan": job(kind.strategy, getattr(kind, "momentum", MOMENTUM), n), "torch": torch.__version__})
 
 
 if __name__ == "__main__":
