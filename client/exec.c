@@ -1,10 +1,10 @@
 #include "client/exec.h"
 
-#include "client/keeper.h"
 #include "client/trainer/exec.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
 #include "common/io/file.h"
+#include "common/io/keeper.h"
 #include "common/math/vec.h"
 #include "common/nn/tensors.h"
 

@@ -7,9 +7,9 @@
 #include "client/commands.h"
 #include "client/config.h"
 #include "client/host.h"
-#include "client/keeper.h"
 #include "common/base/log.h"
 #include "common/base/mem.h"
+#include "common/io/keeper.h"
 #include "common/io/notify.h"
 #include "common/wire/tls.h"
 

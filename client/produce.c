@@ -104,15 +104,15 @@ static int counts_make(const struct fl_produce *in, struct fl_produced *ret, str
     return 0;
 }
 
-static const struct fl_producer table[] = {
-    {.exchange = "counts", .event = counts_event, .make = counts_make},
-};
+static const struct fl_producer counts = {
+    .exchange = "counts", .event = counts_event, .make = counts_make};
+static const struct fl_producer *const table[] = {&counts, &fl_produce_embedding};
 
 const struct fl_producer *fl_producer_find(const char *exchange)
 {
     for (size_t i = 0; i < FL_COUNT(table); i++) {
-        if (strcmp(table[i].exchange, exchange) == 0) {
-            return &table[i];
+        if (strcmp(table[i]->exchange, exchange) == 0) {
+            return table[i];
         }
     }
     return NULL;

@@ -26,6 +26,7 @@ struct fl_produce {
     const struct fl_plan *plan;
     const struct fl_exchange_terms *terms;
     struct fl_key key;
+    const char *agent; /* its name, as the site knows it */
     const struct fl_dataset *data;
     const float *base;    /* terms->model: the slot's model, finite; else NULL */
     const uint8_t *input; /* terms->input: what the coordinator made, which may be hostile; else
@@ -53,6 +54,8 @@ struct fl_producer {
     /* [long] The same arguments make the same bytes. On failure ret's pointers are NULL. */
     int (*make)(const struct fl_produce *in, struct fl_produced *ret, struct fl_err *e);
 };
+
+extern const struct fl_producer fl_produce_embedding; /* produce_embedding.c */
 
 /* NULL: unknown here; the task is declined. */
 const struct fl_producer *fl_producer_find(const char *exchange);

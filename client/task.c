@@ -292,11 +292,25 @@ static int train_by(const struct fl_task *t, const struct fl_train_task *task,
                                                : fl_train(task, ret, e);
 }
 
+/* What the coordinator made for this exchange; *ret stays NULL where the plan has nothing. */
+static int load_input(const struct fl_task *t, uint8_t **ret, size_t *ret_size, struct fl_err *e)
+{
+    if (!t->terms.input) {
+        return 0;
+    }
+    int r = fl_vault_object(t->vault, &t->what.input, t->what.input_size, ret, e);
+    if (r == 0) {
+        *ret_size = (size_t)t->what.input_size;
+    }
+    return r;
+}
+
 static int produce(struct fl_task *t, struct fl_err *e)
 {
     struct fl_produce in = {.plan = t->plan,
                             .terms = &t->terms,
                             .key = t->what.key,
+                            .agent = t->vault->agent->name,
                             .data = &t->vault->data,
                             .site = &t->vault->seed,
                             .cancel = &t->cancel};
@@ -305,16 +319,13 @@ static int produce(struct fl_task *t, struct fl_err *e)
     uint8_t *input = NULL;
     int r = t->terms.model ? load_base(t, &base, e) : 0;
 
-    if (r == 0 && t->terms.input) {
-        r = fl_vault_object(t->vault, &t->what.input, t->what.input_size, &input, e);
-    }
+    r = r ? r : load_input(t, &input, &in.input_size, e);
     fl_task_drop_vectors(t);
     if (r == 0) {
         fl_seed_derive(&t->seed, t->terms.name, t->what.key.round, &seed);
         in.seed = &seed;
         in.base = base;
         in.input = input;
-        in.input_size = t->terms.input ? (size_t)t->what.input_size : 0;
         r = t->producer->make(&in, &t->produced, e);
         explicit_bzero(&seed, sizeof seed);
     }
@@ -333,6 +344,7 @@ int fl_task_train(struct fl_task *t, struct fl_err *e)
         .plan = t->plan, .data = &t->vault->data, .round = t->what.key.round, .cancel = &t->cancel};
     struct fl_train_result result = {0};
     float *base = NULL, *private_in = NULL;
+    uint8_t *input = NULL;
     int r;
 
     if (atomic_load(&t->cancel)) {
@@ -343,6 +355,7 @@ int fl_task_train(struct fl_task *t, struct fl_err *e)
         return produce(t, e);
     }
     r = load_base(t, &base, e);
+    r = r ? r : load_input(t, &input, &task.input_size, e);
     if (r == 0) {
         r = fl_task_load_private(t, &t->inputs.private_state, &private_in, e);
     }
@@ -357,6 +370,7 @@ int fl_task_train(struct fl_task *t, struct fl_err *e)
         goto out;
     }
     task.base = base;
+    task.input = input;
     task.private_in = private_in;
     fl_seed_derive(&t->seed, "train", t->what.key.round, &task.seed);
     result.delta = t->delta;
@@ -368,6 +382,7 @@ int fl_task_train(struct fl_task *t, struct fl_err *e)
     FL_CRASH_POINT("agent-train-after");
 out:
     fl_free(base);
+    fl_free(input);
     fl_free(private_in);
     t->vault->data_stale = t->vault->data_stale || r == -FL_R_DATA_CHANGED;
     if (r) {

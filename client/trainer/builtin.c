@@ -20,6 +20,7 @@
  * serving one, are made from what was received, after and beside training, and written nowhere but
  * to the report. If nothing is shared, nothing is released, and no noise is needed.
  */
+#include "client/trainer/align.h"
 #include "client/trainer/drift.h"
 #include "client/trainer/personal.h"
 #include "client/trainer/session.h"
@@ -86,9 +87,14 @@ static int train(struct fl_session *s, const struct fl_train_task *task, float *
                   (s->layout->visibility == FL_VISIBILITY_HEAD_PRIVATE ||
                    s->layout->visibility == FL_VISIBILITY_BODY_GENERATED);
     uint64_t steps = t->steps ? t->steps : fl_session_batches(s, t->epochs);
+    struct fl_align *align = NULL;
     struct fl_moves moves;
+    bool is_target;
     int r;
 
+    if ((r = fl_align_is_target(task, &is_target, e)) < 0 || is_target) {
+        return r;
+    }
     if (stages && (r = fl_train_head(s, &task->seed, "head", t->head_epochs, &t->head, p, e)) < 0) {
         return r;
     }
@@ -103,6 +109,7 @@ static int train(struct fl_session *s, const struct fl_train_task *task, float *
     if (r == 0 && s->plan->setting.local == FL_LOCAL_APFL && s->data->train.count) {
         r = fl_mix_new(s, &task->seed, private_, &moves.mix, e);
     }
+    r = r ? r : fl_align_new(s, task, steps, &align, e);
     if (r == 0) {
         r = dp ? fl_train_noised(s, &moves, &task->seed, p, e)
                : fl_train_batches(s, &moves, &task->seed, steps, p, e);
@@ -113,6 +120,7 @@ static int train(struct fl_session *s, const struct fl_train_task *task, float *
         r = fl_personal_train(s, task, private_, e);
     }
     fl_mix_free(moves.mix);
+    fl_align_free(align);
     fl_moves_fini(&moves);
     s->augment = NULL;
     return r;

@@ -3,6 +3,7 @@
 #include "client/trainer/augment.h"
 #include "common/base/crashpoint.h"
 #include "common/base/mem.h"
+#include "common/plan/fedka.h"
 
 #include <math.h>
 #include <string.h>
@@ -104,9 +105,10 @@ int fl_session_init(struct fl_session *s, const struct fl_plan *plan, const stru
 {
     const struct fl_spec *spec = &plan->layout.spec;
     size_t shard = plan->privacy.unit == FL_UNIT_EXAMPLE ? SHARD_MAX : plan->train.batch;
+    size_t most = fl_fedka_gives(plan) ? FL_FEDKA_BATCH_MAX : SHARD_MAX;
     int r;
 
-    shard = shard < SHARD_MIN ? SHARD_MIN : shard > SHARD_MAX ? SHARD_MAX : shard;
+    shard = shard < SHARD_MIN ? SHARD_MIN : shard > most ? most : shard;
     memset(s, 0, sizeof *s);
     s->plan = plan;
     s->shard = shard;

@@ -22,6 +22,9 @@ struct fl_train_task {
                                 a release) */
     struct fl_seed seed;     /* of this round's intent: batches and, under unit `example`, noise */
     uint64_t round;
+    const uint8_t *input; /* what `update` begins with, as the plan has it: from the coordinator,
+                             unchecked. NULL = nothing */
+    size_t input_size;
     const atomic_bool *cancel; /* checked per batch: -FL_R_CANCELLED */
     float *served; /* fl_train_serve: NULL, or theta as it is served here (the caller put in what
                       was received; a tuned head replaces it) */
@@ -63,6 +66,11 @@ struct fl_train_result {
 };
 
 int fl_train(const struct fl_train_task *task, struct fl_train_result *ret, struct fl_err *e);
+
+/* fedka: the mean embedding of this site's training examples (its labels are not looked at) by the
+ * model `task->base`, at the bandwidth of `task->input`: fl_fedka_embedding(plan) numbers of norm 1
+ * at most. Errors of fl_fedka_input_get; -FL_R_CANCELLED. */
+int fl_train_embed(const struct fl_train_task *task, float *ret, struct fl_err *e);
 
 /* The received model at home, without training it: accuracy_received and loss (mean over the test
  * part) as it came, accuracy_served with the serving head tuned (NAN when serve_epochs = 0), cpu_s;

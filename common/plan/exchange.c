@@ -1,6 +1,7 @@
 #include "common/plan/exchange.h"
 
 #include "common/math/grid.h"
+#include "common/plan/fedka.h"
 #include "common/plan/secure.h"
 
 #include <assert.h>
@@ -49,6 +50,12 @@ uint32_t fl_plan_exchanges(const struct fl_plan *plan, uint64_t round,
         x = add(ret, &count, "counts");
         grid_payload(x, FL_COUNTS_BITS, FL_COUNTS_STEP, plan->layout.spec.classes);
     }
+    if (fl_fedka_collects(plan)) {
+        x = add(ret, &count, "embedding");
+        grid_payload(x, FL_FEDKA_EMBEDDING_BITS, FL_FEDKA_EMBEDDING_STEP,
+                     fl_fedka_embedding(plan) + 1);
+        x->model = x->input = true;
+    }
     if (plan->secure.on) {
         for (int stage = 0; stage < FL_SECAGG_STAGES; stage++) {
             fl_plan_secure_exchange(plan, (enum fl_secagg_stage)stage, add(ret, &count, ""));
@@ -59,5 +66,6 @@ uint32_t fl_plan_exchanges(const struct fl_plan *plan, uint64_t round,
     grid_payload(x, plan->grid.bits, plan->grid.step, plan->layout.shared.elements);
     x->max_weight = plan->weighting == FL_WEIGHT_EXAMPLES ? plan->max_weight : 1;
     x->model = true;
+    x->input = fl_fedka_gives(plan);
     return count;
 }

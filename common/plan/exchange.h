@@ -36,7 +36,8 @@ struct fl_exchange_terms {
     uint32_t max_weight;      /* 1, or what the plan lets an update count for */
     bool model;               /* members fetch the model of their slot; otherwise none is named */
     bool input;       /* members fetch what the coordinator made for this exchange, each its own or
-                         all the same; never in the first */
+                         all the same; in the first of a round it is of the state that the
+                         round begins with */
     bool same_cohort; /* of the members that closed the exchange before; never in the first */
 };
 

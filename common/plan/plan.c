@@ -419,7 +419,8 @@ static int parse(struct raw *raw, const char *file, struct fl_conf *c, struct fl
         return r;
     }
     fill_in(raw, root);
-    return fl_plan_check(&raw->plan, root, e);
+    r = fl_plan_check_fedka(&raw->plan, root, e);
+    return r ? r : fl_plan_check(&raw->plan, root, e);
 }
 
 /* ---- the door ---- */

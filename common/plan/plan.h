@@ -148,6 +148,28 @@ enum fl_local {
     FL_LOCAL_FEDDYN,   /* pull, and correct each step by what the rounds before left */
 };
 
+/* fedka (common/plan/fedka.h). */
+enum fl_fedka_variant { FL_FEDKA_BETTER, FL_FEDKA_PUBLISHED };
+enum fl_fedka_target {
+    FL_FEDKA_COORDINATOR, /* has examples of the target itself */
+    FL_FEDKA_SITE,        /* the target is one of the sites, and sends a mean embedding only */
+    FL_FEDKA_NONE,        /* domain generalisation: sites are matched to the mean of all of them */
+};
+struct fl_fedka_conf {
+    enum fl_fedka_variant variant;
+    enum fl_fedka_target target;
+    char site[FL_PLAN_NAME_MAX]; /* the target's name, FL_FEDKA_SITE */
+    float matching, disentangle; /* weights beside the loss; 0 = off */
+    uint32_t frequencies;        /* of a mean embedding */
+    bool voting;
+    float confidence, agreement; /* below them an example gets no label: of the vote, and the part
+                                    of the models that say the same */
+    uint32_t examples, epochs;   /* voted on in a round at most; trained on the votes */
+    uint32_t voters;             /* models that vote at most */
+    bool guard;                  /* an aggregate that hurts is not published */
+    double noise_multiplier;     /* of embeddings that sites send */
+};
+
 /* Settings of single strategies; each has its own (plan_strategy.c), the others are 0. */
 struct fl_strategy_conf {
     enum fl_local local;
@@ -160,6 +182,7 @@ struct fl_strategy_conf {
     float share;     /* fedala: part of the training examples that the weights learn from */
     float eta;       /* fedala: their learning rate */
     uint32_t sites;  /* scaffold, feddyn: how many there are in all; 0: as many as a round has */
+    struct fl_fedka_conf fedka;
 };
 
 enum fl_trainer {

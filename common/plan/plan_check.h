@@ -26,6 +26,12 @@ int fl_plan_server(const struct fl_conf_node *n, struct fl_plan *plan, struct fl
 /* What the strategy keeps at sites or sends beside the network, into the layout (beside.c). */
 int fl_plan_beside(struct fl_plan *plan, const struct fl_conf_node *root, struct fl_err *e);
 
+/* Settings of fedka: their table, what the plan has before it, and its rules, which also switch off
+ * what there are no data for (plan_fedka.c). */
+extern const struct fl_conf_field fl_plan_fedka_keys[];
+void fl_plan_fedka_defaults(struct fl_plan *plan);
+int fl_plan_check_fedka(struct fl_plan *plan, const struct fl_conf_node *root, struct fl_err *e);
+
 /* The rules of secure_aggregation (plan_secure.c). */
 int fl_plan_check_secure(const struct fl_plan *plan, const struct fl_conf_node *root,
                          struct fl_err *e);

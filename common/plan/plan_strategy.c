@@ -59,6 +59,7 @@ static const struct {
     {"fedavg", FL_VISIBILITY_ALL_SHARED, no_keys},
     {"fedavgm", FL_VISIBILITY_ALL_SHARED, no_keys},
     {"feddyn", FL_VISIBILITY_ALL_SHARED, feddyn_keys},
+    {"fedka", FL_VISIBILITY_ALL_SHARED, fl_plan_fedka_keys},
     {"fedper", FL_VISIBILITY_HEAD_PRIVATE, no_keys},
     {"fedprox", FL_VISIBILITY_ALL_SHARED, fedprox_keys},
     {"fedrep", FL_VISIBILITY_HEAD_PRIVATE, no_keys},
@@ -125,6 +126,7 @@ int fl_plan_strategy(const struct fl_conf_node *n, struct fl_plan *plan, enum fl
             plan->setting.local = locals[k].local;
         }
     }
+    fl_plan_fedka_defaults(plan);
     *ret = strategies[i].visibility;
     return fl_conf_decode(only ? only : &empty, strategies[i].keys, &plan->setting, e);
 }

@@ -1,5 +1,7 @@
 #include "common/plan/releases.h"
 
+#include "common/plan/fedka.h"
+
 #include <string.h>
 
 #define STEPS_OF "one noised step: sum of clipped gradients of a Poisson batch, "
@@ -35,6 +37,11 @@ static const struct fl_release_row rows[] = {
     MEAN_OF("fedavg", "the whole model", "the whole model"),
     MEAN_OF("fedavgm", "the whole model", "the whole model"),
     MEAN_OF("feddyn", "the whole model", "the whole model"),
+    {"fedka", FL_UNIT_CLIENT, FL_RELEASE_UPDATE, "update of the whole model", UPDATE,
+     "Gauss(sigma)"},
+    {"fedka", FL_UNIT_CLIENT, FL_RELEASE_EMBEDDING, "mean embedding of a site's features",
+     "1 in L2, exactly, after rounding to the grid", "Gauss(strategy.fedka.noise_multiplier)"},
+    {"fedka", FL_UNIT_EXAMPLE, FL_RELEASE_STEPS, STEPS_OF "the whole model", A_STEP, POISSON},
     MEAN_OF("fedper", "the body", "body and head together"),
     MEAN_OF("fedprox", "the whole model", "the whole model"),
     MEAN_OF("fedrep", "the body", "body and head together"),
@@ -108,6 +115,7 @@ int fl_release_event(const struct fl_plan *plan, struct fl_event *ret, struct fl
             break;
         case FL_RELEASE_UPDATE:
         case FL_RELEASE_COUNTS:
+        case FL_RELEASE_EMBEDDING:
         case FL_RELEASE_SUM:
             event.count = 1;
             break;
@@ -151,6 +159,10 @@ int fl_release_total(const struct fl_plan *plan, double sigma,
             (struct fl_event){.q = 1,
                               .sigma = c->noise_multiplier,
                               .count = 1 + (c->every ? (plan->rounds - 1) / c->every : 0)};
+    }
+    if (fl_fedka_collects(plan) && plan->privacy.unit != FL_UNIT_NONE) { /* in each round */
+        ret[(*ret_count)++] = (struct fl_event){
+            .q = 1, .sigma = plan->setting.fedka.noise_multiplier, .count = plan->rounds};
     }
     return 0;
 }

@@ -20,6 +20,7 @@ enum fl_release_kind {
     FL_RELEASE_STEPS,   /* unit example: DP-SGD steps; the update is a function of their results */
     FL_RELEASE_SUM,     /* unit client: the sum of clipped updates, noised by the coordinator */
     FL_RELEASE_COUNTS,  /* of examples of each class, noised at the site; beside any strategy */
+    FL_RELEASE_EMBEDDING, /* mean embedding of a site's features, noised at the site; fedka */
     FL_RELEASE_TREE, /* unit client: prefix sums over rounds, noised by the coordinator as a tree */
 };
 
@@ -40,7 +41,7 @@ int fl_release_row(const struct fl_plan *plan, const struct fl_release_row **ret
  * and the whole job at most. noise_multiplier may still be 0, unresolved. -FL_R_PLAN_PRIVACY as
  * above. */
 int fl_release_event(const struct fl_plan *plan, struct fl_event *ret, struct fl_err *e);
-enum { FL_RELEASE_EVENTS_MAX = 2 };
+enum { FL_RELEASE_EVENTS_MAX = 3 };
 /* The first is the strategy's, with `sigma` in place of the plan's; others stand beside it. */
 int fl_release_total(const struct fl_plan *plan, double sigma,
                      struct fl_event ret[FL_RELEASE_EVENTS_MAX], uint32_t *ret_count,

@@ -35,6 +35,13 @@ int fl_train(const struct fl_train_task *task, struct fl_train_result *ret, stru
     return 0;
 }
 
+int fl_train_embed(const struct fl_train_task *task, float *ret, struct fl_err *why)
+{
+    (void)task;
+    (void)ret;
+    return fl_fail(why, FL_R_INTERNAL, "pretended");
+}
+
 int fl_train_serve(const struct fl_train_task *task, struct fl_train_report *ret,
                    struct fl_err *why)
 {

@@ -1,7 +1,7 @@
 /* Trainer programs: how they are run, and what they may answer. This program is its own keeper. */
-#include "client/keeper.h"
 #include "client/trainer/exec.h"
 #include "common/base/mem.h"
+#include "common/io/keeper.h"
 #include "tests/lib/check_main.h"
 #include "tests/lib/pretend_trainer.h"
 

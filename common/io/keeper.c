@@ -19,9 +19,9 @@
  *   - when somebody kills the keeper itself, the program dies by its own PR_SET_PDEATHSIG. Only
  * then could a grandchild in another group survive.
  */
-#include "client/keeper.h"
+#include "common/io/keeper.h"
 
-#include "client/keeper_in.h"
+#include "common/io/keeper_in.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -13,8 +13,8 @@
  * not uv_spawn: it belongs to the loop and its SIGCHLD handler, knows no limits, and children of
  * the program that leave its process group would outlive it. keeper.c says more.
  */
-#ifndef CLIENT_KEEPER_H
-#define CLIENT_KEEPER_H
+#ifndef FL_IO_KEEPER_H
+#define FL_IO_KEEPER_H
 
 #include "common/base/err.h"
 

@@ -3,9 +3,9 @@
  * limits, and sees it off. All in the thread that asked; it wakes ten times a second to look at the
  * clock and at `cancel`.
  */
-#include "client/keeper.h"
-#include "client/keeper_in.h"
 #include "common/base/mem.h"
+#include "common/io/keeper.h"
+#include "common/io/keeper_in.h"
 
 #include <errno.h>
 #include <fcntl.h>
