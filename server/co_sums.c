@@ -9,6 +9,7 @@
 #include "common/base/crashpoint.h"
 #include "common/base/mem.h"
 #include "common/io/file.h"
+#include "server/strategy/robust.h"
 #include "server/strategy/sumnoise.h"
 
 #include <errno.h>
@@ -58,8 +59,12 @@ int co_strategy_new(const struct fl_plan *plan, const struct fl_checkpoint *from
     if (fl_sum_noise_wanted(plan) && !(strategy->needs & FL_STRATEGY_SUM_NOISE)) {
         return fl_fail(e, FL_R_PLAN_STRATEGY, "strategy %s cannot noise its sums", plan->strategy);
     }
+    int r = fl_robust_check(plan, strategy, e);
+    if (r) {
+        return r;
+    }
     void *shared = fl_try(1, strategy->shared_size);
-    int r = shared ? strategy->init(shared, plan, e) : fl_fail(e, FL_R_NOMEM, "a strategy");
+    r = shared ? strategy->init(shared, plan, e) : fl_fail(e, FL_R_NOMEM, "a strategy");
     if (r) {
         fl_free(shared);
         return r;

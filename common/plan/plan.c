@@ -36,7 +36,7 @@ struct model_raw {
 struct raw {
     struct fl_plan plan;
     struct model_raw model;
-    const struct fl_conf_node *strategy, *generator, *table, *server;
+    const struct fl_conf_node *strategy, *generator, *table, *server, *aggregate;
     uint32_t std_count;
 };
 
@@ -191,6 +191,7 @@ static const struct fl_conf_field plan_keys[] = {
     {TYPED("server", NODE, server)},
     {.name = "data", .type = FL_CONF_MAP, .fields = data_keys},
     {TYPED("counts", MAP, plan.counts), .fields = counts_keys},
+    {TYPED("aggregate", NODE, aggregate)},
     {TYPED("secure_aggregation", MAP, plan.secure), .fields = secure_keys},
     {.name = NULL},
 };
@@ -405,6 +406,9 @@ static int parse(struct raw *raw, const char *file, struct fl_conf *c, struct fl
     }
     if (r == 0) {
         r = fl_plan_beside(&raw->plan, root, e);
+    }
+    if (r == 0 && raw->aggregate) {
+        r = fl_plan_aggregate(raw->aggregate, &raw->plan.aggregate, e);
     }
     if (r) {
         return r;

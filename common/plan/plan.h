@@ -22,7 +22,8 @@ enum {
     FL_PLAN_NAME_MAX = 64, /* of a job: letters, digits, '-', '_', '.'; first a letter or digit */
     FL_PLAN_EXCHANGES_MAX = 8,
     FL_PLAN_CHANNELS_MAX = 4,
-    FL_COUNTS_BITS = 32, /* grid of the exchange `counts`: sixteenths, up to 2^27 */
+    FL_PLAN_ROBUST_MAX = 1024, /* members of a job with an `aggregate` rule */
+    FL_COUNTS_BITS = 32,       /* grid of the exchange `counts`: sixteenths, up to 2^27 */
     FL_COUNTS_STEP = -4,
 };
 
@@ -113,6 +114,36 @@ struct fl_server_opt_conf {
     float lr, momentum; /* 1, 0 = plain averaging; of the adaptive ones momentum is beta1, of the
                            dynamic one the part of all sites that a round has */
     float beta2, tau;   /* adaptive */
+};
+
+/* `aggregate`: what a slot's updates become instead of their mean (server/strategy/robust.h). */
+enum fl_aggregate_rule {
+    FL_AGGREGATE_MEAN,
+    FL_AGGREGATE_MEDIAN,       /* of every coordinate */
+    FL_AGGREGATE_TRIMMED_MEAN, /* of every coordinate, without the f lowest and f highest */
+    FL_AGGREGATE_KRUM,
+    FL_AGGREGATE_MULTI_KRUM,
+    FL_AGGREGATE_GEOMETRIC_MEDIAN,
+    FL_AGGREGATE_CENTERED_CLIPPING,
+};
+
+enum fl_aggregate_before {
+    FL_AGGREGATE_AS_IS,
+    FL_AGGREGATE_BUCKETING, /* means of `bucket` updates at random */
+    FL_AGGREGATE_NEAREST,   /* each update becomes the mean of its n - f nearest */
+};
+
+struct fl_aggregate_conf {
+    bool on;
+    enum fl_aggregate_rule rule;
+    enum fl_aggregate_before before;
+    uint32_t byzantine; /* f: updates that may be anything */
+    uint32_t bucket;
+    uint32_t iterations; /* of the geometric median and centered clipping */
+    double clip;         /* of each update, L2; 0 = none */
+    double radius;       /* centered clipping: of each update's distance from the center */
+    double smoothing;    /* geometric median: least distance */
+    double momentum;     /* centered clipping: part of the last aggregate the center begins at */
 };
 
 struct fl_data_conf {
@@ -208,6 +239,7 @@ struct fl_plan {
     struct fl_data_conf data;
     struct fl_counts_conf counts;
     struct fl_secure_conf secure;
+    struct fl_aggregate_conf aggregate;
     struct fl_digest model_base; /* of a file that frozen tensors come from; zero = none */
     struct fl_digest digest;     /* of the text */
 };

@@ -25,6 +25,11 @@ int fl_plan_server(const struct fl_conf_node *n, struct fl_plan *plan, struct fl
 
 /* What the strategy keeps at sites or sends beside the network, into the layout (beside.c). */
 int fl_plan_beside(struct fl_plan *plan, const struct fl_conf_node *root, struct fl_err *e);
+/* `aggregate` (plan_aggregate.c), and its rules. */
+int fl_plan_aggregate(const struct fl_conf_node *n, struct fl_aggregate_conf *ret,
+                      struct fl_err *e);
+int fl_plan_check_aggregate(const struct fl_plan *plan, const struct fl_conf_node *root,
+                            struct fl_err *e);
 
 /* Settings of fedka: their table, what the plan has before it, and its rules, which also switch off
  * what there are no data for (plan_fedka.c). */

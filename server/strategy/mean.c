@@ -3,9 +3,10 @@
  *
  *     next = step(base, 2^step * sum_i w_i q_i / sum_i w_i)
  *
- * where q_i are the integers that member i sent (its update on the plan's grid), w_i its weight,
- * and `step` the server optimizer. The sum is exact in 64 bits; everything behind it is done once,
- * element by element, so the next model does not depend on who came first.
+ * (or a robust rule instead of the mean, where the job has one: robust.h), where q_i are the
+ * integers that member i sent (its update on the plan's grid), w_i its weight, and `step` the
+ * server optimizer. The sum is exact in 64 bits; everything behind it is done once, element by
+ * element, so the next model does not depend on who came first.
  *
  * FedAvg, APFL, Ditto, FedALA, FedPer, FedProx, FedRep, HyperFL, SCAFFOLD and local training differ
  * in what is shared and how agents train, which is the plan's business and theirs; FedAvgM,
@@ -18,6 +19,7 @@
 #include "common/base/le.h"
 #include "common/base/mem.h"
 #include "common/math/grid.h"
+#include "server/strategy/robust.h"
 #include "server/strategy/serveropt.h"
 #include "server/strategy/sumnoise.h"
 
@@ -32,9 +34,11 @@ struct shared {
     size_t elements, update_size;
     uint32_t max_weight, members;
     struct fl_server_opt opt;
-    size_t kept;    /* values of the optimizer's moments: m, then v, of every element */
-    float *moments; /* NULL when there are none */
-    bool noised;    /* the plan wants noise on the sum */
+    struct fl_robust_terms robust; /* its rule is not on: the mean */
+    uint32_t last, moments; /* of every element is kept: the last aggregate, the optimizer's */
+    size_t kept;
+    float *keep; /* all these, one after the other; NULL when nothing is */
+    bool noised; /* the plan wants noise on the sum */
     struct fl_sum_noise noise;
 };
 
@@ -47,20 +51,19 @@ struct slot {
 
 /* ---- shared ---- */
 
-/* What a job begins with: no motion yet, and tau^2. */
-static void begin_moments(struct shared *s)
+/* Kept vector `i` from element `first` on; NULL when it is not kept. */
+static float *kept_at(const struct shared *s, uint32_t i, size_t first)
 {
-    for (size_t i = 0; i < s->kept; i++) {
-        s->moments[i] = i < s->elements ? 0 : fl_server_opt_first(&s->opt);
-    }
+    return i < s->last + s->moments ? s->keep + i * s->elements + first : NULL;
 }
 
-/* Those of the elements from `first` on. */
-static struct fl_moments moments_at(const struct shared *s, size_t first)
+/* What a job begins with: no motion yet, and tau^2. */
+static void begin_kept(struct shared *s)
 {
-    return (struct fl_moments){.m = s->kept ? s->moments + first : NULL,
-                               .v =
-                                   s->kept > s->elements ? s->moments + s->elements + first : NULL};
+    memset(s->keep, 0, s->kept * sizeof *s->keep);
+    for (size_t i = 0; s->moments == 2 && i < s->elements; i++) {
+        kept_at(s, s->last + 1, 0)[i] = fl_server_opt_first(&s->opt);
+    }
 }
 
 static int mean_init(void *shared, const struct fl_plan *plan, struct fl_err *e)
@@ -81,19 +84,22 @@ static int mean_init(void *shared, const struct fl_plan *plan, struct fl_err *e)
     if (!fl_grid_bytes(&s->grid, s->elements, &s->update_size)) {
         return fl_fail(e, FL_R_LIMIT, "a model of %zu elements", s->elements);
     }
-    s->kept = fl_server_opt_moments(&s->opt) * s->elements;
+    s->robust = fl_robust_terms_of(plan);
+    s->last = fl_robust_remembers(&s->robust);
+    s->moments = fl_server_opt_moments(&s->opt);
+    s->kept = (s->last + s->moments) * s->elements;
     if (s->kept > 0) {
-        s->moments = fl_try_aligned(s->kept, sizeof *s->moments);
-        if (!s->moments) {
+        s->keep = fl_try_aligned(s->kept, sizeof *s->keep);
+        if (!s->keep) {
             return fl_fail(e, FL_R_NOMEM, "the server optimizer of %zu elements", s->elements);
         }
-        begin_moments(s);
+        begin_kept(s);
     }
     s->noised = fl_sum_noise_wanted(plan) && s->elements > 0;
     if (s->noised) {
         int r = fl_sum_noise_init(&s->noise, plan, e);
         if (r != 0) {
-            fl_free(s->moments);
+            fl_free(s->keep);
             return r;
         }
     }
@@ -104,12 +110,12 @@ static void mean_fini(void *shared)
 {
     struct shared *s = shared;
 
-    fl_free(s->moments);
-    s->moments = NULL;
+    fl_free(s->keep);
+    s->keep = NULL;
     fl_sum_noise_fini(&s->noise);
 }
 
-/* Behind the moments: where in its tree the noise stands. */
+/* Behind what is kept: where in its tree the noise stands. */
 static size_t tree_size(const struct shared *s)
 {
     return s->noised && s->noise.tree ? FL_SUM_NOISE_STATE : 0;
@@ -126,7 +132,7 @@ static void mean_save(const void *shared, uint8_t *to)
     const struct shared *s = shared;
 
     for (size_t i = 0; i < s->kept; i++) {
-        fl_put_float(to + 4 * i, s->moments[i]);
+        fl_put_float(to + 4 * i, s->keep[i]);
     }
     if (tree_size(s)) {
         fl_sum_noise_put(&s->noise.state, to + mean_state_size(s) - FL_SUM_NOISE_STATE);
@@ -148,21 +154,24 @@ static int mean_load(void *shared, const uint8_t *from, size_t size, struct fl_e
         }
         size -= tree;
     }
-    size_t wanted = s->kept > s->elements ? s->kept : s->elements;
-    if (size != 0 && size != wanted * sizeof(float)) {
+    size_t last = s->last * s->elements, more = (s->moments == 2 ? 2 : 1) * s->elements;
+    if (size != 0 && size != (last + more) * sizeof(float) &&
+        (s->moments == 2 || last == 0 || size != last * sizeof(float))) {
         return fl_fail(e, FL_R_STORE_MISMATCH,
                        "strategy state of %zu bytes does not belong to a model of %zu elements",
                        size, s->elements);
     }
     for (size_t i = 0; i < size / sizeof(float); i++) {
         float value = fl_get_float(from + 4 * i);
-        if (!isfinite(value) || (i >= s->elements && value < 0)) {
+        if (!isfinite(value) || (i >= last + s->elements && value < 0)) {
             return fl_fail(e, FL_R_STORE_MISMATCH, "value %zu of the strategy state cannot be", i);
         }
     }
-    begin_moments(s);
-    for (size_t i = 0; size && i < s->kept; i++) {
-        s->moments[i] = fl_get_float(from + 4 * i);
+    if (s->kept > 0) {
+        begin_kept(s);
+    }
+    for (size_t i = 0; i < size / sizeof(float) && i < s->kept; i++) {
+        s->keep[i] = fl_get_float(from + 4 * i);
     }
     return 0;
 }
@@ -192,7 +201,7 @@ static int mean_slot_new(const void *shared, void **ret, struct fl_err *e)
     struct slot *t = fl_try(1, sizeof *t);
 
     if (t) {
-        t->sum = fl_try_aligned(s->elements, sizeof *t->sum);
+        t->sum = fl_try_aligned(s->robust.conf.on ? 0 : s->elements, sizeof *t->sum);
         t->tile = fl_try_aligned(FL_STRATEGY_TILE, 1);
     }
     if (!t || !t->sum || !t->tile) {
@@ -208,7 +217,9 @@ static void mean_slot_reset(const void *shared, void *slot)
     const struct shared *s = shared;
     struct slot *t = slot;
 
-    memset(t->sum, 0, s->elements * sizeof *t->sum);
+    if (!s->robust.conf.on) {
+        memset(t->sum, 0, s->elements * sizeof *t->sum);
+    }
     t->weight = 0;
     t->members = 0;
 }
@@ -261,7 +272,7 @@ static int mean_fold(void *slot, const void *shared, const struct fl_update *u, 
     if (t->members == s->members) {
         return fl_fail(e, FL_R_LIMIT, "more than %u updates in one sum", s->members);
     }
-    for (size_t first = 0; first < s->elements; first += values) {
+    for (size_t first = 0; !s->robust.conf.on && first < s->elements; first += values) {
         size_t count = s->elements - first < values ? s->elements - first : values;
         size_t bytes = (count * s->grid.bits + 7) / 8;
         r = u->read(u->arg, offset, t->tile, bytes, e);
@@ -319,34 +330,61 @@ int fl_update_scan(const struct fl_exchange_terms *terms, const struct fl_update
 
 /* ---- finish ---- */
 
-/* One tile: the mean, then the optimizer. Adds to the squared norm of the mean. */
-static int finish_tile(const struct shared *s, const struct slot *t,
-                       const struct fl_sum_noise *noise, size_t first, size_t count,
-                       struct fl_next *next, double *norm2, struct fl_err *e)
+/* What a tile's values come from: one of them, or nothing but the sums. */
+struct source {
+    struct fl_sum_noise noise;
+    struct fl_robust *robust;
+};
+
+/* The mean update, or what stands in its place. */
+static int tile_mean(const struct shared *s, const struct slot *t, const struct source *from,
+                     size_t first, size_t count, double *mean, struct fl_err *e)
 {
-    double mean[FINISH_TILE], scale = ldexp(1.0, s->grid.step), weight = (double)t->weight;
+    double scale = ldexp(1.0, s->grid.step), weight = (double)t->weight;
     int64_t sum[FINISH_TILE];
-    float base[FINISH_TILE], x_next[FINISH_TILE], m_next[FINISH_TILE], v_next[FINISH_TILE];
-    const struct fl_moments moments = moments_at(s, first), moments_next = {m_next, v_next};
+    int r;
+
+    if (from->robust) {
+        return fl_robust_values(from->robust, first, count, mean, e);
+    }
+    memcpy(sum, t->sum + first, count * sizeof *sum);
+    if (s->noised && (r = fl_sum_noise_add(&from->noise, first, sum, count, e)) != 0) {
+        return r;
+    }
+    for (size_t i = 0; i < count; i++) {
+        mean[i] = (double)sum[i] * scale / weight;
+    }
+    return 0;
+}
+
+/* One tile: the mean, then the optimizer. Adds to the squared norm of the mean. */
+static int finish_tile(const struct shared *s, const struct slot *t, const struct source *from,
+                       size_t first, size_t count, struct fl_next *next, double *norm2,
+                       struct fl_err *e)
+{
+    double mean[FINISH_TILE];
+    float base[FINISH_TILE], x_next[FINISH_TILE], kept[3][FINISH_TILE];
+    uint32_t m = s->last, v = s->last + 1; /* which of the kept vectors */
+    const struct fl_moments moments = {kept_at(s, m, first), kept_at(s, v, first)};
+    const struct fl_moments moments_next = {kept[m], kept[v]};
     int r = next->base(next->arg, 0, first, count, base, e);
 
     if (r != 0 || t->weight == 0) { /* nobody: the model stays as it is */
         return r ? r : next->put(next->arg, 0, first, count, base, e);
     }
-    memcpy(sum, t->sum + first, count * sizeof *sum);
-    if (noise && (r = fl_sum_noise_add(noise, first, sum, count, e)) != 0) {
+    r = tile_mean(s, t, from, first, count, mean, e);
+    if (r != 0) {
         return r;
     }
     for (size_t i = 0; i < count; i++) {
-        mean[i] = (double)sum[i] * scale / weight;
         *norm2 += mean[i] * mean[i];
+        kept[0][i] = s->last ? (float)mean[i] : 0;
     }
     r = fl_server_opt_step(&s->opt, base, mean, first, count, &moments, x_next, &moments_next, e);
-    for (size_t i = 0; r == 0 && moments.m && i < count; i++) {
-        fl_put_float(next->state + 4 * (first + i), m_next[i]);
-    }
-    for (size_t i = 0; r == 0 && moments.v && i < count; i++) {
-        fl_put_float(next->state + 4 * (s->elements + first + i), v_next[i]);
+    for (uint32_t k = 0; r == 0 && k < s->last + s->moments; k++) {
+        for (size_t i = 0; i < count; i++) {
+            fl_put_float(next->state + 4 * (k * s->elements + first + i), kept[k][i]);
+        }
     }
     return r ? r : next->put(next->arg, 0, first, count, x_next, e);
 }
@@ -375,7 +413,8 @@ static int mean_finish(const void *shared, void *const *slots, uint32_t exchange
 {
     const struct shared *s = shared;
     const struct slot *t = slots[0];
-    struct fl_sum_noise noise = {0};
+    struct source from = {.robust = NULL};
+    size_t tile = FINISH_TILE;
     double norm2 = 0.0;
     int r = 0;
 
@@ -384,17 +423,22 @@ static int mean_finish(const void *shared, void *const *slots, uint32_t exchange
     next->members = t->members;
     next->weight = t->weight;
     next->update_norm = 0.0;
-    if (t->weight == 0) { /* and so do its moments */
+    if (t->weight == 0) { /* and so does what is kept */
         mean_save(s, next->state);
+    } else if (s->robust.conf.on) {
+        r = fl_robust_new(&s->robust, &next->updates, kept_at(s, 0, 0), next->secret, next->round,
+                          &from.robust, e);
+        tile = r ? tile : fl_robust_tile(from.robust);
     }
     if (s->noised) {
-        r = begin_noise(s, t, next, &noise, e);
+        r = begin_noise(s, t, next, &from.noise, e);
     }
-    for (size_t first = 0; r == 0 && first < s->elements; first += FINISH_TILE) {
-        size_t count = s->elements - first < FINISH_TILE ? s->elements - first : FINISH_TILE;
-        r = finish_tile(s, t, s->noised ? &noise : NULL, first, count, next, &norm2, e);
+    for (size_t first = 0; r == 0 && first < s->elements; first += tile) {
+        size_t count = s->elements - first < tile ? s->elements - first : tile;
+        r = finish_tile(s, t, &from, first, count, next, &norm2, e);
     }
-    explicit_bzero(&noise, sizeof noise);
+    fl_robust_free(from.robust);
+    explicit_bzero(&from, sizeof from);
     next->update_norm = sqrt(norm2);
     return r;
 }
@@ -402,7 +446,7 @@ static int mean_finish(const void *shared, void *const *slots, uint32_t exchange
 #define MEAN_STRATEGY(word)                                                                        \
     const struct fl_strategy fl_strategy_##word = {                                                \
         .name = #word,                                                                             \
-        .needs = FL_STRATEGY_SUM_ONLY | FL_STRATEGY_SUM_NOISE,                                     \
+        .needs = FL_STRATEGY_SUM_ONLY | FL_STRATEGY_SUM_NOISE | FL_STRATEGY_AGGREGATES,            \
         .shared_size = sizeof(struct shared),                                                      \
         .init = mean_init,                                                                         \
         .fini = mean_fini,                                                                         \

@@ -50,6 +50,8 @@ enum fl_strategy_needs {
     FL_STRATEGY_SUM_ONLY = 1 << 0, /* sees nothing but sums: fits secure aggregation */
     FL_STRATEGY_SUM_NOISE =
         1 << 1, /* finish noises its sums where the plan wants it (sumnoise.h) */
+    FL_STRATEGY_AGGREGATES =
+        1 << 2, /* finish takes the plan's robust rule instead of the mean (robust.h) */
 };
 
 /* A committed update. `read` fills exactly `size` bytes from `offset`, or fails. */

@@ -1,4 +1,5 @@
-/* What a job says about the coordinator's own arithmetic: its optimizer. */
+/* What a job says about the coordinator's own arithmetic: its optimizer, and the robust rule
+ * instead of the mean. */
 #include "common/base/mem.h"
 #include "common/plan/plan.h"
 #include "tests/lib/check_main.h"
@@ -52,4 +53,69 @@ START_TEST(test_optimizers_by_one_word)
 }
 END_TEST
 
-TESTS_MAIN("plan_server", test_optimizers_by_one_word)
+START_TEST(test_rules)
+{
+    ck_assert_int_eq(parse("fedavg", ""), 0);
+    ck_assert(!plan.aggregate.on);
+    ck_assert_msg(parse("hyperfl", "aggregate: {rule: median}") == 0, "%s", err.msg);
+    ck_assert(plan.aggregate.on && plan.aggregate.rule == FL_AGGREGATE_MEDIAN);
+    ck_assert_msg(parse("fedavg",
+                        "aggregate: {rule: centered_clipping, radius: 0.5, iterations: 3, "
+                        "momentum: 0.9, clip: 10, byzantine: 2, bucket: 2, before: "
+                        "bucketing}") == 0,
+                  "%s", err.msg);
+    const struct fl_aggregate_conf *a = &plan.aggregate;
+    ck_assert(a->rule == FL_AGGREGATE_CENTERED_CLIPPING && a->before == FL_AGGREGATE_BUCKETING);
+    ck_assert(a->radius == 0.5 && a->iterations == 3 && a->momentum == 0.9 && a->clip == 10);
+    ck_assert(a->byzantine == 2 && a->bucket == 2);
+    /* What a site adds before its update leaves is none of the rule's business. */
+    ck_assert_msg(parse("fedavg", "aggregate: {rule: krum, byzantine: 3}\n"
+                                  "grid: {bits: 24, step: -12}\n"
+                                  "privacy: {unit: client, clip: 1, noise_multiplier: 2, delta: "
+                                  "1e-5}") == 0,
+                  "%s", err.msg);
+    ck_assert(!fl_plan_key_is_free("aggregate.rule"));
+}
+END_TEST
+
+START_TEST(test_rules_that_cannot_be)
+{
+    static const struct {
+        const char *strategy, *more;
+        enum fl_reason reason;
+        const char *says;
+    } cases[] = {
+        {"fedavg", "aggregate: {rule: bulyan}", FL_R_CONF_TYPE, "job.yaml:7:19: aggregate.rule"},
+        {"fedavg", "aggregate: {rule: trimmed_mean}", FL_R_CONF_MISSING,
+         "job.yaml:7:1: aggregate: byzantine is missing: trimmed_mean needs"},
+        {"fedavg", "aggregate: {before: nearest_neighbour_mixing}", FL_R_CONF_MISSING,
+         "byzantine is missing: nearest_neighbour_mixing needs"},
+        {"fedavg", "aggregate: {rule: centered_clipping}", FL_R_CONF_MISSING, "radius is missing"},
+        {"fedavg", "aggregate: {rule: krum, byzantine: 4}", FL_R_CONF_CONFLICT,
+         "job.yaml:7:36: aggregate.byzantine: 4 bad ones among 10: krum needs at least 11"},
+        {"fedavg", "aggregate: {rule: median, byzantine: 5}", FL_R_CONF_CONFLICT,
+         "5 bad ones among 10: median needs at least 11"},
+        {"fedavg", "aggregate: {before: bucketing, bucket: 4, byzantine: 2}", FL_R_CONF_CONFLICT,
+         "2 bad ones among 3 buckets: mean needs at least 5"},
+        {"fedavg", "aggregate: {rule: median}\nweights: examples", FL_R_CONF_CONFLICT,
+         "job.yaml:8:10: weights: a weight is what a site says of itself"},
+        {"fedavg", "aggregate: {rule: median}\nsecure_aggregation:", FL_R_CONF_CONFLICT,
+         "secure_aggregation hides"},
+        {"fedavg",
+         "aggregate: {clip: 1}\ngrid: {bits: 24, step: -12}\nprivacy: {unit: client, clip: 1, "
+         "noise_multiplier: 2, delta: 1e-5, noise: central}",
+         FL_R_PLAN_PRIVACY, "noise made for sums does not hide it"},
+        {"local", "aggregate: {rule: median}", FL_R_CONF_CONFLICT, "there is nothing to aggregate"},
+        {"fedavg", "aggregate: {rule: median}\nset: {round.members: 1000, round.over_select: 25}",
+         FL_R_LIMIT, "1025 with over_select"},
+    };
+
+    for (size_t i = 0; i < FL_COUNT(cases); i++) {
+        int r = parse(cases[i].strategy, cases[i].more);
+        ck_assert_msg(r == -(int)cases[i].reason && strstr(err.msg, cases[i].says), "%s: %d, %s",
+                      cases[i].more, r, err.msg);
+    }
+}
+END_TEST
+
+TESTS_MAIN("plan_server", test_optimizers_by_one_word, test_rules, test_rules_that_cannot_be)
