@@ -35,6 +35,7 @@ int fl_vault_load(struct fl_vault *v, const struct fl_schema *schema, struct fl_
     }
     int r = fl_dataset_load(&source, &v->data, e);
     v->has_data = r == 0;
+    v->features.most = source.memory;
     v->schema = wanted;
     return r;
 }
@@ -42,6 +43,7 @@ int fl_vault_load(struct fl_vault *v, const struct fl_schema *schema, struct fl_
 void fl_vault_unload(struct fl_vault *v)
 {
     if (v->has_data) {
+        fl_features_fini(&v->features);
         fl_dataset_fini(&v->data);
         v->has_data = v->data_stale = false;
     }
@@ -54,7 +56,8 @@ size_t fl_vault_data_bytes(const struct fl_vault *v)
     if (!v->has_data) {
         return 0;
     }
-    size_t features = (size_t)d->shape[0] * d->shape[1] * d->shape[2], all = d->rows_held;
+    size_t features = (size_t)d->shape[0] * d->shape[1] * d->shape[2],
+           all = d->rows_held + v->features.bytes;
     const struct fl_examples *parts[] = {&d->train, &d->test};
     for (size_t i = 0; i < FL_COUNT(parts); i++) {
         const struct fl_examples *p = parts[i];

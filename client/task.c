@@ -340,8 +340,11 @@ static int produce(struct fl_task *t, struct fl_err *e)
 
 int fl_task_train(struct fl_task *t, struct fl_err *e)
 {
-    struct fl_train_task task = {
-        .plan = t->plan, .data = &t->vault->data, .round = t->what.key.round, .cancel = &t->cancel};
+    struct fl_train_task task = {.plan = t->plan,
+                                 .data = &t->vault->data,
+                                 .kept = &t->vault->features,
+                                 .round = t->what.key.round,
+                                 .cancel = &t->cancel};
     struct fl_train_result result = {0};
     float *base = NULL, *private_in = NULL;
     uint8_t *input = NULL;
@@ -444,6 +447,7 @@ static int tune_serving(const struct fl_task *t, const float *base, const float 
     struct fl_train_task task = {.plan = t->plan,
                                  .served = served,
                                  .data = &t->vault->data,
+                                 .kept = &t->vault->features,
                                  .base = base,
                                  .private_in = private_in,
                                  .round = t->what.key.round,

@@ -23,6 +23,7 @@
 #include "client/core/agent.h"
 #include "client/core/ledger.h"
 #include "client/data/dataset.h"
+#include "client/trainer/kept.h"
 #include "common/base/err.h"
 #include "common/io/spool.h"
 #include "common/plan/schema.h"
@@ -52,6 +53,7 @@ struct fl_vault {
     struct fl_digest schema; /* of the table's schema the data were read with; zero: none */
     bool data_stale; /* examples that stay in their files are not what they were: read them anew */
     struct fl_dataset data;
+    struct fl_features features; /* of fixed layers, kept while the data are */
     uint32_t pending_count;
     struct fl_vault_pending *pending;
     uint32_t lost; /* releases whose bytes were gone at the start: they cannot be offered again */

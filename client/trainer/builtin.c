@@ -184,7 +184,7 @@ int fl_train(const struct fl_train_task *task, struct fl_train_result *ret, stru
 
     if ((r = check_plan(plan, task->data, e)) < 0 ||
         (r = check_received(layout, task->base, task->private_in, e)) < 0 ||
-        (r = fl_session_init(&s, plan, task->data, task->cancel, e)) < 0) {
+        (r = fl_session_init(&s, plan, task->data, task->kept, task->cancel, e)) < 0) {
         goto out;
     }
     /* The caller's memory holds the trained vectors on the way. */
@@ -222,7 +222,7 @@ int fl_train_serve(const struct fl_train_task *task, struct fl_train_report *ret
     int r;
 
     if ((r = check_received(layout, task->base, task->private_in, e)) == 0 &&
-        (r = fl_session_init(&s, task->plan, task->data, task->cancel, e)) == 0 &&
+        (r = fl_session_init(&s, task->plan, task->data, task->kept, task->cancel, e)) == 0 &&
         (r = receive(&s, task, NULL, &report, e)) == 0 && (r = serve(&s, task, &report, e)) == 0) {
         report.cpu_s = cpu_now() - from;
         *ret = report;
@@ -243,7 +243,7 @@ int fl_train_evaluate(const struct fl_plan *plan, const struct fl_dataset *data,
     int r;
 
     if ((r = check_received(&plan->layout, shared, private_, e)) == 0 &&
-        (r = fl_session_init(&s, plan, data, NULL, e)) == 0 &&
+        (r = fl_session_init(&s, plan, data, NULL, NULL, e)) == 0 &&
         (r = fl_param_make(&plan->layout, shared, private_, s.theta, e)) == 0) {
         fl_kept_serve(plan, private_, s.theta);
         r = fl_session_evaluate(&s, &accuracy, &loss, NULL, e);

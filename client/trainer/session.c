@@ -87,7 +87,7 @@ static int check_data(const struct fl_spec *spec, const struct fl_dataset *data,
 
 static int init_halves(struct fl_session *s, struct fl_err *e)
 {
-    const struct fl_spec *spec = &s->layout->spec;
+    const struct fl_spec *spec = s->spec;
 
     s->body = s->layout->theta.elements;
     if (spec->head == 0 || spec->head >= fl_spec_weighted(spec)) {
@@ -100,8 +100,30 @@ static int init_halves(struct fl_session *s, struct fl_err *e)
     return fl_spec_split(spec, s->half, &s->body, e);
 }
 
+/* Fixed layers at the front become a network of their own. */
+static int init_parts(struct fl_session *s, struct fl_features *kept, struct fl_err *e)
+{
+    const struct fl_spec *all = &s->layout->spec;
+    uint32_t fixed = fl_spec_fixed(all);
+
+    s->spec = all;
+    s->raw = s->features = (size_t)all->input[0] * all->input[1] * all->input[2];
+    if (fixed == 0) {
+        return 0;
+    }
+    s->parts = fl_try(2, sizeof *s->parts);
+    if (!s->parts) {
+        return fl_fail(e, FL_R_NOMEM, "a model's parts");
+    }
+    fl_spec_cut(all, fixed, s->parts);
+    s->spec = &s->parts[1];
+    s->features = (size_t)s->spec->input[0] * s->spec->input[1] * s->spec->input[2];
+    s->kept = kept ? kept : &s->own;
+    return fl_model_new(&s->parts[0], SHARD_MIN, &s->front, e);
+}
+
 int fl_session_init(struct fl_session *s, const struct fl_plan *plan, const struct fl_dataset *data,
-                    const atomic_bool *cancel, struct fl_err *e)
+                    struct fl_features *kept, const atomic_bool *cancel, struct fl_err *e)
 {
     const struct fl_spec *spec = &plan->layout.spec;
     size_t shard = plan->privacy.unit == FL_UNIT_EXAMPLE ? SHARD_MAX : plan->train.batch;
@@ -115,15 +137,16 @@ int fl_session_init(struct fl_session *s, const struct fl_plan *plan, const stru
     s->layout = &plan->layout;
     s->data = data;
     s->cancel = cancel;
-    s->features = (size_t)spec->input[0] * spec->input[1] * spec->input[2];
     s->batch = plan->train.batch > shard ? plan->train.batch : shard;
-    if ((r = check_data(spec, data, e)) < 0 || (r = init_halves(s, e)) < 0 ||
-        (r = fl_model_new(spec, (uint32_t)shard, &s->model, e)) < 0) {
+    if ((r = check_data(spec, data, e)) < 0 || (r = init_parts(s, kept, e)) < 0 ||
+        (r = init_halves(s, e)) < 0 ||
+        (r = fl_model_new(s->spec, (uint32_t)shard, &s->model, e)) < 0) {
         return r;
     }
     s->theta = fl_try_aligned(s->layout->theta.elements, sizeof *s->theta);
     s->grad = fl_try_aligned(s->layout->theta.elements, sizeof *s->grad);
     s->x = fl_try_aligned(s->batch * s->features, sizeof *s->x);
+    s->example = s->front ? fl_try_aligned(s->batch * s->raw, sizeof *s->x) : s->x;
     s->y = fl_try(s->batch, sizeof *s->y);
     s->target = fl_try_aligned(s->batch * (spec->targets ? spec->targets : 1), sizeof *s->target);
     bool numbers = fl_loss_is_regression(&spec->loss);
@@ -131,16 +154,22 @@ int fl_session_init(struct fl_session *s, const struct fl_plan *plan, const stru
     s->goal_size = numbers ? spec->targets * sizeof(float) : sizeof(int32_t);
     s->rate = 1;
     s->room = fl_try((size_t)spec->input[1] * spec->input[2], sizeof *s->room);
-    if (!s->theta || !s->grad || !s->x || !s->y || !s->target || !s->room) {
+    if (!s->theta || !s->grad || !s->x || !s->example || !s->y || !s->target || !s->room) {
         return fl_fail(e, FL_R_NOMEM, "a batch of %zu examples of %zu values", s->batch,
                        s->features);
     }
-    return 0;
+    return s->front ? fl_session_features(s, e) : 0;
 }
 
 void fl_session_fini(struct fl_session *s)
 {
     fl_model_free(s->model);
+    if (s->front) {
+        fl_model_free(s->front);
+        fl_free(s->example);
+        fl_features_fini(&s->own);
+    }
+    fl_free(s->parts);
     fl_free(s->half);
     fl_free(s->theta);
     fl_free(s->grad);
@@ -184,15 +213,15 @@ static void normalise(const struct fl_plan *plan, const float *from, float *to, 
 /* One that is not simply in memory, or not to be taken as it is. */
 static void read_changed(struct fl_session *s, const struct fl_examples *from, size_t i, float *x)
 {
-    if (fl_examples_get(from, s->features, i, x, &s->failed)) {
-        memset(x, 0, s->features * sizeof *x);
+    if (fl_examples_get(from, s->raw, i, x, &s->failed)) {
+        memset(x, 0, s->raw * sizeof *x);
         return;
     }
     if (s->augment) {
         fl_augment(&s->plan->data, s->layout->spec.input, s->augment, s->turn, (uint32_t)i, s->room,
                    x);
     }
-    normalise(s->plan, x, x, s->features);
+    normalise(s->plan, x, x, s->raw);
 }
 
 void fl_session_goal(struct fl_session *s, size_t n, const struct fl_examples *from, size_t i)
@@ -205,18 +234,34 @@ void fl_session_goal(struct fl_session *s, size_t n, const struct fl_examples *f
     }
 }
 
+/* Features of all of them, when they are kept. */
+static const float *made_of(const struct fl_session *s, const struct fl_examples *from)
+{
+    if (!s->kept) {
+        return NULL;
+    }
+    return from == &s->data->train ? s->kept->train : s->kept->test;
+}
+
 void fl_session_load(struct fl_session *s, const struct fl_examples *from, const uint32_t *order,
                      size_t first, size_t count)
 {
+    const float *made = made_of(s, from);
+
     for (size_t n = 0; n < count; n++) {
         size_t i = order ? order[first + n] : first + n;
-        float *x = s->x + n * s->features;
-        if (from->stored || s->augment) {
+        float *x = s->example + n * s->raw;
+        if (made) {
+            memcpy(s->x + n * s->features, made + i * s->features, s->features * sizeof *s->x);
+        } else if (from->stored || s->augment) {
             read_changed(s, from, i, x);
         } else {
-            normalise(s->plan, from->x + i * s->features, x, s->features);
+            normalise(s->plan, from->x + i * s->raw, x, s->raw);
         }
         fl_session_goal(s, n, from, i);
+    }
+    if (s->front && !made) {
+        fl_model_forward(s->front, s->example, count, s->x);
     }
     s->turn += s->augment != NULL;
 }

@@ -12,12 +12,17 @@ struct fl_session {
     const struct fl_layout *layout;
     const struct fl_dataset *data;
     const atomic_bool *cancel; /* NULL = never */
-    size_t features;           /* elements of one example */
-    size_t body;               /* elements of theta before the head; all when there is no head */
-    struct fl_spec *half;      /* [0] body, [1] head; NULL when the model has no head of its own */
-    struct fl_model *model;    /* the whole network */
+    struct fl_spec *parts; /* [0] fixed layers at the front, [1] the rest; NULL = none is fixed */
+    const struct fl_spec *spec;    /* what trains: the rest, or all of it */
+    struct fl_model *front;        /* of parts[0] */
+    struct fl_features *kept, own; /* what it made: the caller's, or the session's */
+    size_t raw, features;          /* elements of one example, and of what trains sees of it */
+    size_t body;            /* elements of theta before the head; all when there is no head */
+    struct fl_spec *half;   /* [0] body, [1] head; NULL when the model has no head of its own */
+    struct fl_model *model; /* of spec */
     float *theta, *grad;
-    float *x;         /* one batch, normalised */
+    float *example;   /* one batch, normalised; x itself when nothing is fixed */
+    float *x;         /* what trains sees of it */
     int32_t *y;       /* its labels, or */
     float *target;    /* its targets */
     const void *goal; /* one of them: what the model's functions take */
@@ -31,13 +36,15 @@ struct fl_session {
 };
 
 /* batch: examples that fit into x and y. Data are checked against the model: -FL_R_DATA_SHAPE,
- * -FL_R_DATA_VALUE, -FL_R_NOMEM. */
+ * -FL_R_DATA_VALUE, -FL_R_NOMEM. kept: as in the task; features of fixed layers are made here. */
 int fl_session_init(struct fl_session *s, const struct fl_plan *plan, const struct fl_dataset *data,
-                    const atomic_bool *cancel, struct fl_err *e);
+                    struct fl_features *kept, const atomic_bool *cancel, struct fl_err *e);
 void fl_session_fini(struct fl_session *s);
 
 /* -FL_R_CANCELLED when the task is to stop; or why an example could not be read since. */
 int fl_session_cancelled(const struct fl_session *s, struct fl_err *e);
+/* Features of all examples, unless they are kept already or there is no room (kept.c). */
+int fl_session_features(struct fl_session *s, struct fl_err *e);
 /* x = the examples numbered by `order` (NULL: first, first + 1, ...), normalised, and augmented
  * when the session says so; y likewise. One that cannot be read is 0 and ends the training at the
  * next fl_session_cancelled: every loop asks before each batch, and fl_session_evaluate at its end.

@@ -6,6 +6,7 @@
 #define CLIENT_TRAINER_TRAINER_H
 
 #include "client/data/dataset.h"
+#include "client/trainer/kept.h"
 #include "common/base/err.h"
 #include "common/base/rng.h"
 #include "common/nn/loss.h"
@@ -26,6 +27,7 @@ struct fl_train_task {
                              unchecked. NULL = nothing */
     size_t input_size;
     const atomic_bool *cancel; /* checked per batch: -FL_R_CANCELLED */
+    struct fl_features *kept;  /* NULL, or what stays of this data set until the next training */
     float *served; /* fl_train_serve: NULL, or theta as it is served here (the caller put in what
                       was received; a tuned head replaces it) */
 };

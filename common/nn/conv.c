@@ -14,12 +14,44 @@
  * One image at a time: its patch matrix (160 KB for the second layer of the Fashion-MNIST network)
  * stays in the cache between being written and being used, and memory does not grow with the batch.
  */
+#include "common/base/mem.h"
 #include "common/math/blas.h"
 #include "common/math/tile.h"
 #include "common/math/vec.h"
 #include "common/nn/layers.h"
 
 #include <string.h>
+
+bool fl_conv_init(struct fl_conv *c)
+{
+    c->patch = c->kernel * c->kernel * c->channels;
+    c->row = (c->patch + 15) / 16 * 16;
+    size_t line = (c->width + 2 * c->padding) * c->channels;
+    if (c->padding) {
+        c->padded = fl_try_aligned((c->height + 2 * c->padding) * line + FL_SLACK, sizeof(float));
+    }
+    c->weight = fl_try_aligned(c->out * c->row, sizeof(float));
+    c->dweight = fl_try_aligned(c->out * c->row, sizeof(float));
+    c->dbias = fl_try_aligned(c->out, sizeof(float));
+    if (fl_tile_fast()) {
+        c->across = fl_try_aligned(c->patch * c->out, sizeof(float));
+    } else {
+        c->patches =
+            fl_try_aligned(c->out_height * c->out_width * c->row + FL_SLACK, sizeof(float));
+    }
+    return c->weight && c->dweight && c->dbias && (c->patches || c->across) &&
+           (c->padded || !c->padding);
+}
+
+void fl_conv_fini(struct fl_conv *c)
+{
+    fl_free(c->weight);
+    fl_free(c->dweight);
+    fl_free(c->dbias);
+    fl_free(c->padded);
+    fl_free(c->patches);
+    fl_free(c->across);
+}
 
 void fl_conv_set(struct fl_conv *c, const float *weight)
 {

@@ -215,6 +215,48 @@ static int join_shape(struct fl_layer *l, struct fl_err *e)
     return 0; /* fl_spec_check compares both ways */
 }
 
+/* Reflection needs windows that reach less far than the image, at every resolution. */
+static int scattering_shape(struct fl_layer *l, struct fl_err *e)
+{
+    uint64_t scales = l->scales, angles = l->angles;
+
+    if (l->scales < 1 || l->scales > FL_SCATTERING_SCALES_MAX || l->angles < 1 ||
+        l->angles > FL_SCATTERING_ANGLES_MAX || l->order < 1 || l->order > 2) {
+        return fl_fail(e, FL_R_PLAN_MODEL, "scales are 1 to %d, angles 1 to %d, the order 1 or 2",
+                       FL_SCATTERING_SCALES_MAX, FL_SCATTERING_ANGLES_MAX);
+    }
+    for (uint32_t at = 0; at < l->scales; at++) {
+        uint32_t reach = fl_scattering_radius(l->scales - at), step = 1u << at;
+        for (int k = 1; k < 3; k++) {
+            if ((l->in_shape[k] + step - 1) / step <= reach) {
+                return fl_fail(e, FL_R_PLAN_MODEL,
+                               "windows of %u scales are too large for an image of %u x %u",
+                               l->scales, l->in_shape[1], l->in_shape[2]);
+            }
+        }
+    }
+    uint64_t paths =
+        1 + scales * angles + (l->order == 2 ? angles * angles * scales * (scales - 1) / 2 : 0);
+    if (paths * l->in_shape[0] > ELEMENTS_MAX ||
+        2 * angles * l->in_shape[1] * l->in_shape[2] > ELEMENTS_MAX) {
+        return refuse(e, "more than 2^26 values");
+    }
+    l->out_shape[0] = (uint32_t)paths * l->in_shape[0];
+    for (int k = 1; k < 3; k++) {
+        l->out_shape[k] = (l->in_shape[k] + (1u << l->scales) - 1) >> l->scales;
+    }
+    return 0;
+}
+
+static int fourier_shape(struct fl_layer *l, struct fl_err *e)
+{
+    if (!(l->bandwidth >= 0)) {
+        return refuse(e, "the bandwidth is at least 0");
+    }
+    return is_vector(l->in_shape) ? linear_shape(l, e)
+                                  : refuse(e, "it takes a vector: put a flatten before it");
+}
+
 /* ---- tensors ---- */
 
 static int weight_and_bias(struct fl_weight *w, uint32_t out, uint32_t in, uint32_t kernel)
@@ -289,26 +331,29 @@ static int join_weights(const struct fl_layer *l, struct fl_weight *w)
 /* ---- the table ---- */
 
 static const struct fl_kind kinds[FL_LAYER_KINDS] = {
-    [FL_LAYER_CONV2D] = {"conv2d", "conv", conv_shape, conv_weights, true},
-    [FL_LAYER_MAX_POOL] = {"max_pool", "pool", pool_shape, NULL, true},
-    [FL_LAYER_LINEAR] = {"linear", "fc", linear_shape, linear_weights, true},
-    [FL_LAYER_LEAKY_RELU] = {"leaky_relu", "relu", leaky_shape, NULL, true},
-    [FL_LAYER_FLATTEN] = {"flatten", "flatten", flatten_shape, NULL, true},
-    [FL_LAYER_GELU] = {"gelu", "gelu", same_shape, NULL, true},
-    [FL_LAYER_TANH] = {"tanh", "tanh", same_shape, NULL, true},
-    [FL_LAYER_AVG_POOL] = {"avg_pool", "avgpool", pool_shape, NULL, true},
-    [FL_LAYER_GLOBAL_POOL] = {"global_pool", "global", global_shape, NULL, true},
-    [FL_LAYER_GROUP_NORM] = {"group_norm", "gn", group_norm_shape, norm_weights, false},
-    [FL_LAYER_LAYER_NORM] = {"layer_norm", "ln", layer_norm_shape, norm_weights, false},
-    [FL_LAYER_DROPOUT] = {"dropout", "dropout", dropout_shape, NULL, true},
-    [FL_LAYER_EMBEDDING] = {"embedding", "embed", embedding_shape, embedding_weights, false},
-    [FL_LAYER_SEQUENCE] = {"sequence", "sequence", sequence_shape, NULL, true},
-    [FL_LAYER_POSITIONS] = {"positions", "positions", token_shape, positions_weights, false},
-    [FL_LAYER_ATTENTION] = {"attention", "attention", attention_shape, attention_weights, false},
-    [FL_LAYER_FORK] = {"residual", "residual", same_shape, NULL, true},
-    [FL_LAYER_GROUPED] = {"conv2d", "gconv", grouped_shape, grouped_weights, true},
-    [FL_LAYER_FIRST_TOKEN] = {"first_token", "first", first_token_shape, NULL, true},
-    [FL_LAYER_JOIN] = {"join", "join", join_shape, join_weights, true},
+    [FL_LAYER_CONV2D] = {"conv2d", "conv", conv_shape, conv_weights, true, false},
+    [FL_LAYER_MAX_POOL] = {"max_pool", "pool", pool_shape, NULL, true, false},
+    [FL_LAYER_LINEAR] = {"linear", "fc", linear_shape, linear_weights, true, false},
+    [FL_LAYER_LEAKY_RELU] = {"leaky_relu", "relu", leaky_shape, NULL, true, false},
+    [FL_LAYER_FLATTEN] = {"flatten", "flatten", flatten_shape, NULL, true, false},
+    [FL_LAYER_GELU] = {"gelu", "gelu", same_shape, NULL, true, false},
+    [FL_LAYER_TANH] = {"tanh", "tanh", same_shape, NULL, true, false},
+    [FL_LAYER_AVG_POOL] = {"avg_pool", "avgpool", pool_shape, NULL, true, false},
+    [FL_LAYER_GLOBAL_POOL] = {"global_pool", "global", global_shape, NULL, true, false},
+    [FL_LAYER_GROUP_NORM] = {"group_norm", "gn", group_norm_shape, norm_weights, false, false},
+    [FL_LAYER_LAYER_NORM] = {"layer_norm", "ln", layer_norm_shape, norm_weights, false, false},
+    [FL_LAYER_DROPOUT] = {"dropout", "dropout", dropout_shape, NULL, true, false},
+    [FL_LAYER_EMBEDDING] = {"embedding", "embed", embedding_shape, embedding_weights, false, false},
+    [FL_LAYER_SEQUENCE] = {"sequence", "sequence", sequence_shape, NULL, true, false},
+    [FL_LAYER_POSITIONS] = {"positions", "positions", token_shape, positions_weights, false, false},
+    [FL_LAYER_ATTENTION] = {"attention", "attention", attention_shape, attention_weights, false,
+                            false},
+    [FL_LAYER_FORK] = {"residual", "residual", same_shape, NULL, true, false},
+    [FL_LAYER_GROUPED] = {"conv2d", "gconv", grouped_shape, grouped_weights, true, false},
+    [FL_LAYER_FIRST_TOKEN] = {"first_token", "first", first_token_shape, NULL, true, false},
+    [FL_LAYER_SCATTERING] = {"scattering", "scattering", scattering_shape, NULL, true, true},
+    [FL_LAYER_FOURIER] = {"fourier", "fourier", fourier_shape, NULL, true, true},
+    [FL_LAYER_JOIN] = {"join", "join", join_shape, join_weights, true, false},
 };
 
 const struct fl_kind *fl_kind_of(enum fl_layer_kind kind)

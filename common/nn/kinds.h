@@ -19,6 +19,7 @@ struct fl_kind {
     /* Its tensors; NULL: it has none. Returns how many. */
     int (*weights)(const struct fl_layer *l, struct fl_weight ret[FL_LAYER_TENSORS_MAX]);
     bool generated; /* a generator can make its tensors: they start around zero */
+    bool fixed;     /* features that nobody trains: no layer before it has tensors */
 };
 
 /* NULL for a number that is no kind. */
@@ -28,6 +29,20 @@ static inline uint64_t fl_shape_elements(const uint32_t shape[3])
 {
     return (uint64_t)shape[0] * shape[1] * shape[2];
 }
+
+/* Windows of scattering at a relative scale of 2^scale have 2 radius + 1 pixels a side: 3 standard
+ * deviations of 0.8 2^scale. */
+static inline uint32_t fl_scattering_radius(uint32_t scale)
+{
+    return ((12u << scale) + 4) / 5;
+}
+
+/* The windows: of the wavelets' real and imaginary parts, 2 for each angle, and a side of phi. */
+void fl_scattering_waves(uint32_t angles, uint32_t scale, float *to);
+void fl_scattering_gauss(uint32_t scale, float *to);
+
+/* The weights of random Fourier features, out x in, and their phases. */
+void fl_fourier_fill(const struct fl_layer *l, float *weight, float *bias);
 
 /* What the JOIN of a residual block puts on the way round the block: a convolution of 1 x 1. */
 static inline bool fl_join_projects(const struct fl_layer *l)

@@ -27,6 +27,11 @@ struct fl_conv {
     float *patches;    /* out_height * out_width x row; NULL without patches */
 };
 
+/* Its memory, from the sizes and steps above (patch and row are set here). False: there is not
+ * enough; fini is right after that too. */
+bool fl_conv_init(struct fl_conv *c);
+void fl_conv_fini(struct fl_conv *c);
+
 /* From and to the layout of theta: [out, channels, ky, kx]. */
 void fl_conv_set(struct fl_conv *c, const float *weight);
 void fl_conv_unpack(const struct fl_conv *c, const float *packed, float *to, float scale);

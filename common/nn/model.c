@@ -99,6 +99,7 @@ static struct fl_run run_of(struct fl_model *m, const struct op *op, size_t firs
                            .y = m->value[op->out].at + first * m->value[op->out].each,
                            .kept = op->kept ? op->kept + first * op->kept_each : NULL,
                            .scratch = op->scratch,
+                           .state = op->state,
                            .drop = m->drops ? &m->drop : NULL};
 }
 

@@ -83,6 +83,8 @@ uint32_t fl_model_example(struct fl_model *m, const float *x, const void *y,
 double fl_model_examples(struct fl_model *m, const float *x, const void *y, size_t count);
 uint32_t fl_model_pieces(struct fl_model *m, size_t n, const struct fl_piece **ret_pieces);
 
+/* The first `at` layers of a spec, and the rest, which takes what those make. */
+void fl_spec_cut(const struct fl_spec *spec, uint32_t at, struct fl_spec part[2]);
 /* The two halves of a spec at its head: [0] the body, whose outputs are features, [1] the head. The
  * head's parameters follow the body's in theta. spec->head must leave both non-empty. */
 int fl_spec_split(const struct fl_spec *spec, struct fl_spec half[2], size_t *ret_body_elements,

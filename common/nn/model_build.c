@@ -21,6 +21,8 @@ static const struct fl_runner *const runners[FL_LAYER_KINDS] = {
     [FL_LAYER_ATTENTION] = &fl_run_attention,
     [FL_LAYER_GROUPED] = &fl_run_grouped,
     [FL_LAYER_FIRST_TOKEN] = &fl_run_first_token,
+    [FL_LAYER_SCATTERING] = &fl_run_scattering,
+    [FL_LAYER_FOURIER] = &fl_run_fourier,
 };
 
 /* Runs example by example, and everything before it too. */
@@ -171,7 +173,6 @@ static bool new_values(struct fl_model *m)
 static bool new_conv(struct fl_conv *c, const struct fl_layer *l, const uint32_t from[3])
 {
     bool round = l->kind == FL_LAYER_JOIN;
-    size_t line;
 
     c->channels = from[0];
     c->height = from[1];
@@ -182,23 +183,7 @@ static bool new_conv(struct fl_conv *c, const struct fl_layer *l, const uint32_t
     c->padding = round ? 0 : l->padding;
     c->out_height = l->out_shape[1];
     c->out_width = l->out_shape[2];
-    c->patch = c->kernel * c->kernel * c->channels;
-    c->row = (c->patch + 15) / 16 * 16;
-    line = (c->width + 2 * c->padding) * c->channels;
-    if (c->padding) {
-        c->padded = fl_try_aligned((c->height + 2 * c->padding) * line + FL_SLACK, sizeof(float));
-    }
-    c->weight = fl_try_aligned(c->out * c->row, sizeof(float));
-    c->dweight = fl_try_aligned(c->out * c->row, sizeof(float));
-    c->dbias = fl_try_aligned(c->out, sizeof(float));
-    if (fl_tile_fast()) {
-        c->across = fl_try_aligned(c->patch * c->out, sizeof(float));
-    } else {
-        c->patches =
-            fl_try_aligned(c->out_height * c->out_width * c->row + FL_SLACK, sizeof(float));
-    }
-    return c->weight && c->dweight && c->dbias && (c->patches || c->across) &&
-           (c->padded || !c->padding);
+    return fl_conv_init(c);
 }
 
 static bool new_op(struct fl_model *m, struct op *op)
@@ -226,8 +211,15 @@ static bool new_op(struct fl_model *m, struct op *op)
         }
     }
     if (op->runner && op->runner->scratch) {
-        op->scratch = fl_try_aligned(m->shard * op->runner->scratch(l) + 1, sizeof(float));
+        size_t at_once = op < m->op + m->batched ? 1 : m->shard;
+        op->scratch = fl_try_aligned(at_once * op->runner->scratch(l) + 1, sizeof(float));
         if (!op->scratch) {
+            return false;
+        }
+    }
+    if (op->runner && op->runner->open) {
+        op->state = op->runner->open(l);
+        if (!op->state) {
             return false;
         }
     }
@@ -283,17 +275,15 @@ void fl_model_free(struct fl_model *m)
         return;
     }
     for (uint32_t i = 0; i < m->ops; i++) {
-        fl_free(m->op[i].conv.weight);
-        fl_free(m->op[i].conv.dweight);
-        fl_free(m->op[i].conv.dbias);
-        fl_free(m->op[i].conv.padded);
-        fl_free(m->op[i].conv.patches);
-        fl_free(m->op[i].conv.across);
+        fl_conv_fini(&m->op[i].conv);
         fl_free(m->op[i].place);
         fl_free(m->op[i].kept);
         fl_free(m->op[i].scratch);
         fl_free(m->op[i].own);
         fl_free(m->op[i].turned);
+        if (m->op[i].runner && m->op[i].runner->close) {
+            m->op[i].runner->close(m->op[i].state);
+        }
     }
     for (uint32_t v = 0; v < m->values; v++) {
         fl_free(m->value[v].at);
@@ -306,6 +296,19 @@ void fl_model_free(struct fl_model *m)
 }
 
 /* ---- halves ---- */
+
+void fl_spec_cut(const struct fl_spec *spec, uint32_t at, struct fl_spec part[2])
+{
+    part[0] = part[1] = *spec;
+    part[0].layer_count = at;
+    part[1].layer_count = spec->layer_count - at;
+    memcpy(part[1].input, spec->layers[at].in_shape, sizeof part[1].input);
+    memset(part[1].layers, 0, sizeof part[1].layers);
+    memcpy(part[1].layers, spec->layers + at, part[1].layer_count * sizeof spec->layers[0]);
+    for (uint32_t i = 0; i < part[1].layer_count; i++) {
+        part[1].layers[i].fork -= part[1].layers[i].kind == FL_LAYER_JOIN ? at : 0;
+    }
+}
 
 int fl_spec_split(const struct fl_spec *spec, struct fl_spec half[2], size_t *ret_body_elements,
                   struct fl_err *e)
@@ -329,15 +332,7 @@ int fl_spec_split(const struct fl_spec *spec, struct fl_spec half[2], size_t *re
             elements += n;
         }
     }
-    half[0] = half[1] = *spec;
-    half[0].layer_count = cut;
-    half[1].layer_count = spec->layer_count - cut;
-    memcpy(half[1].input, spec->layers[cut].in_shape, sizeof half[1].input);
-    memset(half[1].layers, 0, sizeof half[1].layers);
-    memcpy(half[1].layers, spec->layers + cut, half[1].layer_count * sizeof spec->layers[0]);
-    for (uint32_t i = 0; i < half[1].layer_count; i++) {
-        half[1].layers[i].fork -= half[1].layers[i].kind == FL_LAYER_JOIN ? cut : 0;
-    }
+    fl_spec_cut(spec, cut, half);
     *ret_body_elements = elements;
     return 0;
 }

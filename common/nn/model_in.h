@@ -27,6 +27,7 @@ struct op {
     uint8_t *place;                 /* max-pool: for each example */
     const struct fl_runner *runner; /* NULL: it is one of those in this file */
     float *kept, *scratch;          /* of the runner */
+    void *state;                    /* of the runner too */
     size_t kept_each;
     float *turned; /* matrices of layers over tokens, transposed; see fl_model_set */
     float *own; /* one example's gradient of all its tensors, unless its factors stand in values */

@@ -91,7 +91,7 @@ void fl_pb_message(struct fl_pb *p, unsigned field, struct fl_pb *inner)
 
 enum { MODEL_IR = 7, MODEL_OPSET = 13 };
 enum { DATA_FLOAT = 1, DATA_INT64 = 7 };
-enum { ATTRIBUTE_FLOAT = 1, ATTRIBUTE_INT = 2, ATTRIBUTE_INTS = 7 };
+enum { ATTRIBUTE_FLOAT = 1, ATTRIBUTE_INT = 2, ATTRIBUTE_STRING = 3, ATTRIBUTE_INTS = 7 };
 
 static void new_name(struct fl_onnx_graph *g, const char *what, char ret[FL_ONNX_NAME])
 {
@@ -128,6 +128,16 @@ void fl_onnx_attr_ints(struct fl_onnx_node *n, const char *name, const int64_t *
         fl_pb_int(&a, 8, (uint64_t)x[i]);
     }
     fl_pb_int(&a, 20, ATTRIBUTE_INTS);
+    fl_pb_message(&n->pb, 5, &a);
+}
+
+void fl_onnx_attr_text(struct fl_onnx_node *n, const char *name, const char *text)
+{
+    struct fl_pb a = {0};
+
+    fl_pb_text(&a, 1, name);
+    fl_pb_text(&a, 4, text);
+    fl_pb_int(&a, 20, ATTRIBUTE_STRING);
     fl_pb_message(&n->pb, 5, &a);
 }
 

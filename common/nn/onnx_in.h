@@ -46,6 +46,7 @@ void fl_onnx_begin(struct fl_onnx_node *n, const char *op);
 void fl_onnx_in(struct fl_onnx_node *n, const char *name);
 void fl_onnx_attr_int(struct fl_onnx_node *n, const char *name, int64_t x);
 void fl_onnx_attr_ints(struct fl_onnx_node *n, const char *name, const int64_t *x, uint32_t count);
+void fl_onnx_attr_text(struct fl_onnx_node *n, const char *name, const char *text);
 void fl_onnx_attr_float(struct fl_onnx_node *n, const char *name, float x);
 /* Ends a node of `outputs` (1 to 3) values, whose new names are at ret. */
 void fl_onnx_end(struct fl_onnx_graph *g, struct fl_onnx_node *n, unsigned outputs,
@@ -61,6 +62,18 @@ void fl_onnx_float(struct fl_onnx_graph *g, const char *what, float x, char ret[
 /* int64, one dimension; scalar: none. */
 void fl_onnx_ints(struct fl_onnx_graph *g, const char *what, const int64_t *x, uint32_t count,
                   bool scalar, char ret[FL_ONNX_NAME]);
+
+/* Another form of what flows, where it has not that form already. */
+void fl_onnx_to_image(struct fl_onnx_graph *g);
+void fl_onnx_to_vector(struct fl_onnx_graph *g);
+/* A node of the value that flows and one other, or a number, or a shape. */
+void fl_onnx_then(struct fl_onnx_graph *g, const char *op, const char *other);
+void fl_onnx_then_number(struct fl_onnx_graph *g, const char *op, float x);
+void fl_onnx_reshape(struct fl_onnx_graph *g, const int64_t *dims, uint32_t rank);
+
+/* Fixed layers (onnx_fixed.c). */
+int fl_onnx_scattering(struct fl_onnx_graph *g, const struct fl_layer *l, struct fl_err *e);
+int fl_onnx_fourier(struct fl_onnx_graph *g, const struct fl_layer *l, struct fl_err *e);
 
 /* One layer: changes g->now (onnx_layers.c). */
 int fl_onnx_layer(struct fl_onnx_graph *g, const struct fl_layer *l, struct fl_err *e);

@@ -37,7 +37,7 @@ static void change_axes(struct fl_onnx_graph *g, const char *op, const int64_t *
     fl_onnx_op(g, op, g->now.name, list, g->now.name);
 }
 
-static void to_image(struct fl_onnx_graph *g)
+void fl_onnx_to_image(struct fl_onnx_graph *g)
 {
     if (g->now.form == FL_ONNX_TOKENS) {
         transpose(g, (const int64_t[]){0, 2, 1}, 3);
@@ -61,7 +61,7 @@ static void to_tokens(struct fl_onnx_graph *g)
 }
 
 /* [N, everything], channels first. */
-static void to_vector(struct fl_onnx_graph *g)
+void fl_onnx_to_vector(struct fl_onnx_graph *g)
 {
     struct fl_onnx_node n;
     name_t out[1];
@@ -84,10 +84,10 @@ static void to_form(struct fl_onnx_graph *g, enum fl_onnx_form form)
 {
     switch (form) {
     case FL_ONNX_VECTOR:
-        to_vector(g);
+        fl_onnx_to_vector(g);
         break;
     case FL_ONNX_IMAGE:
-        to_image(g);
+        fl_onnx_to_image(g);
         break;
     case FL_ONNX_TOKENS:
         to_tokens(g);
@@ -99,7 +99,7 @@ static void to_form(struct fl_onnx_graph *g, enum fl_onnx_form form)
 static void to_channels(struct fl_onnx_graph *g, const struct fl_layer *l)
 {
     if (l->in_shape[1] == 1 && l->in_shape[2] == 1) {
-        to_vector(g);
+        fl_onnx_to_vector(g);
     } else {
         to_tokens(g);
     }
@@ -122,17 +122,17 @@ static void tensor(struct fl_onnx_graph *g, const struct fl_layer *l, int k, con
 }
 
 /* A node of the value that flows and one other. */
-static void then(struct fl_onnx_graph *g, const char *op, const char *other)
+void fl_onnx_then(struct fl_onnx_graph *g, const char *op, const char *other)
 {
     fl_onnx_op(g, op, g->now.name, other, g->now.name);
 }
 
-static void then_number(struct fl_onnx_graph *g, const char *op, float x)
+void fl_onnx_then_number(struct fl_onnx_graph *g, const char *op, float x)
 {
     name_t number;
 
     fl_onnx_float(g, "number", x, number);
-    then(g, op, number);
+    fl_onnx_then(g, op, number);
 }
 
 /* x W^T + b along the last axis; `w` is [out, in]. */
@@ -152,9 +152,9 @@ static int product(struct fl_onnx_graph *g, const float *w, uint32_t out, uint32
     }
     fl_onnx_floats(g, "weight", (const uint32_t[]){in, out}, 2, turned, name);
     fl_free(turned);
-    then(g, "MatMul", name);
+    fl_onnx_then(g, "MatMul", name);
     fl_onnx_floats(g, "bias", &out, 1, b, name);
-    then(g, "Add", name);
+    fl_onnx_then(g, "Add", name);
     return 0;
 }
 
@@ -186,12 +186,12 @@ static void normalise(struct fl_onnx_graph *g)
     fl_onnx_op(g, "Div", far, square, g->now.name);
 }
 
-static void reshape(struct fl_onnx_graph *g, const int64_t *dims, uint32_t rank)
+void fl_onnx_reshape(struct fl_onnx_graph *g, const int64_t *dims, uint32_t rank)
 {
     name_t list;
 
     fl_onnx_ints(g, "shape", dims, rank, false, list);
-    then(g, "Reshape", list);
+    fl_onnx_then(g, "Reshape", list);
 }
 
 /* ---- layers ---- */
@@ -226,7 +226,7 @@ static void pool(struct fl_onnx_graph *g, const struct fl_layer *l, const char *
     struct fl_onnx_node n;
     name_t out[1];
 
-    to_image(g);
+    fl_onnx_to_image(g);
     fl_onnx_begin(&n, op);
     fl_onnx_in(&n, g->now.name);
     fl_onnx_attr_ints(&n, "kernel_shape", k, 2);
@@ -279,11 +279,11 @@ static void gelu(struct fl_onnx_graph *g)
 {
     struct fl_onnx_value x = g->now;
 
-    then_number(g, "Mul", (float)M_SQRT1_2);
+    fl_onnx_then_number(g, "Mul", (float)M_SQRT1_2);
     fl_onnx_op(g, "Erf", g->now.name, NULL, g->now.name);
-    then_number(g, "Add", 1);
-    then(g, "Mul", x.name);
-    then_number(g, "Mul", 0.5f);
+    fl_onnx_then_number(g, "Add", 1);
+    fl_onnx_then(g, "Mul", x.name);
+    fl_onnx_then_number(g, "Mul", 0.5f);
 }
 
 /* The first `count` of the second axis of what there is now. */
@@ -311,18 +311,18 @@ static void first_token(struct fl_onnx_graph *g)
 
     first_of(g, 1, token);
     memcpy(g->now.name, token, sizeof token);
-    to_vector(g);
+    fl_onnx_to_vector(g);
 }
 
 static void global_pool(struct fl_onnx_graph *g, const struct fl_layer *l)
 {
     if (l->in_shape[1] == 1 && l->in_shape[2] == 1) {
-        to_vector(g);
+        fl_onnx_to_vector(g);
         return;
     }
-    to_image(g);
+    fl_onnx_to_image(g);
     fl_onnx_op(g, "GlobalAveragePool", g->now.name, NULL, g->now.name);
-    to_vector(g);
+    fl_onnx_to_vector(g);
 }
 
 static void scale_and_shift(struct fl_onnx_graph *g, const struct fl_layer *l, uint32_t rank)
@@ -332,9 +332,9 @@ static void scale_and_shift(struct fl_onnx_graph *g, const struct fl_layer *l, u
     name_t name;
 
     fl_onnx_floats(g, "weight", dims, rank, theta + tensor_of(g, l, 0)->offset, name);
-    then(g, "Mul", name);
+    fl_onnx_then(g, "Mul", name);
     fl_onnx_floats(g, "bias", dims, rank, theta + tensor_of(g, l, 1)->offset, name);
-    then(g, "Add", name);
+    fl_onnx_then(g, "Add", name);
 }
 
 /* As exporters write it and importers know it: each group is an instance of [channels, pixels]. */
@@ -354,8 +354,8 @@ static int group_norm(struct fl_onnx_graph *g, const struct fl_layer *l, struct 
     fl_onnx_floats(g, "ones", &l->groups, 1, flat, ones);
     fl_onnx_floats(g, "zeros", &l->groups, 1, flat + l->groups, zeros);
     fl_free(flat);
-    to_image(g);
-    reshape(g, (const int64_t[]){0, l->groups, -1}, 3);
+    fl_onnx_to_image(g);
+    fl_onnx_reshape(g, (const int64_t[]){0, l->groups, -1}, 3);
     fl_onnx_begin(&n, "InstanceNormalization");
     fl_onnx_in(&n, g->now.name);
     fl_onnx_in(&n, ones);
@@ -363,7 +363,7 @@ static int group_norm(struct fl_onnx_graph *g, const struct fl_layer *l, struct 
     fl_onnx_attr_float(&n, "epsilon", 1e-5f);
     fl_onnx_end(g, &n, 1, out);
     memcpy(g->now.name, out[0], sizeof out[0]);
-    reshape(g, (const int64_t[]){0, s[0], s[1], s[2]}, 4);
+    fl_onnx_reshape(g, (const int64_t[]){0, s[0], s[1], s[2]}, 4);
     scale_and_shift(g, l, 3);
     return 0;
 }
@@ -376,7 +376,7 @@ static void embedding(struct fl_onnx_graph *g, const struct fl_layer *l)
     name_t rows, column, row[FL_SPEC_CATEGORIES_MAX], numbers, out[1];
     struct fl_onnx_node n;
 
-    to_vector(g);
+    fl_onnx_to_vector(g);
     if (numeric) {
         first_of(g, numeric, numbers);
     }
@@ -412,8 +412,8 @@ static void embedding(struct fl_onnx_graph *g, const struct fl_layer *l)
 /* [N, 1, length, width] are the tokens as they lie. */
 static void sequence(struct fl_onnx_graph *g, const struct fl_layer *l)
 {
-    to_image(g);
-    reshape(g, (const int64_t[]){0, l->in_shape[1], l->in_shape[2]}, 3);
+    fl_onnx_to_image(g);
+    fl_onnx_reshape(g, (const int64_t[]){0, l->in_shape[1], l->in_shape[2]}, 3);
     g->now.form = FL_ONNX_TOKENS;
 }
 
@@ -426,7 +426,7 @@ static int positions(struct fl_onnx_graph *g, const struct fl_layer *l, struct f
     to_tokens(g);
     if (!l->sinusoidal) {
         tensor(g, l, 0, "weight", add);
-        then(g, "Add", add);
+        fl_onnx_then(g, "Add", add);
         return 0;
     }
     if (!(waves = fl_try((size_t)dims[0] * dims[1], sizeof *waves))) {
@@ -440,7 +440,7 @@ static int positions(struct fl_onnx_graph *g, const struct fl_layer *l, struct f
     }
     fl_onnx_floats(g, "waves", dims, 2, waves, add);
     fl_free(waves);
-    then(g, "Add", add);
+    fl_onnx_then(g, "Add", add);
     return 0;
 }
 
@@ -449,7 +449,8 @@ static void split_heads(struct fl_onnx_graph *g, const struct fl_layer *l, const
                         const int64_t axes[4], name_t ret)
 {
     snprintf(g->now.name, sizeof g->now.name, "%s", of);
-    reshape(g, (const int64_t[]){0, l->in_shape[1], l->heads, l->in_shape[0] / l->heads}, 4);
+    fl_onnx_reshape(g, (const int64_t[]){0, l->in_shape[1], l->heads, l->in_shape[0] / l->heads},
+                    4);
     transpose(g, axes, 4);
     memcpy(ret, g->now.name, FL_ONNX_NAME);
 }
@@ -469,7 +470,7 @@ static int causal_mask(struct fl_onnx_graph *g, uint32_t length, struct fl_err *
     }
     fl_onnx_floats(g, "mask", (const uint32_t[]){length, length}, 2, mask, name);
     fl_free(mask);
-    then(g, "Add", name);
+    fl_onnx_then(g, "Add", name);
     return 0;
 }
 
@@ -494,7 +495,7 @@ static int attention(struct fl_onnx_graph *g, const struct fl_layer *l, struct f
     split_heads(g, l, parts[1], (const int64_t[]){0, 2, 3, 1}, k);
     split_heads(g, l, parts[2], (const int64_t[]){0, 2, 1, 3}, v);
     fl_onnx_op(g, "MatMul", q, k, g->now.name);
-    then_number(g, "Mul", 1 / sqrtf((float)(w / l->heads)));
+    fl_onnx_then_number(g, "Mul", 1 / sqrtf((float)(w / l->heads)));
     if (r == 0 && l->causal) {
         r = causal_mask(g, t, e);
     }
@@ -504,7 +505,7 @@ static int attention(struct fl_onnx_graph *g, const struct fl_layer *l, struct f
     fl_onnx_end(g, &n, 1, out);
     fl_onnx_op(g, "MatMul", out[0], v, g->now.name);
     transpose(g, (const int64_t[]){0, 2, 1, 3}, 4);
-    reshape(g, (const int64_t[]){0, t, w}, 3);
+    fl_onnx_reshape(g, (const int64_t[]){0, t, w}, 3);
     return r ? r
              : product(g, theta + tensor_of(g, l, 2)->offset, w, w,
                        theta + tensor_of(g, l, 3)->offset, e);
@@ -520,11 +521,11 @@ static int join(struct fl_onnx_graph *g, const struct fl_layer *l, struct fl_err
     }
     g->now = g->forks[--g->depth];
     if (l->out) {
-        to_image(g);
+        fl_onnx_to_image(g);
         conv(g, l, g->now.name, 1, g->now.name);
     }
     to_form(g, made.form);
-    then(g, "Add", made.name);
+    fl_onnx_then(g, "Add", made.name);
     return 0;
 }
 
@@ -533,7 +534,7 @@ int fl_onnx_layer(struct fl_onnx_graph *g, const struct fl_layer *l, struct fl_e
     switch (l->kind) {
     case FL_LAYER_CONV2D:
     case FL_LAYER_GROUPED:
-        to_image(g);
+        fl_onnx_to_image(g);
         conv(g, l, g->now.name, l->kernel, g->now.name);
         return 0;
     case FL_LAYER_MAX_POOL:
@@ -557,7 +558,7 @@ int fl_onnx_layer(struct fl_onnx_graph *g, const struct fl_layer *l, struct fl_e
         fl_onnx_op(g, "Tanh", g->now.name, NULL, g->now.name);
         return 0;
     case FL_LAYER_FLATTEN:
-        to_vector(g);
+        fl_onnx_to_vector(g);
         return 0;
     case FL_LAYER_GROUP_NORM:
         return group_norm(g, l, e);
@@ -586,6 +587,10 @@ int fl_onnx_layer(struct fl_onnx_graph *g, const struct fl_layer *l, struct fl_e
         return 0;
     case FL_LAYER_JOIN:
         return join(g, l, e);
+    case FL_LAYER_SCATTERING:
+        return fl_onnx_scattering(g, l, e);
+    case FL_LAYER_FOURIER:
+        return fl_onnx_fourier(g, l, e);
     default:
         break;
     }

@@ -20,6 +20,7 @@ struct fl_run {
     float *kept;         /* from forward to backward: fl_runner.kept floats an example */
     float *scratch;      /* fl_runner.scratch floats an example */
     struct fl_rng *drop; /* of dropout; NULL: nothing is dropped */
+    void *state;         /* of the runner's open */
 };
 
 struct fl_runner {
@@ -27,11 +28,14 @@ struct fl_runner {
     void (*backward)(const struct fl_run *r);
     size_t (*kept)(const struct fl_layer *l); /* NULL: nothing */
     size_t (*scratch)(const struct fl_layer *l);
+    void *(*open)(const struct fl_layer *l); /* NULL: it has no state; returns NULL: no memory */
+    void (*close)(void *state);              /* NULL is fine */
 };
 
 extern const struct fl_runner fl_run_gelu, fl_run_tanh, fl_run_avg_pool, fl_run_global_pool,
     fl_run_group_norm, fl_run_layer_norm, fl_run_dropout, fl_run_embedding, fl_run_sequence,
-    fl_run_positions, fl_run_attention, fl_run_grouped, fl_run_first_token;
+    fl_run_positions, fl_run_attention, fl_run_grouped, fl_run_first_token, fl_run_scattering,
+    fl_run_fourier;
 
 static inline size_t fl_run_in(const struct fl_layer *l)
 {

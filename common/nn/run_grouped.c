@@ -177,4 +177,5 @@ static void grouped_backward(const struct fl_run *r)
     }
 }
 
-const struct fl_runner fl_run_grouped = {grouped_forward, grouped_backward, NULL, grouped_scratch};
+const struct fl_runner fl_run_grouped = {
+    .forward = grouped_forward, .backward = grouped_backward, .scratch = grouped_scratch};

@@ -308,10 +308,14 @@ static void dropout_backward(const struct fl_run *r)
     }
 }
 
-const struct fl_runner fl_run_gelu = {gelu_forward, gelu_backward, NULL, NULL};
-const struct fl_runner fl_run_tanh = {tanh_forward, tanh_backward, NULL, NULL};
-const struct fl_runner fl_run_avg_pool = {avg_forward, avg_backward, NULL, NULL};
-const struct fl_runner fl_run_global_pool = {global_forward, global_backward, NULL, NULL};
-const struct fl_runner fl_run_group_norm = {group_forward, group_backward, group_kept,
-                                            group_scratch};
-const struct fl_runner fl_run_dropout = {dropout_forward, dropout_backward, fl_run_in, NULL};
+const struct fl_runner fl_run_gelu = {.forward = gelu_forward, .backward = gelu_backward};
+const struct fl_runner fl_run_tanh = {.forward = tanh_forward, .backward = tanh_backward};
+const struct fl_runner fl_run_avg_pool = {.forward = avg_forward, .backward = avg_backward};
+const struct fl_runner fl_run_global_pool = {.forward = global_forward,
+                                             .backward = global_backward};
+const struct fl_runner fl_run_group_norm = {.forward = group_forward,
+                                            .backward = group_backward,
+                                            .kept = group_kept,
+                                            .scratch = group_scratch};
+const struct fl_runner fl_run_dropout = {
+    .forward = dropout_forward, .backward = dropout_backward, .kept = fl_run_in};

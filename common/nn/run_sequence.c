@@ -459,10 +459,16 @@ static void attention_backward(const struct fl_run *r)
     fl_linear_backward(s.in, w, 3 * w, r->x, dqkv, rows, r->grad, r->dx);
 }
 
-const struct fl_runner fl_run_embedding = {embedding_forward, embedding_backward, NULL, NULL};
-const struct fl_runner fl_run_sequence = {sequence_forward, sequence_backward, NULL, NULL};
-const struct fl_runner fl_run_first_token = {first_forward, first_backward, NULL, NULL};
-const struct fl_runner fl_run_positions = {positions_forward, positions_backward, NULL, fl_run_in};
-const struct fl_runner fl_run_layer_norm = {norm_forward, norm_backward, norm_kept, NULL};
-const struct fl_runner fl_run_attention = {attention_forward, attention_backward, attention_kept,
-                                           attention_scratch};
+const struct fl_runner fl_run_embedding = {.forward = embedding_forward,
+                                           .backward = embedding_backward};
+const struct fl_runner fl_run_sequence = {.forward = sequence_forward,
+                                          .backward = sequence_backward};
+const struct fl_runner fl_run_first_token = {.forward = first_forward, .backward = first_backward};
+const struct fl_runner fl_run_positions = {
+    .forward = positions_forward, .backward = positions_backward, .scratch = fl_run_in};
+const struct fl_runner fl_run_layer_norm = {
+    .forward = norm_forward, .backward = norm_backward, .kept = norm_kept};
+const struct fl_runner fl_run_attention = {.forward = attention_forward,
+                                           .backward = attention_backward,
+                                           .kept = attention_kept,
+                                           .scratch = attention_scratch};

@@ -143,6 +143,21 @@ uint32_t fl_spec_weighted(const struct fl_spec *spec)
     return n;
 }
 
+uint32_t fl_spec_fixed(const struct fl_spec *spec)
+{
+    bool fixed = false;
+    uint32_t i = 0;
+
+    for (; i < spec->layer_count && spec->layers[i].tensors == 0; i++) {
+        const struct fl_layer *l = &spec->layers[i];
+        if (l->kind == FL_LAYER_FORK || l->kind == FL_LAYER_DROPOUT) {
+            break;
+        }
+        fixed = fixed || fl_kind_of(l->kind)->fixed;
+    }
+    return fixed ? i : 0;
+}
+
 uint32_t fl_spec_head(const struct fl_spec *spec)
 {
     uint32_t at = spec->layer_count, seen = 0;
@@ -230,6 +245,12 @@ static int flow(struct fl_spec *spec, uint32_t *open, struct fl_err *e)
             return r;
         }
         const struct fl_kind *kind = fl_kind_of(l->kind);
+        if (kind->fixed && (tensor > 0 || *open > 0)) {
+            return refuse(e, l,
+                          "fixed features come first: before every layer with weights, and outside "
+                          "of residual blocks");
+        }
+        l->seed = spec->seed;
         l->tensors = kind->weights ? kind->weights(l, weights) : 0;
         l->weight = l->tensors ? tensor : -1;
         tensor += l->tensors;

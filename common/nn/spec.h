@@ -31,6 +31,8 @@ enum {
     FL_SPEC_NAME_MAX = 64,
     FL_SPEC_CATEGORIES_MAX = 32,
     FL_LAYER_TENSORS_MAX = 4,
+    FL_SCATTERING_SCALES_MAX = 5,
+    FL_SCATTERING_ANGLES_MAX = 16,
 };
 
 enum fl_layer_kind {
@@ -54,6 +56,8 @@ enum fl_layer_kind {
     FL_LAYER_JOIN,      /* and ends; out, stride: the way round it is a convolution of 1 x 1 */
     FL_LAYER_GROUPED,   /* conv2d with groups above 1, which divide channels and out */
     FL_LAYER_FIRST_TOKEN, /* of a sequence: a vector */
+    FL_LAYER_SCATTERING,  /* fixed: scales, angles, order, root */
+    FL_LAYER_FOURIER,     /* fixed: out, bandwidth; drawn from the job's seed */
     FL_LAYER_KINDS
 };
 
@@ -93,13 +97,15 @@ struct fl_layer {
     enum fl_layer_kind kind;
     char name[FL_SPEC_NAME_MAX]; /* given or "conv1", "fc2": kind and running number of its kind */
     uint32_t out, kernel, stride, padding, groups, heads;
-    float slope, rate;
-    bool causal, sinusoidal;
+    uint32_t scales, angles, order;
+    float slope, rate, bandwidth;
+    bool causal, sinusoidal, root;
     uint32_t category_count, categories[FL_SPEC_CATEGORIES_MAX];
     struct fl_make make; /* kind 0 = as the strategy says */
     unsigned line;       /* in the description, for messages; 0 = unknown */
     /* set by fl_spec_check */
     uint32_t in_shape[3], out_shape[3];
+    uint64_t seed;         /* of the spec */
     uint32_t fork, around; /* of a JOIN: the number of its FORK, and the channels that it got */
     int weight, tensors;   /* its first tensor in the network's order, -1 = none; how many follow */
 };
@@ -109,6 +115,7 @@ struct fl_spec {
     struct fl_loss loss;
     uint32_t classes; /* 0: the targets are numbers */
     uint32_t targets; /* numbers of one target */
+    uint64_t seed;    /* the job's: what fixed layers are drawn from */
     uint32_t head;    /* how many of the last layers with weights are the head (FedRep, HyperFL) */
     uint32_t layer_count;
     struct fl_layer layers[FL_SPEC_LAYERS_MAX];
@@ -127,6 +134,10 @@ uint32_t fl_spec_weighted(const struct fl_spec *spec);
 uint32_t fl_spec_outputs(const struct fl_spec *spec);
 /* The number of the layer where the head begins (layer_count when there is none). */
 uint32_t fl_spec_head(const struct fl_spec *spec);
+/* How many of the first layers make the same of an example every time: those before the first with
+ * tensors, a dropout, or a residual block. 0 when none of them is a kind of fixed features, whose
+ * outputs are worth keeping. */
+uint32_t fl_spec_fixed(const struct fl_spec *spec);
 /* "conv2d", as descriptions have it. */
 const char *fl_layer_word(enum fl_layer_kind kind);
 

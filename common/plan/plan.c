@@ -305,8 +305,10 @@ static int get_base(struct raw *raw, const struct fl_conf_node *root, struct fl_
 static int get_model(struct raw *raw, const struct fl_conf_node *root, const char *file,
                      struct fl_err *e)
 {
-    struct fl_spec spec = {
-        .classes = raw->model.classes, .targets = raw->model.targets, .head = raw->model.head};
+    struct fl_spec spec = {.seed = raw->plan.seed,
+                           .classes = raw->model.classes,
+                           .targets = raw->model.targets,
+                           .head = raw->model.head};
     struct fl_generator_conf generator;
     enum fl_visibility visibility = FL_VISIBILITY_ALL_PRIVATE;
 

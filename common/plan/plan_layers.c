@@ -106,6 +106,20 @@ static const struct fl_conf_field attention_keys[] = {
     {TYPED("causal", BOOL, causal), .fallback = "false"},
     {.name = NULL},
 };
+static const struct fl_conf_field scattering_keys[] = {
+    NAME_KEY,
+    {TYPED("scales", UINT32, scales), .min = 1, .max = FL_SCATTERING_SCALES_MAX, .fallback = "2"},
+    {TYPED("angles", UINT32, angles), .min = 1, .max = FL_SCATTERING_ANGLES_MAX, .fallback = "8"},
+    {TYPED("order", UINT32, order), .min = 1, .max = 2, .fallback = "2"},
+    {TYPED("root", BOOL, root), .fallback = "false"},
+    {.name = NULL},
+};
+static const struct fl_conf_field fourier_keys[] = {
+    NAME_KEY,
+    {TYPED("out", UINT32, out), .min = 1, .max = 1 << 20, .flags = FL_CONF_REQUIRED},
+    {TYPED("bandwidth", FLOAT, bandwidth), .max = 1e6, .fallback = "0"},
+    {.name = NULL},
+};
 #undef OF
 
 #define OF residual_raw
@@ -157,6 +171,8 @@ static const struct fl_conf_field words[] = {
     KIND("first_token", plain_keys, FIRST_TOKEN),
     KIND("positions", positions_keys, POSITIONS),
     KIND("attention", attention_keys, ATTENTION),
+    KIND("scattering", scattering_keys, SCATTERING),
+    KIND("fourier", fourier_keys, FOURIER),
     WORD("residual", residual_keys, residual),
     WORD("transformer_encoder", encoder_keys, encoder),
     {.name = NULL},

@@ -185,7 +185,7 @@ static double step_seconds(struct site *s)
     struct fl_moves moves = {0};
     double best = INFINITY;
 
-    if (fl_session_init(&session, s->plan, &s->data, NULL, NULL) < 0 ||
+    if (fl_session_init(&session, s->plan, &s->data, NULL, NULL, NULL) < 0 ||
         fl_param_make(&s->plan->layout, s->shared, s->private_, session.theta, NULL) < 0 ||
         fl_moves_init(&moves, &session, true, s->plan->train.head_epochs == 0, true, s->shared,
                       s->private_, 60, NULL) < 0) {

@@ -46,6 +46,7 @@ struct federation {
     float *private_; /* SITES * private_count */
     float *delta;
     double *sum;
+    struct fl_features kept[SITES];
 };
 
 static void die(const char *what, const struct fl_err *e)
@@ -272,6 +273,9 @@ static void federation_fini(struct federation *f)
     fl_free(f->private_);
     fl_free(f->delta);
     fl_free(f->sum);
+    for (uint32_t i = 0; i < SITES; i++) {
+        fl_features_fini(&f->kept[i]);
+    }
 }
 
 /* One round: every site trains from the same model, then the mean by examples. */
@@ -289,6 +293,7 @@ static void step(struct federation *f, double *after, double *received, double *
                                      .data = &f->data[i],
                                      .base = f->shared,
                                      .private_in = own,
+                                     .kept = &f->kept[i],
                                      .round = f->rounds,
                                      .cancel = &never};
         float *trained = fl_try_aligned(f->private_count + 1, sizeof *trained);

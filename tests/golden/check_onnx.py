@@ -29,7 +29,7 @@ def windows(x, a):
     return w[:, :, :: s[0], :: s[1]]
 
 
-def conv(x, w, b, a):
+def conv(a, x, w, b=numpy.zeros(1)):
     groups = a.get("group", 1)
     parts = zip(numpy.split(windows(x, a), groups, 1), numpy.split(w, groups))
     return numpy.concatenate([numpy.einsum("nchwij,ocij->nohw", v, k) for v, k in parts], 1) + b.reshape(1, -1, 1, 1)
@@ -59,7 +59,12 @@ OPERATORS = {
     "Relu": lambda i, a: numpy.maximum(i[0], 0),
     "LeakyRelu": lambda i, a: numpy.where(i[0] < 0, a["alpha"] * i[0], i[0]),
     "Identity": lambda i, a: i[0],
-    "Conv": lambda i, a: conv(*i, a),
+    "Conv": lambda i, a: conv(a, *i),
+    "Pad": lambda i, a: numpy.pad(i[0], list(zip(i[1][: i[0].ndim], i[1][i[0].ndim :])), a["mode"].decode()),
+    "ReduceL2": lambda i, a: numpy.sqrt((i[0] ** 2).sum(tuple(a["axes"]), keepdims=bool(a["keepdims"]))),
+    "Sign": lambda i, a: numpy.sign(i[0]),
+    "Abs": lambda i, a: numpy.abs(i[0]),
+    "Cos": lambda i, a: numpy.cos(i[0]),
     "MaxPool": lambda i, a: windows(i[0], a).max((4, 5)),
     "AveragePool": lambda i, a: windows(i[0], a).mean((4, 5)),
     "GlobalAveragePool": lambda i, a: i[0].mean((2, 3), keepdims=True),

@@ -6,6 +6,7 @@ in double precision: outputs, the gradient of the mean loss, and every example's
 are built from the descriptions by this script, from torch.nn alone. Needs python3-torch, python3-yaml. Seeds are fixed.
 """
 import json
+import math
 import os
 
 import torch
@@ -119,6 +120,21 @@ MORE = {
       - tanh: {}
       - first_token: {}
       - linear: {out: 3}"""),
+    "scattering": ([2, 19, 14], 3, """
+      - scattering: {scales: 2, angles: 3}
+      - avg_pool: {size: 2}
+      - conv2d: {out: 4, kernel: 1}
+      - tanh: {}
+      - flatten: {}
+      - linear: {out: 3}"""),
+    "scattering_root": ([1, 24, 26], 4, """
+      - scattering: {scales: 3, angles: 4, root: true}
+      - flatten: {}
+      - linear: {out: 4}"""),
+    "scattering_gabor": ([1, 11, 12], 4, """
+      - scattering: {scales: 1, angles: 6, order: 1}
+      - flatten: {}
+      - linear: {out: 4}"""),
 }
 EXAMPLES = 7  # more than the shard of the test: two shards, the second one short
 
@@ -211,6 +227,58 @@ class Network(Take):
         self.step("sequence")
         self.shape = [self.shape[2], self.shape[1], 1]
 
+    def do_scattering(self, c):
+        """Written from the formulas in double precision: torch.conv2d with whole two-dimensional windows."""
+        scales, angles, order = c.get("scales", 2), c.get("angles", 8), c.get("order", 2)
+        a, w, slant = 0.8, 3 * math.pi / 4, 4 / angles
+
+        def grid(scale):
+            radius = math.ceil(3 * a * 2 ** scale - 1e-9)
+            at = torch.arange(-radius, radius + 1).double()
+            return at[:, None], at[None, :]
+
+        def waves(scale):
+            y, x = grid(scale)
+            kernels = []
+            for t in range(angles):
+                turn = math.pi * t / angles
+                u, v = (math.cos(turn) * x + math.sin(turn) * y) / 2 ** scale, (-math.sin(turn) * x + math.cos(turn) * y) / 2 ** scale
+                envelope = torch.exp(-(u ** 2 + (slant * v) ** 2) / (2 * a ** 2))
+                wave = envelope * torch.exp(1j * w * u)
+                wave = (wave - wave.sum() / envelope.sum() * envelope) * slant / (2 * math.pi * a ** 2 * 4 ** scale)
+                kernels.append(wave)
+            return torch.stack(kernels)[:, None]
+
+        def smooth(z, scale):
+            y, x = grid(scale)
+            phi = torch.exp(-(x ** 2 + y ** 2) / (2 * (a * 2 ** scale) ** 2))
+            z = nn.functional.pad(z, (phi.shape[0] // 2,) * 4, mode="reflect")
+            return nn.functional.conv2d(z, (phi / phi.sum())[None, None], stride=2 ** scale)
+
+        def modulus(z, scale):
+            k = waves(scale)
+            z = nn.functional.pad(z, (k.shape[-1] // 2,) * 4, mode="reflect")
+            re, im = (nn.functional.conv2d(z, part.contiguous(), stride=2 ** scale) for part in (k.real, k.imag))
+            z = torch.sqrt(re ** 2 + im ** 2)
+            return z.reshape(-1, 1, *z.shape[2:])  # every angle an image of its own
+
+        def one(x):
+            out, second = [smooth(x, scales)], []
+            for j in range(scales):
+                first = modulus(x, j)
+                out.append(smooth(first, scales - j))
+                for k in range(j + 1, scales if order == 2 else 0):
+                    second.append(smooth(modulus(first, k - j), scales - k))
+            side = out[0].shape[2:]
+            return torch.cat([o.reshape(x.shape[0], -1, *side) for o in out + second], 1)
+
+        def scatter(x):
+            y = torch.cat([one(x[:, i:i + 1]) for i in range(x.shape[1])], 1)
+            return torch.sign(y) * torch.sqrt(y.abs()) if c.get("root") else y
+
+        self.step("call", function=scatter)
+        self.shape = list(scatter(torch.zeros(1, *self.shape)).shape[1:])
+
     def do_positions(self, c):
         width, length = self.shape[:2]
         if c.get("sinusoidal"):
@@ -264,6 +332,8 @@ class Network(Take):
                 x = m(x.movedim(1, -1)).movedim(-1, 1)
             elif kind == "flatten":
                 x = x.reshape(x.shape[0], -1, 1, 1)
+            elif kind == "call":
+                x = more["function"](x)
             elif kind == "first":
                 x = x[:, :, :1]
             elif kind == "sequence":

@@ -106,7 +106,7 @@ static inline int replay_open(struct replay *r, const char *path, struct fl_err 
         private_ != r->plan->layout.private_.elements) {
         return fl_fail(e, FL_R_TENSORS, "%s: another number of parameters than its plan has", path);
     }
-    return fl_session_init(&r->session, r->plan, &r->data, NULL, e);
+    return fl_session_init(&r->session, r->plan, &r->data, NULL, NULL, e);
 }
 
 static inline void replay_close(struct replay *r)

@@ -155,7 +155,7 @@ START_TEST(test_every_layer_is_pytorchs)
 
     ck_assert_int_eq(glob(TEST_SOURCE_ROOT "/tests/golden/layer_*.safetensors", 0, NULL, &found),
                      0);
-    ck_assert_uint_eq(found.gl_pathc, 14);
+    ck_assert_uint_eq(found.gl_pathc, 17);
     for (size_t i = 0; i < found.gl_pathc; i++) {
         struct golden *g = open_golden(found.gl_pathv[i]);
         for (size_t k = 0; k < FL_COUNT(shards); k++) {

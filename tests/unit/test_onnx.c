@@ -151,6 +151,14 @@ START_TEST(test_others_compute_the_same)
         .head = 1,
         .layer_count = 2,
         .layers = {{.kind = FL_LAYER_FLATTEN}, {.kind = FL_LAYER_LINEAR, .out = 3}}};
+    struct fl_spec fourier = {.input = {2, 3, 1},
+                              .classes = 2,
+                              .seed = 5,
+                              .head = 1,
+                              .layer_count = 3,
+                              .layers = {{.kind = FL_LAYER_FLATTEN},
+                                         {.kind = FL_LAYER_FOURIER, .out = 12},
+                                         {.kind = FL_LAYER_LINEAR, .out = 2}}};
 
     compare(&cnn, 3);
     cnn = (struct fl_spec){
@@ -161,6 +169,7 @@ START_TEST(test_others_compute_the_same)
         .layers = {{.kind = FL_LAYER_FLATTEN}, {.kind = FL_LAYER_LINEAR, .out = 2}}};
     compare(&cnn, 1);
     compare(&linear, 0);
+    compare(&fourier, 0);
 }
 END_TEST
 

@@ -102,7 +102,7 @@ static void repeat(const char *path)
                                      .round = k + 1};
         struct fl_train_result result = {.delta = delta, .private_out = out};
         struct fl_session s = {0};
-        ck_assert_int_eq(fl_session_init(&s, &g->plan, &g->data, NULL, &e), 0);
+        ck_assert_int_eq(fl_session_init(&s, &g->plan, &g->data, NULL, NULL, &e), 0);
         ck_assert_int_eq(fl_param_make(l, task.base, private_, s.theta, &e), 0);
         ck_assert_int_eq(fl_personal_receive(&s, &task.seed, private_, NULL, &e), 0);
         double serves = apart(s.theta, g->serves + k * theta, theta);
