@@ -259,7 +259,7 @@ int fl_train_embed(const struct fl_train_task *task, float *ret, struct fl_err *
     int r = sum ? fl_fedka_input_get(plan, task->input, task->input_size, &in, &numbers, e)
                 : fl_fail(e, FL_R_NOMEM, "an embedding");
 
-    r = r ? r : fl_session_init(&s, plan, task->data, task->cancel, e);
+    r = r ? r : fl_session_init(&s, plan, task->data, task->kept, task->cancel, e);
     fl_fedka_seed(plan, &seed);
     r = r ? r : fl_rff_init(&rff, &seed, in.width, f, e);
     r = r ? r : fl_model_new(&s.half[0], (uint32_t)s.shard, &body, e);
