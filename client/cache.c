@@ -58,7 +58,7 @@ size_t fl_vault_data_bytes(const struct fl_vault *v)
     }
     size_t features = (size_t)d->shape[0] * d->shape[1] * d->shape[2],
            all = d->rows_held + v->features.bytes;
-    const struct fl_examples *parts[] = {&d->train, &d->test};
+    const struct fl_examples *parts[] = {&d->train, &d->test, &d->validation};
     for (size_t i = 0; i < FL_COUNT(parts); i++) {
         const struct fl_examples *p = parts[i];
         bool held = !p->stored && !p->x_mapped;

@@ -1,7 +1,6 @@
-#include "client/commands.h"
+#include "client/commands_in.h"
 
 #include "client/core/ledger.h"
-#include "client/fit.h"
 #include "client/report.h"
 #include "client/served.h"
 #include "client/show.h"
@@ -58,7 +57,7 @@ static const char *number(const json_t *o, const char *name, char buf[32], const
     return buf;
 }
 
-static void print_json(const json_t *document)
+void fl_command_print_json(const json_t *document)
 {
     json_dumpf(document, stdout, JSON_COMPACT | JSON_REAL_PRECISION(12));
     putchar('\n');
@@ -247,7 +246,7 @@ static int on_part(void *arg, const struct fl_ctl_answer *part)
     if (a->keep) {
         json_array_append(a->keep, document);
     } else if (a->command->json) {
-        print_json(document);
+        fl_command_print_json(document);
     } else {
         a->print(document);
     }
@@ -390,7 +389,7 @@ static int ledger_offline(const struct fl_config *config, const struct fl_config
             verify ? fl_show_verified(l, agent, e) : fl_show_ledger(l, agent, c->limit, e);
         r = document ? 0 : e->code;
         if (document && c->json) {
-            print_json(document);
+            fl_command_print_json(document);
         } else if (document) {
             verify ? print_verified(document) : print_ledger(document);
         }
@@ -438,62 +437,6 @@ static int prepare(const struct fl_config *config, const struct fl_config_agent 
     return r;
 }
 
-/* The job's text, as the coordinator would send it. */
-static int read_job(const char *path, struct fl_plan **ret, struct fl_err *e)
-{
-    struct fl_plan *plan = fl_try(1, sizeof *plan);
-    uint8_t *text = NULL;
-    size_t size = 0;
-
-    int r = plan ? fl_file_read(path, FL_PLAN_TEXT_MAX, &text, &size, e)
-                 : fl_fail(e, FL_R_NOMEM, "out of memory");
-    if (r == 0) {
-        r = fl_plan_parse(plan, path, (const char *)text, size, e);
-    }
-    fl_free(text);
-    if (r) {
-        fl_free(plan);
-        return r;
-    }
-    *ret = plan;
-    return 0;
-}
-
-static int check_data(const struct fl_config *config, const struct fl_config_agent *agent,
-                      const struct fl_command *c, struct fl_err *e)
-{
-    struct fl_data_source source = agent->data;
-    struct fl_dataset d = {0};
-    struct fl_plan *plan = NULL;
-    json_t *o = json_object();
-    int r = c->job ? read_job(c->job, &plan, e) : 0;
-
-    (void)config;
-    source.schema = plan ? &plan->data.schema : NULL;
-    if (r == 0) {
-        r = fl_dataset_load(&source, &d, e);
-    }
-    if (r == 0 && plan) {
-        r = fl_fit(plan, &d, e);
-    }
-    if (r == 0) {
-        fl_report_text(o, "agent", agent->name);
-        r = fl_fit_describe(&source, &d, o, e);
-    }
-    if (r == 0 && c->json) {
-        print_json(o);
-    } else if (r == 0) {
-        char *first = json_dumps(json_object_get(o, "first"), JSON_REAL_PRECISION(6));
-        printf("%s: %s\n  partition: %s\n  kept: %s\n  first: %s\n", agent->name,
-               text(o, "description"), text(o, "partition"), text(o, "kept"), first ? first : "");
-        free(first);
-    }
-    json_decref(o);
-    fl_dataset_fini(&d);
-    fl_free(plan);
-    return r ? fl_wrap(e, r, "agent %s", agent->name) : 0;
-}
-
 static int report(const struct fl_config *config, const struct fl_config_agent *agent,
                   const struct fl_command *c, struct fl_err *e)
 {
@@ -514,7 +457,7 @@ static int report(const struct fl_config *config, const struct fl_config_agent *
         if (!c->job || strcmp(c->job, text(o, "job")) == 0) {
             if (c->json) {
                 fl_report_text(o, "agent", agent->name);
-                print_json(o);
+                fl_command_print_json(o);
             } else {
                 print_report(agent->name, o);
             }
@@ -529,8 +472,8 @@ static int report(const struct fl_config *config, const struct fl_config_agent *
 /* ---- verbs --------------------------------------------------------------------------------------
  */
 
-static const char *const verbs[] = {"status",     "ledger", "outbox",  "withdraw", "report",
-                                    "check-data", "reload", "prepare", "model"};
+static const char *const verbs[] = {"status",     "ledger",  "outbox", "withdraw", "report",
+                                    "check-data", "preview", "reload", "prepare",  "model"};
 
 bool fl_command_known(const char *verb)
 {
@@ -581,6 +524,16 @@ static int run_model(const struct fl_config *config, const struct fl_command *c,
     return each_agent(config, c, export_model, e);
 }
 
+static int run_preview(const struct fl_config *config, const struct fl_command *c, struct fl_err *e)
+{
+    if (!c->job || !c->model) {
+        return fl_fail(e, FL_R_ARG,
+                       "preview needs --job JOB.yaml and --model FILE, a published model "
+                       "(cohortctl model export)");
+    }
+    return each_agent(config, c, fl_command_preview, e);
+}
+
 /* Asks the process that runs; if none does, reads the files. */
 static int run_ledger(const struct fl_config *config, const struct fl_command *c, struct fl_err *e)
 {
@@ -604,7 +557,7 @@ static int outbox_offline(const struct fl_config *config, const struct fl_config
         json_t *document = fl_show_outbox(dir, l, agent, c->limit, e);
         r = document ? 0 : e->code;
         if (document) {
-            c->json ? print_json(document) : print_outbox(document);
+            c->json ? fl_command_print_json(document) : print_outbox(document);
         }
         json_decref(document);
     }
@@ -626,7 +579,9 @@ int fl_command_run(const struct fl_config *config, const struct fl_command *c)
     int r;
 
     if (strcmp(c->verb, "check-data") == 0) {
-        r = each_agent(config, c, check_data, &e);
+        r = each_agent(config, c, fl_command_check_data, &e);
+    } else if (strcmp(c->verb, "preview") == 0) {
+        r = run_preview(config, c, &e);
     } else if (strcmp(c->verb, "model") == 0) {
         r = run_model(config, c, &e);
     } else if (strcmp(c->verb, "report") == 0) {

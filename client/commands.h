@@ -19,11 +19,12 @@ enum {
 struct fl_command {
     const char *verb;
     const char *what;        /* of the verb: "show", "export", ...; NULL = none given */
-    const char *agent, *job; /* NULL = all, none given; of check-data: a file */
+    const char *agent, *job; /* NULL = all, none given; of check-data and preview: a file */
     const char *update;      /* digest, of outbox approve and reject */
     bool json, undo;
     uint32_t limit;
     const char *onnx, *safetensors; /* model export: files */
+    const char *model; /* preview: file of a published model; `rounds` and `seed` too */
     /* prepare */
     const char *incarnation;
     uint64_t rounds, exchanges, seed; /* exchanges: of a round; 0 = 1 */

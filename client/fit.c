@@ -194,6 +194,7 @@ int fl_fit_describe(const struct fl_data_source *source, const struct fl_dataset
     fl_report_text(to, "data", digest);
     fl_report_count(to, "train", d->train.count);
     fl_report_count(to, "test", d->test.count);
+    fl_report_count(to, "validation", d->validation.count);
     add(to, "shape", json_pack("[iii]", (int)d->shape[0], (int)d->shape[1], (int)d->shape[2]));
     if (d->classes) {
         fl_report_count(to, "classes", d->classes);

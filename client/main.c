@@ -32,6 +32,8 @@ static const char usage[] =
     "       cohort-agent withdraw --config FILE --job NAME|'*' [--agent NAME] [--undo] [--json]\n"
     "       cohort-agent report --config FILE [--agent NAME] [--job NAME] [--json]\n"
     "       cohort-agent check-data --config FILE [--job JOB.yaml] [--agent NAME] [--json]\n"
+    "       cohort-agent preview --config FILE --job JOB.yaml --model FILE [--rounds N] [--agent "
+    "NAME] [--json]\n"
     "       cohort-agent model export --config FILE --job NAME [--agent NAME] [--onnx FILE] "
     "[--safetensors FILE]\n"
     "       cohort-agent reload --config FILE\n"
@@ -72,7 +74,8 @@ enum {
     OPT_SEED,
     OPT_ONNX,
     OPT_SAFETENSORS,
-    OPT_UPDATE
+    OPT_UPDATE,
+    OPT_MODEL
 };
 
 static const struct option longs[] = {{"config", required_argument, NULL, 'c'},
@@ -92,6 +95,7 @@ static const struct option longs[] = {{"config", required_argument, NULL, 'c'},
                                       {"onnx", required_argument, NULL, OPT_ONNX},
                                       {"safetensors", required_argument, NULL, OPT_SAFETENSORS},
                                       {"update", required_argument, NULL, OPT_UPDATE},
+                                      {"model", required_argument, NULL, OPT_MODEL},
                                       {NULL, 0, NULL, 0}};
 
 static int bad_usage(void)
@@ -147,6 +151,9 @@ static int get_options(int argc, char **argv, struct options *o)
             break;
         case OPT_SAFETENSORS:
             o->command.safetensors = optarg;
+            break;
+        case OPT_MODEL:
+            o->command.model = optarg;
             break;
         case OPT_UPDATE:
             o->command.update = optarg;

@@ -98,6 +98,30 @@ void fl_report_trained(json_t *line, const struct fl_train_report *trained)
     fl_report_number(line, "cpu_s", trained->cpu_s);
 }
 
+void fl_report_guard(json_t *line, const struct fl_guard_report *guard)
+{
+    json_t *all = json_object();
+
+    fl_report_text(all, "choice", fl_guard_word(guard->choice));
+    fl_report_number(all, "cpu_s", guard->cpu_s);
+    for (int m = 0; m < FL_GUARD_MODELS; m++) {
+        const struct fl_guard_score *score = &guard->of[m];
+        json_t *one = json_object();
+        if (!score->tried) {
+            json_decref(one);
+            continue;
+        }
+        fl_report_number(one, "validation_loss", score->validation_loss);
+        fl_report_number(one, "validation_accuracy", score->validation_accuracy);
+        fl_report_number(one, "loss", score->test_loss);
+        fl_report_number(one, "accuracy", score->test_accuracy);
+        fl_report_number(one, "setting", score->setting);
+        report_errors(one, "test", &score->test);
+        json_object_set_new(all, fl_guard_word((enum fl_guard_model)m), one);
+    }
+    json_object_set_new(line, "guard", all);
+}
+
 json_t *fl_report_new(const char *event, const struct fl_agent_task *task,
                       const struct fl_plan *plan, const struct fl_train_report *trained)
 {

@@ -8,6 +8,7 @@
 
 #include "client/core/agent.h"
 #include "client/core/ledger.h"
+#include "client/guard.h"
 #include "client/trainer/trainer.h"
 #include "common/base/err.h"
 #include "common/plan/plan.h"
@@ -30,6 +31,8 @@ void fl_report_update(json_t *line, const struct fl_release *r, double norm_afte
                       const struct fl_plan *plan);
 /* What the trainer measured. */
 void fl_report_trained(json_t *line, const struct fl_train_report *trained);
+/* Which model serves, and what each was worth. */
+void fl_report_guard(json_t *line, const struct fl_guard_report *guard);
 /* A number, or null when it is not finite (JSON has no NaN). */
 void fl_report_number(json_t *line, const char *name, double value);
 void fl_report_count(json_t *line, const char *name, uint64_t value);

@@ -3,6 +3,7 @@
 #include "client/core/outbox.h"
 #include "client/exec.h"
 #include "client/fit.h"
+#include "client/guard.h"
 #include "client/report.h"
 #include "client/served.h"
 #include "common/base/crashpoint.h"
@@ -439,7 +440,9 @@ int fl_task_prepare_final(struct fl_task *t, struct fl_err *e)
     return 0;
 }
 
-/* The serving head is tuned on the received model; nothing else trains and nothing is kept. */
+/* The serving head is tuned on the received model, and where there are validation examples they
+ * choose among it, other tunings and a model trained alone. `served` has the model that came, and
+ * then the one that serves; nothing else is kept. */
 static int tune_serving(const struct fl_task *t, const float *base, const float *private_in,
                         float *served, struct fl_train_report *ret, struct fl_err *e)
 {
@@ -455,8 +458,16 @@ static int tune_serving(const struct fl_task *t, const float *base, const float 
 
     fl_seed_derive(&t->vault->seed, "final", t->what.key.round, &task.seed);
     const struct fl_exec x = exec_of(t, folder);
-    return t->plan->trainer == FL_TRAINER_EXEC ? fl_exec_serve(&x, &task, ret, e)
-                                               : fl_train_serve(&task, ret, e);
+    bool program = t->plan->trainer == FL_TRAINER_EXEC; /* which serves what it likes */
+    int r = program ? fl_exec_serve(&x, &task, ret, e) : fl_train_serve(&task, ret, e);
+    if (r == 0 && !program && t->vault->data.validation.count) {
+        struct fl_guard_report guard;
+        r = fl_guard_choose(&task, served, &guard, e);
+        if (r == 0) {
+            fl_report_guard(t->final_line, &guard);
+        }
+    }
+    return r;
 }
 
 static int remember_final(const struct fl_task *t, struct fl_err *e)

@@ -220,7 +220,7 @@ static int load_examples(const struct fl_data_source *s, const struct fl_table t
                          struct fl_hash *identity, struct fl_dataset *d, struct fl_err *e)
 {
     size_t features = fl_table_features(&t[0]);
-    size_t all = (size_t)split->train_count + split->test_count;
+    size_t all = (size_t)split->train_count + split->test_count + split->validation_count;
     struct fl_pick *picks = fl_try(all, sizeof *picks);
 
     int r = picks ? 0 : fl_fail(e, FL_R_NOMEM, "out of memory for %zu examples", all);
@@ -230,6 +230,9 @@ static int load_examples(const struct fl_data_source *s, const struct fl_table t
     if (r == 0) {
         r = make_part(s, t, split->test, split->test_count, &d->test, e);
     }
+    if (r == 0 && split->validation_count) {
+        r = make_part(s, t, split->validation, split->validation_count, &d->validation, e);
+    }
     for (int k = 0; r == 0 && k < 2; k++) {
         size_t count = 0;
         if (t[k].count == 0) {
@@ -237,6 +240,8 @@ static int load_examples(const struct fl_data_source *s, const struct fl_table t
         }
         collect(t, k, split->train, split->train_count, features, &d->train, picks, &count);
         collect(t, k, split->test, split->test_count, features, &d->test, picks, &count);
+        collect(t, k, split->validation, split->validation_count, features, &d->validation, picks,
+                &count);
         qsort(picks, count, sizeof *picks, compare_picks);
         const struct fl_wanted wanted = {picks, count, k ? marks + t[0].count : marks, identity};
         r = read_rows(s, k == 1, &t[k], &wanted, e);
@@ -295,13 +300,16 @@ static int digest(struct fl_dataset *d, struct fl_err *e)
 
 /* Marks on the rows that are this site's to its ledger: those of its training files, whatever is
  * set apart of them for a test. Of a public data set that is dealt to a simulation's sites: those
- * dealt to it for training. */
+ * dealt to it for training, the validation examples among them. */
 static void mark_rows(const struct fl_data_source *s, const struct fl_table t[2],
                       const struct fl_split *split, uint8_t *marks)
 {
     if (s->partition == FL_PARTITION_DIRICHLET || s->partition == FL_PARTITION_PATHOLOGICAL) {
         for (uint32_t i = 0; i < split->train_count; i++) {
             marks[split->train[i]] = 1;
+        }
+        for (uint32_t i = 0; i < split->validation_count; i++) {
+            marks[split->validation[i]] = 1;
         }
         return;
     }
@@ -434,6 +442,7 @@ void fl_dataset_fini(struct fl_dataset *d)
     if (d) {
         part_fini(&d->train);
         part_fini(&d->test);
+        part_fini(&d->validation);
         fl_floats_free(d->rows, d->rows_mapped);
         memset(d, 0, sizeof *d);
     }
@@ -515,4 +524,7 @@ void fl_dataset_describe(const struct fl_dataset *d, char *ret, size_t size)
     say(&t, "digest %.16s", hex);
     say_part(&t, "train", &d->train, d->classes);
     say_part(&t, "test", &d->test, d->classes);
+    if (d->validation.count) {
+        say_part(&t, "validation", &d->validation, d->classes);
+    }
 }

@@ -47,6 +47,7 @@ struct fl_dataset {
     uint32_t shape[3]; /* of one example: channels, height, width */
     uint32_t classes;  /* 0: the target is a number */
     struct fl_examples train, test;
+    struct fl_examples validation; /* of the training rows, and never trained on; may be empty */
     float *rows;                   /* what windows overlap in; NULL without them */
     size_t rows_mapped, rows_held; /* bytes of it in a file, and in memory */
     struct fl_digest digest;       /* of all that training sees: forbids the reuse of a seed */
@@ -89,7 +90,8 @@ struct fl_data_source {
     double alpha;
     uint64_t seed;
     uint32_t train, test; /* examples of each part; 0 = all there are */
-    uint32_t classes;     /* 0: as many as there are, or the target is a number */
+    double validation; /* below 1: such a part, else so many, are taken out of the training rows */
+    uint32_t classes;  /* 0: as many as there are, or the target is a number */
     char client_text[64]; /* csv with a schema, partition column: what the column says in this
                              agent's rows (client is then any number) */
     uint32_t rename_count;

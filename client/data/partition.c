@@ -435,25 +435,62 @@ static int choose(const struct fl_data_source *s, uint32_t classes, const struct
     return code ? code : take(s, a, b, test->count > 0, e);
 }
 
+/* Validation examples leave the training part, drawn with the site's seed; what stays keeps its
+ * order. */
+static int hold_out(const struct fl_data_source *s, struct list *train, struct list *ret,
+                    struct fl_err *e)
+{
+    struct fl_rng r;
+    double most = s->validation < 1 ? s->validation * train->count : s->validation;
+    uint32_t kept = 0;
+
+    if (most < 1) {
+        return 0;
+    }
+    if (most >= train->count) {
+        return fl_fail(e, FL_R_DATA_EMPTY,
+                       "%s: %.0f validation examples of %u training examples leave none to train "
+                       "on",
+                       s->train_x, most, train->count);
+    }
+    uint32_t wanted = (uint32_t)most;
+    int code = list_make(wanted, ret, e);
+    if (code) {
+        return code;
+    }
+    rng_for(s, "data.validation", s->client, &r);
+    for (uint32_t i = 0, n = train->count; i < n; i++) { /* each set of rows equally likely */
+        if (fl_rng_below(&r, n - i) < wanted - ret->count) {
+            ret->at[ret->count++] = train->at[i];
+        } else {
+            train->at[kept++] = train->at[i];
+        }
+    }
+    train->count = kept;
+    return 0;
+}
+
 int fl_partition(const struct fl_data_source *source, uint32_t classes,
                  const struct fl_table *train, const struct fl_table *test, struct fl_split *ret,
                  struct fl_err *e)
 {
     bool dealt = source->partition == FL_PARTITION_DIRICHLET ||
                  source->partition == FL_PARTITION_PATHOLOGICAL;
-    struct list a = {0}, b = {0};
+    struct list a = {0}, b = {0}, c = {0};
 
     if (dealt && source->client >= source->of) {
         return fl_fail(e, FL_R_CONF_RANGE, "client %u of %u: they are counted from 0",
                        source->client, source->of);
     }
     int code = choose(source, classes, train, test, &a, &b, e);
+    code = code ? code : hold_out(source, &a, &c, e);
     if (code) {
         fl_free(a.at);
         fl_free(b.at);
+        fl_free(c.at);
         return code;
     }
-    *ret = (struct fl_split){a.at, b.at, a.count, b.count};
+    *ret = (struct fl_split){a.at, b.at, c.at, a.count, b.count, c.count};
     return 0;
 }
 
@@ -462,6 +499,7 @@ void fl_split_fini(struct fl_split *s)
     if (s) {
         fl_free(s->train);
         fl_free(s->test);
+        fl_free(s->validation);
         memset(s, 0, sizeof *s);
     }
 }

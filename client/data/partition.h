@@ -11,8 +11,8 @@
 
 /* Row numbers in the pool: 0.. are the training files' rows, train->count.. the test files'. */
 struct fl_split {
-    uint32_t *train, *test; /* freed by fl_split_fini */
-    uint32_t train_count, test_count;
+    uint32_t *train, *test, *validation; /* freed by fl_split_fini */
+    uint32_t train_count, test_count, validation_count;
 };
 
 /* `test` has count 0 when there are no test files. Labels must be below `classes`. Errors:

@@ -58,6 +58,17 @@ def number(row, column):
     return float(row[column]) if row.get(column) not in (None, "") else None
 
 
+def against(table, rows, column, reference):
+    """Mean paired difference to the reference with its interval, and how many sites are harmed."""
+    pairs = defaultdict(list)
+    other = table.score(table.spec["reference"])
+    for key, r in rows.items():
+        if key in reference:
+            pairs[key[0]].append(number(r, column) - number(reference[key], other))
+    d, dh = interval([average(v) for v in pairs.values()])
+    return "%+.2f" % d + ("" if dh is None else " (%+.2f to %+.2f)" % (d - dh, d + dh)), "%d of %d" % (sum(harmed(v) for v in pairs.values()), len(pairs))
+
+
 def method_line(table, name, rows, reference):
     column = table.score(name)
     of_site = defaultdict(list)
@@ -66,26 +77,23 @@ def method_line(table, name, rows, reference):
     means = sorted(average(v) for v in of_site.values())
     worst = average(means[:max(1, len(means) // 10)])
     mean, half = interval(means)
-    gain, share = "", ""
+    gain, share, guard = "", "", ["", "", ""]
     if reference and reference is not rows:
-        pairs = defaultdict(list)
-        other = table.score(table.spec["reference"])
-        for key, r in rows.items():
-            if key in reference:
-                pairs[key[0]].append(number(r, column) - number(reference[key], other))
-        d, dh = interval([average(v) for v in pairs.values()])
-        gain = "%+.2f" % d + ("" if dh is None else " (%+.2f to %+.2f)" % (d - dh, d + dh))
-        share = "%d of %d" % (sum(harmed(v) for v in pairs.values()), len(pairs))
+        gain, share = against(table, rows, column, reference)
+        if all(r.get("choice") for r in rows.values()):
+            federated = sum(r["choice"] != "alone" for r in rows.values())
+            guard = [*against(table, rows, "guarded", reference), "%.0f %%" % (100 * federated / len(rows))]
     any_row = next(iter(rows.values()))
     seeds = len({seed for _, seed in rows})
     cpu = average([number(r, "cpu_s") / number(r, "rounds") for r in rows.values()])
     epsilon = max((number(r, "epsilon") or 0) for r in rows.values())
     return [name, any_row["setting"].strip("{}") or "-", column, str(seeds), "%.2f" % mean + ("" if half is None else " +- %.2f" % half), "%.2f" % worst,
-            gain, share, "%.0f" % (average([number(r, "bytes_up") for r in rows.values()]) / number(any_row, "rounds")), "%.3f" % cpu,
+            gain, share, *guard, "%.0f" % (average([number(r, "bytes_up") for r in rows.values()]) / number(any_row, "rounds")), "%.3f" % cpu,
             "%.2f" % epsilon if epsilon else "none"]
 
 
-HEAD = ["method", "chosen", "model", "seeds", "accuracy, mean over sites", "worst tenth", "against the reference", "harmed", "bytes up a round",
+HEAD = ["method", "chosen", "model", "seeds", "accuracy, mean over sites", "worst tenth", "against the reference", "harmed", "with the guard", "harmed with it",
+        "chose the federation", "bytes up a round",
         "CPU s a round", "epsilon"]
 
 

@@ -30,7 +30,7 @@ import yaml
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SCORES = {"received": "accuracy_received", "served": "accuracy_served", "trained": "accuracy_trained"}
-ROW = ["variant", "method", "setting", "seed", "site", "received", "served", "trained", "loss", "rounds", "bytes_up", "cpu_s", "epsilon"]
+ROW = ["variant", "method", "setting", "seed", "site", "received", "served", "trained", "loss", "rounds", "bytes_up", "cpu_s", "epsilon", "guarded", "choice"]
 ROUND = ["variant", "method", "setting", "seed", "round", "received", "served", "trained"]
 
 
@@ -289,11 +289,15 @@ class Table:
             curve.append(dict(same, round=r, **{k: percent(mean([l.get(SCORES[k]) for l in at])) for k in SCORES}))
         rows = []
         for site, final in sorted(finals.items()):
+            guard = final.get("guard")  # of sites with validation examples; who has too few serves what came
+            if not guard and self.site_data(variant, seed, False).get("validation"):
+                guard = {"choice": "as_is", "as_is": {"accuracy": final[SCORES[self.score(method)]]}}
             mine = [l for l in rounds if l["site"] == site]
             rows.append(dict(same, site=site, received=percent(final["accuracy_received"]), served=percent(final["accuracy_served"]),
                              trained=percent(last.get(site, {}).get("accuracy_trained")), loss=final["loss"], rounds=job["rounds"],
                              bytes_up=sum(l.get("update_bytes", 0) for l in mine), cpu_s=round(sum(l.get("cpu_s") or 0 for l in mine), 3),
-                             epsilon=max([l.get("epsilon") or 0 for l in mine], default=0) or None))
+                             epsilon=max([l.get("epsilon") or 0 for l in mine], default=0) or None,
+                             guarded=percent(guard[guard["choice"]]["accuracy"]) if guard else None, choice=guard["choice"] if guard else None))
         self.rounds.add(curve)
         self.rows.add(rows)
         return mean([r[self.score(method)] for r in rows])

@@ -387,6 +387,73 @@ START_TEST(test_dirichlet_deals_every_row_once)
 }
 END_TEST
 
+/* The same rows with and without it, but apart: whatever the partition. */
+START_TEST(test_validation_rows_leave_the_training_part)
+{
+    const enum fl_partition kinds[] = {FL_PARTITION_ALL, FL_PARTITION_DIRICHLET,
+                                       FL_PARTITION_PATHOLOGICAL};
+    struct fl_table train, test;
+
+    make_table(&train, 3000, 10, 0);
+    make_table(&test, 1000, 10, 3);
+    for (size_t k = 0; k < FL_COUNT(kinds); k++) {
+        struct fl_data_source s = dealt(kinds[k], 1, 4);
+        struct fl_split all, two, again;
+        uint8_t seen[4000] = {0};
+        s.train = 200;
+        s.test = 50;
+        ck_assert_int_eq(fl_partition(&s, 10, &train, &test, &all, &err), 0);
+        s.validation = 60;
+        ck_assert_int_eq(fl_partition(&s, 10, &train, &test, &two, &err), 0);
+        ck_assert_int_eq(fl_partition(&s, 10, &train, &test, &again, &err), 0);
+        ck_assert_uint_eq(all.validation_count, 0);
+        ck_assert_uint_eq(two.validation_count, 60);
+        ck_assert_uint_eq(two.train_count, all.train_count - 60);
+        ck_assert_mem_eq(two.validation, again.validation, 60 * sizeof *two.validation);
+        ck_assert_uint_eq(two.test_count, all.test_count);
+        ck_assert_mem_eq(two.test, all.test, all.test_count * sizeof *all.test);
+        for (uint32_t i = 0; i < all.train_count; i++) {
+            seen[all.train[i]] = 1;
+        }
+        uint32_t place = 0, last = 0;
+        for (uint32_t i = 0; i < 60; i++) {
+            ck_assert_uint_eq(seen[two.validation[i]]--, 1);
+            while (all.train[place] != two.validation[i]) { /* in order, from all over it */
+                ck_assert_uint_lt(++place, all.train_count);
+            }
+            last = place;
+        }
+        ck_assert_uint_gt(last, all.train_count / 2);
+        for (uint32_t i = 0; i < two.train_count; i++) {
+            ck_assert_uint_eq(seen[two.train[i]]--, 1);
+        }
+        fl_split_fini(&again);
+        s.validation = 60.0 / all.train_count; /* the same as a part */
+        ck_assert_int_eq(fl_partition(&s, 10, &train, &test, &again, &err), 0);
+        ck_assert_uint_eq(again.validation_count, 60);
+        ck_assert_mem_eq(two.validation, again.validation, 60 * sizeof *two.validation);
+        fl_split_fini(&all);
+        fl_split_fini(&two);
+        fl_split_fini(&again);
+    }
+    struct fl_data_source s = dealt(FL_PARTITION_ALL, 0, 1);
+    struct fl_split split;
+    s.train = 4; /* a part of it that is no example */
+    s.validation = 0.2;
+    ck_assert_int_eq(fl_partition(&s, 10, &train, &test, &split, &err), 0);
+    ck_assert_uint_eq(split.train_count, 4);
+    ck_assert_uint_eq(split.validation_count, 0);
+    fl_split_fini(&split);
+    s.train = 60;
+    s.validation = 60;
+    ck_assert_int_eq(fl_partition(&s, 10, &train, &test, &split, &err), -FL_R_DATA_EMPTY);
+    ck_assert_str_eq(
+        err.msg, "train: 60 validation examples of 60 training examples leave none to train on");
+    fl_table_fini(&train);
+    fl_table_fini(&test);
+}
+END_TEST
+
 START_TEST(test_published_pathological_wraps_around)
 {
     struct fl_table train, test;
@@ -600,6 +667,6 @@ END_TEST
 TESTS_MAIN("data", test_idx_plain_and_gzip_are_the_same, test_idx_headers_that_lie,
            test_gzip_cut_damaged_and_followed, test_ranks_and_shapes, test_csv,
            test_csv_errors_name_line_and_column, test_dirichlet_deals_every_row_once,
-           test_published_pathological_wraps_around, test_what_partitions_refuse,
-           test_file_of_client_numbers, test_twenty_disjoint_sites, test_every_allocation_may_fail,
-           test_folder_is_left_clean)
+           test_validation_rows_leave_the_training_part, test_published_pathological_wraps_around,
+           test_what_partitions_refuse, test_file_of_client_numbers, test_twenty_disjoint_sites,
+           test_every_allocation_may_fail, test_folder_is_left_clean)

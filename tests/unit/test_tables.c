@@ -637,6 +637,8 @@ START_TEST(test_a_table_has_one_identity)
     s.train = 3;
     s.classes = 9;
     ck_assert(same_identity(&s, &first));
+    s.validation = 1;
+    ck_assert(same_identity(&s, &first));
     snprintf(s.test_x, sizeof s.test_x, "%s/t.csv", folder);
     ck_assert(same_identity(&s, &first));
     s = source(FL_DATA_CSV, "w.csv");
@@ -677,6 +679,8 @@ START_TEST(test_records_have_one_identity)
     ck_assert(same_identity(&s, &first));
     s.memory = 1;
     s.train = 2;
+    ck_assert(same_identity(&s, &first));
+    s.validation = 1;
     ck_assert(same_identity(&s, &first));
     snprintf(s.test_x, sizeof s.test_x, "%s/test_batch.bin", folder);
     ck_assert(same_identity(&s, &first));
