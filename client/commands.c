@@ -8,6 +8,7 @@
 #include "common/base/mem.h"
 #include "common/io/ctl_client.h"
 #include "common/io/file.h"
+#include "common/plan/secure.h"
 #include "common/wire/tls.h"
 
 #include <errno.h>
@@ -146,11 +147,20 @@ static void print_update(const json_t *o)
     printf("  %-14s round %-5lld %8lld bytes  %.16s  %s%s%s\n", text(o, "job"), count(o, "round"),
            count(o, "update_bytes"), text(o, "update"), text(o, "state"),
            text(o, "outcome")[0] ? ": " : "", text(o, "outcome"));
+    if (text(o, "exchange")[0]) {
+        printf("    exchange %s%s\n", text(o, "exchange"),
+               fl_plan_secure_stage(text(o, "exchange")) == FL_SECAGG_MASK
+                   ? ": under the masks of a secure sum, so that only sums of updates can be read"
+                   : "");
+    }
     printf(
         "    unit %s; norm %s before the clip, %s behind it (clip %s); noise of standard deviation "
         "%s added; %lld values cut to the grid\n",
         text(o, "unit"), number(o, "norm_before", b[0], ""), number(o, "norm_after", b[1], ""),
         number(o, "clip", b[2], ""), number(o, "noise_std", b[3], ""), count(o, "saturated"));
+    if (!json_object_get(o, "tensors")) {
+        return;
+    }
     printf("    tensors:");
     json_array_foreach(json_object_get(o, "tensors"), i, x)
     {
@@ -420,10 +430,10 @@ static int prepare(const struct fl_config *config, const struct fl_config_agent 
     fl_seed_from_u64(c->seed, &root);
     fl_seed_derive(&root, agent->name, 0, &own);
     for (uint64_t i = 0; i < c->rounds * (c->exchanges ? c->exchanges : 1) && r == 0; i++) {
+        uint64_t number = i / c->rounds;
         key.round = 1 + i % c->rounds;
-        key.exchange = (uint32_t)(i / c->rounds);
-        fl_seed_derive(&own, key.exchange ? "exchange" : "round",
-                       key.round + key.exchange * c->rounds, &seed);
+        key.exchange = (uint32_t)(c->exchange + number);
+        fl_seed_derive(&own, number ? "exchange" : "round", key.round + number * c->rounds, &seed);
         r = fl_ledger_prepare(l, &key, &seed, fl_vault_wall_ms(), e);
     }
     fl_ledger_close(l);

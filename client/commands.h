@@ -27,7 +27,9 @@ struct fl_command {
     const char *model; /* preview: file of a published model; `rounds` and `seed` too */
     /* prepare */
     const char *incarnation;
-    uint64_t rounds, exchanges, seed; /* exchanges: of a round; 0 = 1 */
+    /* exchanges: of a round, 0 = 1; exchange: the first of them, which gets the seeds that another
+     * job's first has */
+    uint64_t rounds, exchange, exchanges, seed;
 };
 
 /* True when there is such a verb; and such a second word of it. */

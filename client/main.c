@@ -37,8 +37,8 @@ static const char usage[] =
     "       cohort-agent model export --config FILE --job NAME [--agent NAME] [--onnx FILE] "
     "[--safetensors FILE]\n"
     "       cohort-agent reload --config FILE\n"
-    "       cohort-agent prepare --config FILE --incarnation HEX --rounds N [--exchanges N] --seed "
-    "N   (tests)\n"
+    "       cohort-agent prepare --config FILE --incarnation HEX --rounds N [--exchange N] "
+    "[--exchanges N] --seed N   (tests)\n"
     "exit codes: 0 done, 1 failed, 2 usage, 3 not running, 78 configuration\n";
 
 struct options {
@@ -70,6 +70,7 @@ enum {
     OPT_LIMIT,
     OPT_INCARNATION,
     OPT_ROUNDS,
+    OPT_EXCHANGE,
     OPT_EXCHANGES,
     OPT_SEED,
     OPT_ONNX,
@@ -90,6 +91,7 @@ static const struct option longs[] = {{"config", required_argument, NULL, 'c'},
                                       {"limit", required_argument, NULL, OPT_LIMIT},
                                       {"incarnation", required_argument, NULL, OPT_INCARNATION},
                                       {"rounds", required_argument, NULL, OPT_ROUNDS},
+                                      {"exchange", required_argument, NULL, OPT_EXCHANGE},
                                       {"exchanges", required_argument, NULL, OPT_EXCHANGES},
                                       {"seed", required_argument, NULL, OPT_SEED},
                                       {"onnx", required_argument, NULL, OPT_ONNX},
@@ -163,6 +165,11 @@ static int get_options(int argc, char **argv, struct options *o)
             break;
         case OPT_ROUNDS:
             if (!get_number(optarg, 1000000, &o->command.rounds)) {
+                return bad_usage();
+            }
+            break;
+        case OPT_EXCHANGE:
+            if (!get_number(optarg, FL_PLAN_EXCHANGES_MAX - 1, &o->command.exchange)) {
                 return bad_usage();
             }
             break;

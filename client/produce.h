@@ -2,8 +2,8 @@
  * Producers: what an agent makes for an exchange, found by its name. Judge, intent, outbox, debit
  * and delivery are around every producer, not inside any (task.c): whatever one makes is bound to
  * the intent's seed and inputs, named by the ledger's debit, and offered again byte for byte after
- * a crash. The update of the model is made by the trainer and sealed by core/outbox; all others are
- * here.
+ * a crash. The update of the model is made by the trainer and sealed by core/outbox, bare or masked
+ * (task_seal.c); all others are here.
  *
  * To add one: a file with its table, a line in produce.c, an entry in fl_plan_exchanges.
  */
@@ -11,6 +11,7 @@
 #define CLIENT_PRODUCE_H
 
 #include "client/data/dataset.h"
+#include "client/session.h"
 #include "common/base/err.h"
 #include "common/base/rng.h"
 #include "common/plan/exchange.h"
@@ -36,6 +37,8 @@ struct fl_produce {
     const struct fl_seed *site; /* the agent's own, for ever: for secrets that several exchanges of
                                    a round share, derived by incarnation and round */
     const atomic_bool *cancel;  /* stop early: -FL_R_CANCELLED */
+    struct fl_sessions *sessions; /* secure sums; NULL: this agent takes part in none */
+    struct fl_tls_conf *tls;      /* its certificate, for signatures; or NULL */
 };
 
 struct fl_produced {
@@ -56,6 +59,8 @@ struct fl_producer {
 };
 
 extern const struct fl_producer fl_produce_embedding; /* produce_embedding.c */
+extern const struct fl_producer fl_produce_advertise, fl_produce_share, fl_produce_sign,
+    fl_produce_unmask; /* produce_secure.c */
 
 /* NULL: unknown here; the task is declined. */
 const struct fl_producer *fl_producer_find(const char *exchange);

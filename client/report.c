@@ -181,6 +181,10 @@ void fl_report_update(json_t *line, const struct fl_release *r, double norm_afte
     fl_report_number(line, "noise_std", r->noise_std);
     fl_report_count(line, "saturated", r->saturated);
     fl_report_number(line, "plan_delta", plan->privacy.delta);
+}
+
+void fl_report_tensors(json_t *line, const struct fl_plan *plan)
+{
     json_object_set_new(line, "tensors", tensors_of(&plan->layout.shared));
 }
 

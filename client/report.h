@@ -29,6 +29,8 @@ json_t *fl_report_new(const char *event, const struct fl_agent_task *task,
 /* What the update is: tensors, size, digest, norms before the clip and before the noise, noise. */
 void fl_report_update(json_t *line, const struct fl_release *r, double norm_after,
                       const struct fl_plan *plan);
+/* Which tensors an update is made of. */
+void fl_report_tensors(json_t *line, const struct fl_plan *plan);
 /* What the trainer measured. */
 void fl_report_trained(json_t *line, const struct fl_train_report *trained);
 /* Which model serves, and what each was worth. */

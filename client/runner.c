@@ -519,6 +519,7 @@ int fl_runner_open(const struct fl_runner_site *site, uint32_t index, struct fl_
                r->vault->lost);
     }
     core_init(r, &jitter);
+    r->sessions = fl_sessions_new();
     r->files = fl_lane_new(site->work, FL_WORK_SYNC, FL_RUNNER_FILES_JOBS);
     r->longs = fl_lane_new(site->work, FL_WORK_LONG, 2);
     uv_timer_init(site->loop, &r->timer);
@@ -554,6 +555,7 @@ void fl_runner_close(struct fl_runner *r)
     }
     fl_lane_free(r->files);
     fl_lane_free(r->longs);
+    fl_sessions_free(r->sessions);
     fl_vault_close(r->vault);
     fl_tls_conf_unref(r->tls);
     uv_close((uv_handle_t *)&r->timer, timer_closed);

@@ -261,6 +261,7 @@ static void look_begins(struct fl_runner *r)
         fl_task_fini(&r->task);
     }
     fl_task_init(&r->task, r->vault, &r->core.task, r->core.coordinator);
+    fl_task_secure(&r->task, r->sessions, r->tls);
     r->has_task = true;
     fl_runner_traffic(r, &r->task_in, &r->task_out);
 }

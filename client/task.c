@@ -29,6 +29,12 @@ void fl_task_init(struct fl_task *t, struct fl_vault *v, const struct fl_agent_t
     atomic_init(&t->cancel, false);
 }
 
+void fl_task_secure(struct fl_task *t, struct fl_sessions *sessions, struct fl_tls_conf *tls)
+{
+    t->sessions = sessions;
+    t->tls = tls ? fl_tls_conf_ref(tls) : NULL;
+}
+
 void fl_task_drop_vectors(struct fl_task *t)
 {
     struct fl_produced *p = &t->produced;
@@ -55,6 +61,8 @@ void fl_task_fini(struct fl_task *t)
     t->plan = NULL;
     json_decref(t->final_line);
     t->final_line = NULL;
+    fl_tls_conf_unref(t->tls);
+    t->tls = NULL;
     explicit_bzero(&t->seed, sizeof t->seed);
 }
 
@@ -114,7 +122,8 @@ static int find_exchange(struct fl_task *t, struct fl_err *e)
                        w->exchange, (unsigned long long)w->key.round);
     }
     t->terms = list[i];
-    bool update = strcmp(w->exchange, "update") == 0;
+    t->masked = fl_plan_secure_stage(w->exchange) == FL_SECAGG_MASK;
+    bool update = t->masked || strcmp(w->exchange, "update") == 0;
     t->producer = update ? NULL : fl_producer_find(w->exchange);
     if (!update && !t->producer) {
         return fl_fail(e, FL_R_CAPABILITY, "the exchange %s is not known here", w->exchange);
@@ -184,6 +193,29 @@ static int check_delta(const struct fl_task *t, struct fl_err *e)
     return fl_wrap(e, -FL_R_POLICY_NOISE, "job %s", t->what.job);
 }
 
+static int check_budget(const struct fl_task *t, const struct fl_event *event, bool central,
+                        struct fl_err *e)
+{
+    int r = fl_ledger_participates(t->vault->ledger, &t->what.key, event, e);
+
+    return r ? r
+             : fl_ledger_allows(t->vault->ledger, budget_of(t), t->what.job, t->plan->privacy.unit,
+                                central, event, &t->vault->data.identity, e);
+}
+
+/* An agent that cannot pay for its vector does not begin a secure sum: its neighbours would have to
+ * do without it. */
+static int check_later(const struct fl_task *t, struct fl_err *e)
+{
+    struct fl_event event;
+
+    if (fl_plan_secure_stage(t->what.exchange) >= FL_SECAGG_MASK) {
+        return 0;
+    }
+    int r = fl_outbox_event(t->plan, &event, e);
+    return r ? r : check_budget(t, &event, fl_task_update_is_central(t), e);
+}
+
 int fl_task_judge(struct fl_task *t, bool *ret_costs, struct fl_err *e)
 {
     struct fl_event event;
@@ -210,11 +242,10 @@ int fl_task_judge(struct fl_task *t, bool *ret_costs, struct fl_err *e)
         r = event_of(t, &event, e);
     }
     if (r == 0) {
-        r = fl_ledger_participates(t->vault->ledger, &t->what.key, &event, e);
+        r = check_budget(t, &event, fl_task_is_central(t), e);
     }
     if (r == 0) {
-        r = fl_ledger_allows(t->vault->ledger, budget_of(t), t->what.job, t->plan->privacy.unit,
-                             fl_task_is_central(t), &event, &t->vault->data.identity, e);
+        r = check_later(t, e);
     }
     if (r == 0) {
         *ret_costs = event.count > 0;
@@ -314,7 +345,9 @@ static int produce(struct fl_task *t, struct fl_err *e)
                             .agent = t->vault->agent->name,
                             .data = &t->vault->data,
                             .site = &t->vault->seed,
-                            .cancel = &t->cancel};
+                            .cancel = &t->cancel,
+                            .sessions = t->sessions,
+                            .tls = t->tls};
     struct fl_seed seed;
     float *base = NULL;
     uint8_t *input = NULL;

@@ -28,6 +28,9 @@ struct fl_task {
     struct fl_plan *plan;
     struct fl_exchange_terms terms;     /* of this exchange, from the plan */
     const struct fl_producer *producer; /* NULL: the update, made by the trainer */
+    bool masked;                        /* and it leaves under the masks of a secure sum */
+    struct fl_sessions *sessions;       /* the agent's, or NULL */
+    struct fl_tls_conf *tls;            /* its certificate; held, or NULL */
     struct fl_intent_inputs inputs;
     struct fl_seed seed;
     float *delta, *private_out;  /* from training to sealing */
@@ -42,6 +45,8 @@ struct fl_task {
 
 void fl_task_init(struct fl_task *t, struct fl_vault *v, const struct fl_agent_task *what,
                   const uint8_t coordinator[16]);
+/* What secure sums need; the task holds on to `tls`. */
+void fl_task_secure(struct fl_task *t, struct fl_sessions *sessions, struct fl_tls_conf *tls);
 void fl_task_fini(struct fl_task *t);
 
 /* [sync] Parses the plan; the site's policy, the budget, the shapes of update, model and data.

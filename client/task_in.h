@@ -17,12 +17,14 @@ int fl_task_load_private(const struct fl_task *t, const struct fl_digest *digest
 /* Writes t->private_out. Zero: there are none. */
 int fl_task_write_private(struct fl_task *t, struct fl_digest *ret, struct fl_err *e);
 
-/* The update leaves without noise, for a coordinator that adds it; what producers make never does.
- */
+/* Updates leave without noise, for a coordinator that adds it; what producers make never does. */
+static inline bool fl_task_update_is_central(const struct fl_task *t)
+{
+    return t->plan->privacy.unit == FL_UNIT_CLIENT && t->plan->privacy.noise == FL_NOISE_CENTRAL;
+}
 static inline bool fl_task_is_central(const struct fl_task *t)
 {
-    return !t->producer && t->plan->privacy.unit == FL_UNIT_CLIENT &&
-           t->plan->privacy.noise == FL_NOISE_CENTRAL;
+    return !t->producer && fl_task_update_is_central(t);
 }
 
 #endif

@@ -85,8 +85,11 @@ static int write_offer(struct fl_task *t, struct fl_err *e)
     if (!line) {
         return fl_fail(e, FL_R_NOMEM, "out of memory");
     }
-    if (t->producer) {
+    if (t->producer || t->masked) {
         fl_report_text(line, "exchange", t->terms.name);
+    }
+    if (!t->producer) {
+        fl_report_tensors(line, t->plan);
     }
     fl_report_count(line, "train_examples", t->vault->data.train.count);
     fl_report_count(line, "test_examples", t->vault->data.test.count);
@@ -161,6 +164,37 @@ static int seal_produced(struct fl_task *t, struct fl_sealed *ret, struct fl_err
     return 0;
 }
 
+/* The packed update as it is without a secure sum becomes the masked one: the same integers, those
+ * that were cut at the grid's ends too, so that the sum is the same. */
+static int mask(struct fl_task *t, struct fl_sealed *s, struct fl_err *e)
+{
+    const struct fl_grid g = {.bits = t->plan->grid.bits, .step = t->plan->grid.step};
+    size_t count = t->plan->layout.shared.elements;
+    struct fl_secagg_bytes masked = {NULL, 0};
+    uint8_t *input = NULL;
+    int64_t *q = fl_try_aligned(count, sizeof *q);
+
+    int r = q ? fl_vault_object(t->vault, &t->what.input, t->what.input_size, &input, e)
+              : fl_fail(e, FL_R_NOMEM, "an update of %zu values", count);
+    r = r ? r : fl_grid_unpack(&g, s->bytes, s->size, 0, count, q, e);
+    r = r ? r
+          : fl_session_stage(t->sessions, t->plan, &t->what.key, FL_SECAGG_MASK, t->tls, input,
+                             (size_t)t->what.input_size, q, &masked, e);
+    if (q) {
+        explicit_bzero(q, count * sizeof *q);
+    }
+    fl_free(q);
+    fl_free(input);
+    explicit_bzero(s->bytes, s->size);
+    if (r == 0) {
+        fl_free(s->bytes);
+        s->bytes = masked.bytes;
+        s->size = masked.size;
+        fl_digest_of(s->bytes, s->size, &s->digest);
+    }
+    return r;
+}
+
 static int seal_update(struct fl_task *t, struct fl_sealed *ret, struct fl_err *e)
 {
     struct fl_seed seed;
@@ -171,7 +205,7 @@ static int seal_update(struct fl_task *t, struct fl_sealed *ret, struct fl_err *
         fl_outbox_seal(t->plan, t->delta,
                        t->plan->privacy.unit == FL_UNIT_EXAMPLE ? &t->event : NULL, &seed, ret, e);
     explicit_bzero(&seed, sizeof seed);
-    return r;
+    return r == 0 && t->masked ? mask(t, ret, e) : r;
 }
 
 int fl_task_seal(struct fl_task *t, struct fl_agent_offer *ret, struct fl_err *e)

@@ -9,6 +9,7 @@
  *     co_offer.c     what an offer claims
  *     co_upload.c    spools: open, receive, seal
  *     co_sums.c      a round's sums, and folds
+ *     co_secure.c    secure sums: what is judged before it is committed
  *     co_compute.c   finishes, writes checkpoints
  *     co_submit.c    a job's first moment
  *     co_job.c       jobs go on and end; restart
@@ -84,6 +85,9 @@ struct co_sums {
     uint32_t terms_count;
     struct fl_checkpoint *base; /* what the round began with */
     const struct fl_collector *collector[FL_PLAN_EXCHANGES_MAX];
+    enum fl_secagg_stage stage[FL_PLAN_EXCHANGES_MAX]; /* FL_SECAGG_STAGES: it is none */
+    struct fl_tls_conf *tls; /* judges the agents' signatures of a secure sum */
+    struct fl_secagg_identity identity;
     /* the loop's: an exchange is being finished, which may change `shared`; at all other times the
      * loop may ask place and input of it */
     bool finishing;
@@ -92,6 +96,8 @@ struct co_sums {
     void **slots;
     uint32_t slot_count;
     void *collected[FL_PLAN_EXCHANGES_MAX];
+    struct fl_secure *secure; /* NULL: updates come one by one */
+    bool judged;              /* what is being looked at was judged before */
     struct fl_section section[FL_PLAN_EXCHANGES_MAX]; /* made in this round */
     uint32_t section_count;
     struct fl_store_update *folded; /* of the exchange under way */
@@ -289,6 +295,10 @@ void co_upload_drop(struct co_peer *p);
 void co_upload_ended(struct co_peer *p, int status,
                      const struct fl_err *e); /* the stream's on_sink_end */
 
+/* What is wrong with a sealed upload, if anything: it is recorded, or refused and removed. */
+void co_upload_judged(struct co *co, uint64_t job, const struct fl_store_update *u, int status,
+                      const struct fl_err *e);
+
 /* co_sums.c */
 struct co_sums_of {
     const char *name, *text;
@@ -296,6 +306,7 @@ struct co_sums_of {
     uint64_t round;
     uint8_t incarnation[FL_INCARNATION_SIZE];
     struct fl_digest checkpoint; /* of the round before */
+    struct fl_tls_conf *tls;     /* outlives the call; the sums hold on to it */
 };
 /* [job] */
 int co_sums_new(const struct fl_store *store, const struct co_sums_of *of, struct co_sums **ret,
@@ -317,6 +328,23 @@ struct co_reader;
 int co_reader_new(struct co_sums *s, struct co_reader **ret, struct fl_updates *ret_updates,
                   struct fl_err *e);
 void co_reader_free(struct co_reader *r); /* NULL is fine */
+
+/* co_secure.c */
+int co_secure_open(struct co_sums *s, struct fl_tls_conf *tls, struct fl_err *e);
+void co_secure_close(struct co_sums *s);
+/* What an agent begins an exchange with, where there is something; freed by fl_free. On the loop
+ * while `finishing` is false. */
+int co_sums_input(const struct co_sums *s, uint32_t exchange, uint64_t agent, uint8_t **ret,
+                  size_t *ret_size, struct fl_err *e);
+/* A sealed upload of a secure sum is looked at in the job's lane, behind all that changes the sum;
+ * then co_upload_judged. False: it is none. */
+bool co_secure_judge(struct co *co, struct co_job *j, const struct fl_store_update *u);
+/* [lane] */
+int co_secure_fold(struct co_sums *s, const struct fl_update *u, struct fl_err *e);
+/* [lane] An exchange of a secure sum is closed; of the last one the sum goes to the strategy. */
+int co_secure_finish(struct co_sums *s, uint32_t exchange, struct fl_err *e);
+/* Whether, after this failure of it, the round is to be given up. */
+bool co_secure_is_lost(const struct co_sums *s, uint32_t exchange, int status);
 
 /* co_compute.c */
 /* The row of what an item is about. */

@@ -412,6 +412,31 @@ static int make_checkpoint(struct co_sums *s, uint32_t exchange, const struct fl
     return r ? r : make_end(s, m, e);
 }
 
+/* The next checkpoint of a round that was given up: models and state as they were. */
+static int make_unchanged(const struct co_sums *s, struct made *m, struct fl_err *e)
+{
+    const struct fl_tensors *table = &s->plan->layout.shared;
+    struct seen seen = {.base = s->base, .next = &m->models};
+    float *tile = fl_try(TILE, 1);
+    int r = tile ? fl_checkpoint_head(s->base, table, &seen.base_head, e)
+                 : fl_fail(e, FL_R_NOMEM, "a tile");
+
+    r = r ? r : models_new(&m->models, s->store, table, s->base->slots, e);
+    for (uint32_t slot = 0; r == 0 && slot < s->base->slots; slot++) {
+        for (size_t at = 0; r == 0 && at < table->elements; at += TILE / sizeof *tile) {
+            size_t left = table->elements - at, n = TILE / sizeof *tile;
+            n = n < left ? n : left;
+            r = base_tile(&seen, slot, at, n, tile, e);
+            r = r ? r : put_tile(&seen, slot, at, n, tile, e);
+        }
+    }
+    fl_free(tile);
+    if (r == 0 && (r = fl_checkpoint_state(s->base, &m->state, e)) == 0) {
+        m->state_size = (size_t)s->base->state_size;
+    }
+    return r ? r : make_end(s, m, e);
+}
+
 /* A collector's section; the same again replaces it. */
 static int collect(struct co_sums *s, uint32_t exchange, const struct fl_updates *updates,
                    struct fl_err *e)
@@ -448,6 +473,8 @@ static int finish(struct co_sums *s, uint32_t exchange, const struct fl_seed *se
     }
     if (s->collector[exchange]) {
         r = collect(s, exchange, &updates, e);
+    } else if (s->stage[exchange] < FL_SECAGG_STAGES) {
+        r = co_secure_finish(s, exchange, e);
     } else if (!last && s->strategy->between) {
         r = s->strategy->between(s->shared, s->slots, exchange, &updates, e);
     }
@@ -538,6 +565,8 @@ struct finish_op {
     uint32_t exchange;
     uint8_t incarnation[FL_INCARNATION_SIZE];
     struct fl_seed secret; /* of the job */
+    int given_up;          /* -reason: nothing changes */
+    struct fl_err why;     /* it is */
     struct made made;
     struct fl_digest checkpoint;
 };
@@ -547,7 +576,17 @@ static void finish_run(struct co_op *op)
     struct finish_op *f = (struct finish_op *)op;
 
     FL_CRASH_POINT("round-finish-before");
-    op->status = finish(f->sums, f->exchange, &f->secret, &f->made, &op->err);
+    if (!f->given_up) {
+        op->status = finish(f->sums, f->exchange, &f->secret, &f->made, &op->err);
+        if (co_secure_is_lost(f->sums, f->exchange, op->status)) {
+            f->given_up = op->status;
+            f->why = op->err;
+            made_fini(&f->made);
+        }
+    }
+    if (f->given_up) {
+        op->status = make_unchanged(f->sums, &f->made, &op->err);
+    }
     if (op->status == 0 && !f->made.end) {
         FL_CRASH_POINT("round-between-after");
     }
@@ -578,6 +617,11 @@ static void write_done(struct co_op *op)
         if (op->status == 0 && f->made.digest) {
             j->next_model = f->made.digest[0];
             j->next_model_size = f->made.models.model_size;
+            if (f->given_up) {
+                fl_log_err(FL_LOG_WARN, j->name, &f->why,
+                           "round %llu is given up, the model stays as it was",
+                           (unsigned long long)f->round);
+            }
             fl_log(FL_LOG_DEBUG, j->name, "round %llu: %u updates, norm of the mean %.6g",
                    (unsigned long long)f->round, f->made.members, f->made.update_norm);
         }
@@ -590,6 +634,7 @@ static void write_done(struct co_op *op)
                                            .round = f->round,
                                            .exchange = f->exchange,
                                            .digest = f->checkpoint,
+                                           .given_up = f->given_up != 0,
                                            .status = op->status});
 }
 
@@ -619,6 +664,10 @@ void co_finish(struct co *co, struct co_job *j, const struct fl_round_item *item
     f->made.models.fd = -1;
     f->round = item->round;
     f->exchange = item->exchange;
+    f->given_up = item->reason;
+    if (item->reason) {
+        fl_fail(&f->why, (enum fl_reason) - item->reason, "%s", fl_reason_text(item->reason));
+    }
     memcpy(f->incarnation, j->incarnation, sizeof f->incarnation);
     co_secret_of(co, f->incarnation, &f->secret);
     j->sums->finishing = true;

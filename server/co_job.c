@@ -314,9 +314,9 @@ static int replay_feed(struct co *co, struct co_job *j, struct replay *p, struct
     return j && j->round ? co_job_rules(j, e) : 0;
 }
 
-static void sums_of(const struct co_job *j, struct co_sums_of *ret)
+static void sums_of(const struct co *co, const struct co_job *j, struct co_sums_of *ret)
 {
-    *ret = (struct co_sums_of){.name = j->name, .checkpoint = j->checkpoint};
+    *ret = (struct co_sums_of){.name = j->name, .checkpoint = j->checkpoint, .tls = co->tls};
     memcpy(ret->incarnation, j->incarnation, sizeof ret->incarnation);
 }
 
@@ -385,7 +385,7 @@ int co_jobs_load(struct co *co, struct fl_err *e)
     }
     for (j = co->jobs; j; j = j->hh.next, i++) {
         struct co_sums_of of;
-        sums_of(j, &of);
+        sums_of(co, j, &of);
         all[i].bad = j->round ? replay_load(co->store, j->id, &of, &all[i].replay, &all[i].why) : 0;
     }
     i = 0;
@@ -496,6 +496,7 @@ static void change_done(struct co_op *op)
         op->status = go_on(co, j, &c->memory, &op->err);
     }
     replay_fini(&c->memory);
+    fl_tls_conf_unref(c->of.tls);
     fl_free(c->text);
     if (c->ticket) {
         fl_control_done(co->control, c->ticket, op->status, &op->err, NULL);
@@ -618,7 +619,8 @@ void co_job_state(struct co *co, const struct fl_control_by *by, const char *nam
     c->set_state = true;
     c->state = j->state = state[to];
     c->replay = !j->round && to == FL_CONTROL_RESUME;
-    sums_of(j, &c->of);
+    sums_of(co, j, &c->of);
+    fl_tls_conf_ref(c->of.tls);
     memcpy(c->name, j->name, sizeof c->name);
     c->of.name = c->name;
     j->why[0] = 0;

@@ -100,6 +100,7 @@ static void open_done(struct co_op *op)
         }
     }
     co_sums_free(o->sums);
+    fl_tls_conf_unref(o->of.tls);
     fl_free(o->text);
     co_event(co, op->job_id,
              &(struct fl_round_event){
@@ -120,7 +121,8 @@ static void do_open(struct co *co, struct co_job *j, const struct fl_round_item 
                                 .text = o->text,
                                 .size = j->text_size,
                                 .round = item->round,
-                                .checkpoint = j->checkpoint};
+                                .checkpoint = j->checkpoint,
+                                .tls = fl_tls_conf_ref(co->tls)};
     memcpy(o->of.incarnation, j->incarnation, sizeof o->of.incarnation);
     fl_digest_of(o->text, j->text_size, &o->plan);
     o->base = j->model->model[0];

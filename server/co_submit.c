@@ -45,11 +45,7 @@ static int check_submission(struct submit_op *s, struct fl_err *e)
     if (r == 0 && !fl_strategy_find(s->plan->strategy)) {
         r = fl_fail(e, FL_R_PLAN_STRATEGY, "%s: no strategy %s here", s->file, s->plan->strategy);
     }
-    if (r == 0 && s->plan->secure.on && /* its rules were checked and explained before */
-        (r = fl_secure_check(s->plan, fl_strategy_find(s->plan->strategy), e)) == 0) {
-        r = fl_fail(e, FL_R_CAPABILITY,
-                    "%s: secure_aggregation: this version does not run it in rounds", s->file);
-    }
+    r = r ? r : fl_secure_check(s->plan, fl_strategy_find(s->plan->strategy), e);
     if (r == 0) {
         fl_strategy_rules(s->plan, 1, &rules);
         r = fl_round_rules_check(&rules, e);

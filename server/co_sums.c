@@ -36,6 +36,7 @@ void co_sums_free(struct co_sums *s)
     for (uint32_t i = 0; i < s->section_count; i++) {
         fl_free(s->section[i].bytes);
     }
+    co_secure_close(s);
     if (s->shared) {
         s->strategy->fini(s->shared);
     }
@@ -129,7 +130,7 @@ static int sums_init(struct co_sums *s, const struct fl_store *store, const stru
         r = c ? c->init(s->plan, &s->terms[i], &s->collected[i], e) : 0;
         s->collector[i] = r ? NULL : c;
     }
-    return r;
+    return r ? r : co_secure_open(s, of->tls, e);
 }
 
 int co_sums_new(const struct fl_store *store, const struct co_sums_of *of, struct co_sums **ret,
@@ -155,6 +156,10 @@ void co_sums_reset(struct co_sums *s, uint32_t exchange)
     s->folded_count = 0;
     if (s->collector[exchange]) {
         s->collector[exchange]->reset(s->collected[exchange]);
+        return;
+    }
+    if (s->stage[exchange] < FL_SECAGG_STAGES) {
+        fl_secure_reset(s->secure, s->stage[exchange]);
         return;
     }
     for (uint32_t i = 0; i < s->slot_count; i++) {
@@ -207,6 +212,9 @@ static int fold_one(struct co_sums *s, const struct fl_update *u, struct fl_err 
 
     if (s->collector[u->exchange]) {
         return s->collector[u->exchange]->fold(s->collected[u->exchange], u, e);
+    }
+    if (s->stage[u->exchange] < FL_SECAGG_STAGES) {
+        return co_secure_fold(s, u, e);
     }
     int r = co_sums_place(s, u->agent, &slot, e);
     return r ? r : s->strategy->fold(s->slots[slot], s->shared, u, e);

@@ -3,7 +3,8 @@
  *
  *     RECEIVE -> [store] place, open the spool -> Resume(offset) -> chunks into the spool, in the
  * stream's job
- *             -> [seal] digest, every value on the grid, sync, rename, sync the folder -> SPOOLED
+ *             -> [seal] digest, every value on the grid, sync, rename, sync the folder
+ *             -> [job's lane] of a secure sum: everything that can be wrong with it -> SPOOLED
  *
  * A connection has one upload at a time, and its spool belongs to the stream from Resume until
  * on_sink_end. What is asked for meanwhile waits as `again`.
@@ -156,6 +157,25 @@ static void drop_done(struct co_op *op)
     }
 }
 
+void co_upload_judged(struct co *co, uint64_t job, const struct fl_store_update *u, int status,
+                      const struct fl_err *e)
+{
+    if (status && !wanted(co_job_by_id(co, job), u)) {
+        status = -FL_R_CANCELLED;
+    } else if (status) {
+        struct co_peer *p = co_peer_by_agent(co, u->agent);
+        fl_log_err(FL_LOG_WARN, p ? p->identity.name : "upload", e, "update of round %llu",
+                   (unsigned long long)u->round);
+        co_write_failed(co, status);
+        if (status != -FL_R_CANCELLED) {
+            struct drop_op *d = co_op_new(co, sizeof *d, drop_run, drop_done);
+            d->u = *u;
+            co_submit(co, co->store_lane, &d->op);
+        }
+    }
+    spooled(co, job, u, status);
+}
+
 static void seal_done(struct co_op *op)
 {
     struct seal_op *s = (struct seal_op *)op;
@@ -163,20 +183,9 @@ static void seal_done(struct co_op *op)
 
     close_spool(co, s->spool);
     writing_ends(co, &s->u);
-    if (op->status && !wanted(co_job_by_id(co, op->job_id), &s->u)) {
-        op->status = -FL_R_CANCELLED;
-    } else if (op->status) {
-        struct co_peer *p = co_peer_by_agent(co, s->u.agent);
-        fl_log_err(FL_LOG_WARN, p ? p->identity.name : "upload", &op->err, "update of round %llu",
-                   (unsigned long long)s->u.round);
-        co_write_failed(co, op->status);
-        if (op->status != -FL_R_CANCELLED) {
-            struct drop_op *d = co_op_new(co, sizeof *d, drop_run, drop_done);
-            d->u = s->u;
-            co_submit(co, co->store_lane, &d->op);
-        }
+    if (op->status || !co_secure_judge(co, co_job_by_id(co, op->job_id), &s->u)) {
+        co_upload_judged(co, op->job_id, &s->u, op->status, &op->err);
     }
-    spooled(co, op->job_id, &s->u, op->status);
 }
 
 static void seal(struct co *co, struct co_job *j, struct co_upload *up)

@@ -146,11 +146,6 @@ int fl_policy_judge(const struct fl_policy *policy, const struct fl_plan *plan, 
                        "job %s uses strategy %s, which this site does not allow for it", plan->name,
                        plan->strategy);
     }
-    if (plan->secure.on) { /* never bare instead */
-        return fl_fail(e, FL_R_CAPABILITY,
-                       "job %s has secure_aggregation, which this agent does not take part in",
-                       plan->name);
-    }
     if (!fl_grid_bytes(&grid, plan->layout.shared.elements, &size)) {
         return fl_fail(e, FL_R_POLICY_JOB, "job %s uploads more than memory can hold", plan->name);
     }

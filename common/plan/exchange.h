@@ -18,8 +18,7 @@
 
 enum {
     FL_EXCHANGE_NAME_MAX = 32,
-    FL_EXCHANGE_BYTES_MAX =
-        16 << 20, /* of an opaque payload, and of what an exchange begins with */
+    FL_EXCHANGE_BYTES_MAX = 16 << 20, /* of what an exchange begins with, and of a section */
 };
 
 enum fl_payload {

@@ -46,6 +46,23 @@ int fl_plan_secure_setup(const struct fl_plan *plan, const uint8_t incarnation[1
     return r;
 }
 
+#define EXCHANGE_PREFIX "secagg-"
+
+enum fl_secagg_stage fl_plan_secure_stage(const char *exchange)
+{
+    size_t prefix = sizeof EXCHANGE_PREFIX - 1;
+    int stage = FL_SECAGG_STAGES;
+
+    if (strncmp(exchange, EXCHANGE_PREFIX, prefix) == 0) {
+        for (stage = 0;
+             stage < FL_SECAGG_STAGES &&
+             strcmp(exchange + prefix, fl_secagg_stage_name((enum fl_secagg_stage)stage)) != 0;) {
+            stage++;
+        }
+    }
+    return (enum fl_secagg_stage)stage;
+}
+
 void fl_plan_secure_exchange(const struct fl_plan *plan, enum fl_secagg_stage stage,
                              struct fl_exchange_terms *ret)
 {
@@ -64,7 +81,7 @@ void fl_plan_secure_exchange(const struct fl_plan *plan, enum fl_secagg_stage st
         [FL_SECAGG_UNMASK] = 32 + 4 + k * FL_REVEAL_ITEM,
     };
     memset(ret, 0, sizeof *ret);
-    snprintf(ret->name, sizeof ret->name, "secagg-%s", fl_secagg_stage_name(stage));
+    snprintf(ret->name, sizeof ret->name, EXCHANGE_PREFIX "%s", fl_secagg_stage_name(stage));
     ret->payload = FL_PAYLOAD_BYTES;
     ret->size = FL_SECAGG_HEAD_SIZE + sizes[stage];
     ret->max_weight = 1;
@@ -84,6 +101,12 @@ static int check_beside(const struct fl_plan *p, const struct fl_conf_node *root
         return fl_conf_fail(e, fl_plan_at(root, "weights"), FL_R_CONF_CONFLICT,
                             "the coordinator cannot weigh updates that it does not see: under "
                             "secure_aggregation weights are equal");
+    }
+    if (p->privacy.tree) {
+        return fl_conf_fail(e, fl_plan_at(root, "privacy.tree"), FL_R_CONF_CONFLICT,
+                            "a tree's noise needs every one of its rounds, and a secure sum that "
+                            "too many agents left is given up: secure_aggregation and trees do not "
+                            "go together");
     }
     if (p->round.over_select > 0) {
         return fl_conf_fail(e, fl_plan_at(root, "round.over_select"), FL_R_CONF_CONFLICT,
@@ -125,11 +148,10 @@ int fl_plan_check_secure(const struct fl_plan *p, const struct fl_conf_node *roo
         return fl_conf_fail(e, at, (enum fl_reason) - r, "%s", why.msg);
     }
     if (!fl_ring_bytes(setup.bits, setup.count, &packed) ||
-        packed > FL_EXCHANGE_BYTES_MAX - FL_SECAGG_HEAD_SIZE) {
+        packed > SIZE_MAX - FL_SECAGG_HEAD_SIZE) {
         return fl_conf_fail(e, at, FL_R_LIMIT,
-                            "masked vectors of %zu values of %u bits: at most %d bytes are "
-                            "possible; a smaller model, or fewer grid.bits",
-                            p->layout.shared.elements, setup.bits, FL_EXCHANGE_BYTES_MAX);
+                            "masked vectors of %zu values of %u bits do not fit in memory",
+                            p->layout.shared.elements, setup.bits);
     }
     return 0;
 }

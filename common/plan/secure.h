@@ -19,5 +19,7 @@ int fl_plan_secure_setup(const struct fl_plan *plan, const uint8_t incarnation[1
  * enum fl_secagg_stage. */
 void fl_plan_secure_exchange(const struct fl_plan *plan, enum fl_secagg_stage stage,
                              struct fl_exchange_terms *ret);
+/* The stage that an exchange of this name is; FL_SECAGG_STAGES: it is none. */
+enum fl_secagg_stage fl_plan_secure_stage(const char *exchange);
 
 #endif

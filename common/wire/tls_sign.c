@@ -83,6 +83,30 @@ static int judge(const struct fl_tls_conf *c, mbedtls_x509_crt *crt, struct fl_e
     return 0;
 }
 
+/* DER, with nothing behind it. */
+static int parse(mbedtls_x509_crt *crt, const uint8_t *certificate, size_t size, struct fl_err *e)
+{
+    mbedtls_x509_crt_init(crt);
+    if (size == 0 || size > FL_TLS_CERT_MAX ||
+        mbedtls_x509_crt_parse_der(crt, certificate, size) != 0 || crt->raw.len != size) {
+        return fl_fail(e, FL_R_SECAGG_KEYS, "%zu bytes that are no certificate", size);
+    }
+    return 0;
+}
+
+int fl_tls_certificate_of(const uint8_t *certificate, size_t size, struct fl_identity *ret,
+                          struct fl_err *e)
+{
+    mbedtls_x509_crt crt;
+    int r = parse(&crt, certificate, size, e);
+
+    if (r == 0) {
+        fl_tls_identity(&crt, ret);
+    }
+    mbedtls_x509_crt_free(&crt);
+    return r;
+}
+
 int fl_tls_verify(const struct fl_tls_conf *c, const uint8_t *certificate, size_t certificate_size,
                   const uint8_t *message, size_t size, const uint8_t *sig, size_t sig_size,
                   struct fl_identity *ret, struct fl_err *e)
@@ -90,16 +114,9 @@ int fl_tls_verify(const struct fl_tls_conf *c, const uint8_t *certificate, size_
     struct fl_identity identity;
     mbedtls_x509_crt crt;
     uint8_t hash[32];
-    int r;
+    int r = parse(&crt, certificate, certificate_size, e);
 
-    mbedtls_x509_crt_init(&crt);
-    if (certificate_size == 0 || certificate_size > FL_TLS_CERT_MAX ||
-        mbedtls_x509_crt_parse_der(&crt, certificate, certificate_size) != 0 ||
-        crt.raw.len != certificate_size) { /* nothing behind it */
-        r = fl_fail(e, FL_R_SECAGG_KEYS, "%zu bytes that are no certificate", certificate_size);
-        goto out;
-    }
-    r = judge(c, &crt, e);
+    r = r < 0 ? r : judge(c, &crt, e);
     if (r < 0) {
         goto out;
     }

@@ -25,5 +25,9 @@ int fl_tls_sign(const struct fl_tls_conf *c, const uint8_t *message, size_t size
 int fl_tls_verify(const struct fl_tls_conf *c, const uint8_t *certificate, size_t certificate_size,
                   const uint8_t *message, size_t size, const uint8_t *sig, size_t sig_size,
                   struct fl_identity *ret, struct fl_err *e);
+/* Who a certificate (DER, exactly) speaks for; nothing is verified. -FL_R_SECAGG_KEYS: it is none.
+ */
+int fl_tls_certificate_of(const uint8_t *certificate, size_t size, struct fl_identity *ret,
+                          struct fl_err *e);
 
 #endif

@@ -23,7 +23,9 @@
  *   - FINISH exists only after CLOSED and after every member was FOLDED; PUBLISH only after
  * FINISHED of the last exchange;
  *   - a round that misses its quorum is retried under the same number, plan and base and keeps what
- *     was committed, since no agent ever makes two different updates for one key.
+ *     was committed, since no agent ever makes two different updates for one key;
+ *   - one that cannot be retried (`give_up`: agents that are gone have taken their secrets with
+ * them) is given up: what it publishes is the model it began with, and the next round begins.
  */
 #ifndef SERVER_CORE_ROUND_H
 #define SERVER_CORE_ROUND_H
@@ -56,6 +58,9 @@ struct fl_exchange_rules {
     uint64_t fill_ms; /* wait this long for candidates before inviting fewer than wanted */
     bool same_cohort; /* the members are those closed in the exchange before (never in the first);
                          then quorum must be at most that one's */
+    bool give_up;     /* its cohort cannot be completed from others, nor come again under this key:
+                         below quorum after the last attempt the round is given up, not the job
+                         paused (after so many rounds in a row it is, too) */
 };
 
 struct fl_round_rules {
@@ -111,6 +116,8 @@ struct fl_round_event {
     uint64_t size;
     uint32_t weight;
     struct fl_digest digest;
+    bool given_up; /* FINISHED, of any exchange: there is no way on; `digest` is a checkpoint that
+                      changes nothing, and publishing it ends the round */
 };
 
 /* ---- what to do ---- */
@@ -125,7 +132,8 @@ enum fl_round_do {
     FL_ROUND_DO_FOLD,    /* add its update to its slot -> FOLDED */
     FL_ROUND_DO_REFOLD,  /* set the sums of this exchange back to zero; FOLDs follow */
     FL_ROUND_DO_CLOSE,   /* record members[0..count) (ascending) as closed -> CLOSED */
-    FL_ROUND_DO_FINISH,  /* compute from the sums of this exchange -> FINISHED */
+    FL_ROUND_DO_FINISH,  /* compute from the sums of this exchange -> FINISHED; with a reason: the
+                            round is given up, go on with the model it began with */
     FL_ROUND_DO_PUBLISH, /* record the checkpoint `digest` as the new model -> PUBLISHED */
     FL_ROUND_DO_DROP,    /* send Over(reason); stop receiving from it. The agent is idle then */
     FL_ROUND_DO_REFUSE,  /* send Refuse(reason); stop receiving from it. It may offer again */

@@ -234,6 +234,9 @@ static int spooled(struct fl_round *r, const struct fl_round_event *ev)
     case FL_R_UPDATE_LENGTH:
     case FL_R_UPDATE_SHAPE:
     case FL_R_UPDATE_CONFLICT:
+    case FL_R_SECAGG_OBJECT:
+    case FL_R_SECAGG_KEYS:
+    case FL_R_SECAGG_SHARE:
     case FL_R_ROUND_OVER:
     case FL_R_NOT_ENROLLED:
         fail(r, x, m, ev->status);
@@ -442,7 +445,12 @@ static int finished(struct fl_round *r, const struct fl_round_event *ev)
     r->asked = false;
     if (ev->status != 0) {
         fl_round_pause(r, ev->status);
-    } else if (r->exchange + 1 < r->frame->rules.exchange_count) {
+        return 0;
+    }
+    if (ev->given_up) {
+        fl_round_give_up(r, r->given_up ? r->given_up : -FL_R_QUORUM);
+    }
+    if (!r->given_up && r->exchange + 1 < r->frame->rules.exchange_count) {
         fl_round_begin_exchange(r, r->exchange + 1);
     } else {
         r->checkpoint = ev->digest;

@@ -95,7 +95,9 @@ void fl_round_emit(struct fl_round *r, uint64_t agent, struct fl_round_todo *tod
         if (!it) {
             return;
         }
-        it->reason = it->type == FL_ROUND_DO_RETRY ? -FL_R_QUORUM : r->reason;
+        it->reason = it->type == FL_ROUND_DO_RETRY    ? -FL_R_QUORUM
+                     : it->type == FL_ROUND_DO_FINISH ? r->given_up
+                                                      : r->reason;
         it->digest = r->checkpoint;
         it->count = r->attempt;
         if (it->type == FL_ROUND_DO_DONE) {

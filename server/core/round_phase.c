@@ -281,6 +281,11 @@ void fl_round_stop(struct fl_round *r, int reason)
     r->want = FL_ROUND_WANT_DONE;
 }
 
+static bool is_last_attempt(const struct fl_round *r)
+{
+    return r->attempt >= r->frame->rules.attempts;
+}
+
 /* The deadline passed below quorum. An upload that took less than the whole time is still hoped
  * for. */
 static void retry(struct fl_round *r)
@@ -295,7 +300,11 @@ static void retry(struct fl_round *r)
             m->late = true;
         }
     }
-    if (r->attempt >= r->frame->rules.attempts) {
+    if (is_last_attempt(r) && fl_round_rules_at(r)->give_up) {
+        fl_round_give_up(r, -FL_R_QUORUM);
+        return;
+    }
+    if (is_last_attempt(r)) {
         r->phase = FL_ROUND_COLLECT;
         fl_round_pause(r, -FL_R_QUORUM);
         return;
@@ -337,8 +346,28 @@ void fl_round_closed(struct fl_round *r, struct fl_exchange *x)
     }
 }
 
+void fl_round_give_up(struct fl_round *r, int reason)
+{
+    struct fl_exchange *x = fl_round_at(r);
+
+    for (uint32_t i = 0; i < x->members.count; i++) {
+        if (x->members.at[i].state != FL_MEMBER_COMMITTED) {
+            fl_round_drop(x, &x->members.at[i], -FL_R_ROUND_OVER);
+        }
+    }
+    r->given_up = reason;
+    r->phase = FL_ROUND_FINISH;
+    r->asked = false;
+}
+
 void fl_round_next(struct fl_round *r)
 {
+    r->barren = r->given_up ? r->barren + 1 : 0;
+    r->given_up = 0;
+    if (r->barren >= r->frame->rules.attempts) {
+        r->barren = 0;
+        fl_round_pause(r, -FL_R_QUORUM);
+    }
     r->published++;
     fl_frame_clear(r->frame);
     fl_round_take_rules(r);
@@ -385,7 +414,7 @@ static bool nobody_is_out(const struct fl_round *r)
     const struct fl_exchange_rules *rules = fl_round_rules_at(r);
 
     if (x->committed < rules->quorum || x->recording > 0 ||
-        r->now_ms < r->deadline_ms - rules->deadline_ms + rules->fill_ms) {
+        (!rules->same_cohort && r->now_ms < r->deadline_ms - rules->deadline_ms + rules->fill_ms)) {
         return false;
     }
     for (uint32_t i = 0; i < x->members.count; i++) {
@@ -440,6 +469,9 @@ static bool advance_once(struct fl_round *r)
             (over && x->committed + x->recording >= rules->quorum)) {
             r->phase = FL_ROUND_DRAIN;
             return true;
+        }
+        if (over && rules->give_up && is_last_attempt(r) && x->recording > 0) {
+            return false; /* what the store writes is counted first */
         }
         if (over) {
             retry(r);

@@ -49,7 +49,9 @@ struct fl_round {
     uint32_t exchange;
     uint32_t attempt;
     uint32_t
-        term; /* counts attempts and resumptions: who declined may be asked again in the next */
+        term;     /* counts attempts and resumptions: who declined may be asked again in the next */
+    int given_up; /* -reason: this round publishes what it began with */
+    uint32_t barren; /* rounds given up in a row */
     bool open;
     bool asked; /* the phase's item was said and is not answered */
     bool paused, draining;
@@ -85,7 +87,7 @@ static inline uint64_t fl_round_number(const struct fl_round *r)
 static inline bool fl_round_takes(const struct fl_round *r, uint32_t exchange)
 {
     return r->open && exchange == r->exchange && !r->frame->at[exchange].closed &&
-           r->phase != FL_ROUND_STOPPED;
+           r->phase != FL_ROUND_STOPPED && !r->given_up;
 }
 
 static inline void fl_round_set_state(const struct fl_round *r, struct fl_member *m,
@@ -106,6 +108,8 @@ void fl_round_advance(struct fl_round *r);
 void fl_round_pause(struct fl_round *r, int reason);
 void fl_round_stop(struct fl_round *r, int reason);
 void fl_round_next(struct fl_round *r); /* this one is published */
+/* What was collected is left where it is; the next thing to be published changes nothing. */
+void fl_round_give_up(struct fl_round *r, int reason);
 void fl_round_begin_exchange(struct fl_round *r, uint32_t exchange);
 void fl_round_list(struct fl_exchange *x);
 void fl_round_closed(struct fl_round *r, struct fl_exchange *x);

@@ -1,6 +1,18 @@
+#include "common/plan/secure.h"
 #include "server/strategy/strategy.h"
 
 #include <string.h>
+
+/* Of the stages of a secure sum: how many may be left for it to be worth going on; whether the last
+ * one has enough is seen from the shares themselves. */
+static void secure_rules(const struct fl_plan *plan, enum fl_secagg_stage stage,
+                         struct fl_exchange_rules *x)
+{
+    if (stage < FL_SECAGG_STAGES && x->same_cohort) {
+        x->quorum = stage == FL_SECAGG_UNMASK ? 1 : plan->secure.survivors;
+        x->give_up = true;
+    }
+}
 
 void fl_strategy_rules(const struct fl_plan *plan, uint64_t round, struct fl_round_rules *ret)
 {
@@ -20,5 +32,6 @@ void fl_strategy_rules(const struct fl_plan *plan, uint64_t round, struct fl_rou
         x->deadline_ms = plan->round.deadline_ms;
         x->fill_ms = plan->round.fill_ms;
         x->same_cohort = terms[i].same_cohort;
+        secure_rules(plan, fl_plan_secure_stage(terms[i].name), x);
     }
 }

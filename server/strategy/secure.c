@@ -59,8 +59,18 @@ void fl_secure_free(struct fl_secure *s)
     }
 }
 
-int fl_secure_fold(struct fl_secure *s, enum fl_secagg_stage stage, const struct fl_update *u,
-                   struct fl_err *e)
+enum fl_secagg_stage fl_secure_stage_of(const struct fl_exchange_terms *terms)
+{
+    return fl_plan_secure_stage(terms->name);
+}
+
+enum fl_secagg_stage fl_secure_stage(const struct fl_secure *s)
+{
+    return fl_secagg_server_stage(s->server);
+}
+
+static int check_payload(const struct fl_secure *s, enum fl_secagg_stage stage,
+                         const struct fl_update *u, struct fl_err *e)
 {
     struct fl_exchange_terms terms;
 
@@ -74,20 +84,76 @@ int fl_secure_fold(struct fl_secure *s, enum fl_secagg_stage stage, const struct
                        (unsigned long long)u->size, u->weight, terms.name,
                        (unsigned long long)terms.size);
     }
-    if (stage == FL_SECAGG_MASK) {
+    return 0;
+}
+
+/* A small object, whole; freed by fl_free. */
+static int object_read(const struct fl_update *u, uint8_t **ret, struct fl_err *e)
+{
+    uint8_t *bytes = fl_try((size_t)u->size, 1);
+
+    if (!bytes) {
+        return fl_fail(e, FL_R_NOMEM, "%llu bytes of a secure sum", (unsigned long long)u->size);
+    }
+    int r = u->read(u->arg, 0, bytes, (size_t)u->size, e);
+    if (r < 0) {
+        fl_free(bytes);
+        return r;
+    }
+    *ret = bytes;
+    return 0;
+}
+
+int fl_secure_judge(const struct fl_secure *s, enum fl_secagg_stage stage,
+                    const struct fl_update *u, const uint8_t principal[FL_SECAGG_PRINCIPAL_SIZE],
+                    struct fl_err *e)
+{
+    uint8_t *bytes = NULL;
+    int r = check_payload(s, stage, u, e);
+
+    if (r == 0 && stage == FL_SECAGG_MASK) {
+        const struct fl_secagg_source from = {u->size, u->read, u->arg};
+        return fl_secagg_server_judge_masked(s->server, u->agent, &from, e);
+    }
+    r = r < 0 ? r : object_read(u, &bytes, e);
+    if (r == 0) {
+        r = fl_secagg_server_judge(s->server, stage, u->agent, bytes, (size_t)u->size, principal,
+                                   e);
+    }
+    fl_free(bytes);
+    return r;
+}
+
+int fl_secure_fold(struct fl_secure *s, enum fl_secagg_stage stage, const struct fl_update *u,
+                   struct fl_err *e)
+{
+    uint8_t *bytes = NULL;
+    int r = check_payload(s, stage, u, e);
+
+    if (r == 0 && stage == FL_SECAGG_MASK) {
         const struct fl_secagg_source from = {u->size, u->read, u->arg};
         return fl_secagg_server_masked(s->server, u->agent, &from, e);
     }
-    uint8_t *bytes = fl_try((size_t)u->size, 1);
-    if (!bytes) {
-        return fl_fail(e, FL_R_NOMEM, "%llu bytes of %s", (unsigned long long)u->size, terms.name);
-    }
-    int r = u->read(u->arg, 0, bytes, (size_t)u->size, e);
+    r = r < 0 ? r : object_read(u, &bytes, e);
     if (r == 0) {
         r = fl_secagg_server_take(s->server, stage, u->agent, bytes, (size_t)u->size, e);
     }
     fl_free(bytes);
     return r;
+}
+
+void fl_secure_reset(struct fl_secure *s, enum fl_secagg_stage stage)
+{
+    if (stage == fl_secure_stage(s)) {
+        fl_secagg_server_reset(s->server);
+    }
+}
+
+bool fl_secure_is_lost(int status)
+{
+    return status == -FL_R_SECAGG_FEW || status == -FL_R_SECAGG_SHARE ||
+           status == -FL_R_SECAGG_KEYS || status == -FL_R_UPDATE_RANGE ||
+           status == -FL_R_CONF_RANGE; /* no graph for so many as came */
 }
 
 int fl_secure_between(struct fl_secure *s, struct fl_err *e)

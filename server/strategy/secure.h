@@ -27,17 +27,35 @@ int fl_secure_new(const struct fl_plan *plan, const uint8_t incarnation[16], uin
                   struct fl_err *e);
 void fl_secure_free(struct fl_secure *s); /* NULL is fine */
 
+/* The stage that an exchange is; FL_SECAGG_STAGES for one that is none. */
+enum fl_secagg_stage fl_secure_stage_of(const struct fl_exchange_terms *terms);
+/* The stage under way; FL_SECAGG_STAGES when all are closed. */
+enum fl_secagg_stage fl_secure_stage(const struct fl_secure *s);
+
+/* Whether fold will accept it of the agent whose certificate proves `principal`; changes nothing.
+ * What is refused concerns its sender alone, as for fold: the sender's fault are
+ * -FL_R_SECAGG_OBJECT, _KEYS, _SHARE and -FL_R_UPDATE_LENGTH, _RANGE, _CONFLICT, and others ours.
+ */
+int fl_secure_judge(const struct fl_secure *s, enum fl_secagg_stage stage,
+                    const struct fl_update *u, const uint8_t principal[FL_SECAGG_PRINCIPAL_SIZE],
+                    struct fl_err *e);
 /* A payload of the exchange of the current stage. A failure concerns its agent alone, which is not
  * in the next stage then (errors of fl_secagg_server_take and _masked); only -FL_R_INTERNAL and
  * -FL_R_NOMEM, and what `read` says, concern the round. */
 int fl_secure_fold(struct fl_secure *s, enum fl_secagg_stage stage, const struct fl_update *u,
                    struct fl_err *e);
+/* Forgets what was folded in `stage`, if that is the current one. */
+void fl_secure_reset(struct fl_secure *s, enum fl_secagg_stage stage);
 /* The exchange of the current stage is closed: errors of fl_secagg_server_close. */
 int fl_secure_between(struct fl_secure *s, struct fl_err *e);
 /* What an agent begins the exchange of `stage` with, which is the current one: *ret is freed by
  * fl_free. -FL_R_NOT_MEMBER for one that was left out. */
 int fl_secure_input(const struct fl_secure *s, enum fl_secagg_stage stage, uint64_t agent,
                     uint8_t **ret, size_t *ret_size, struct fl_err *e);
+
+/* Whether the way on is barred for good: no repetition of a failed close or finish helps, and no
+ * further agent can, so the round is to be given up. */
+bool fl_secure_is_lost(int status);
 
 /* After the last stage is closed: folds the sum into the strategy's slot, which must be empty.
  * `*ret_members`: of how many updates. -FL_R_UPDATE_RANGE: somebody sent what is no masked vector.

@@ -853,8 +853,10 @@ START_TEST(test_secure_aggregation_rules)
             "secure aggregation of 20000 agents: 2 to 16384 are possible");
     refused(2, "strategy: {hyperfl: yes}", "secure_aggregation:\n", FL_R_CONF_TYPE, "");
     refused(0, "", "secure_aggregation: {ring: 20}\n", FL_R_CONF_UNKNOWN, "");
-    /* A generator of 15 million weights. */
-    refused(0, "", "hypernetwork: affine\nsecure_aggregation:\n", FL_R_LIMIT, "a smaller model");
+    refused(26,
+            "  unit: client\n  clip: 1\n  noise_multiplier: 2\n  delta: 1e-5\n  noise: central\n"
+            "  tree: 4",
+            "secure_aggregation:\n", FL_R_CONF_CONFLICT, "trees do not go together");
 }
 END_TEST
 

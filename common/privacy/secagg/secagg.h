@@ -141,6 +141,17 @@ struct fl_secagg_source {
 int fl_secagg_server_masked(struct fl_secagg_server *s, uint64_t agent,
                             const struct fl_secagg_source *from, struct fl_err *e);
 
+/* Whether take, or masked, would accept it, and whose it is: `principal` is what the sender's own
+ * certificate proves, and keys are taken of nobody else. Changes nothing; for whoever commits to an
+ * object before it is taken. Of a masked vector its shape is seen and no more, for it is hidden. */
+int fl_secagg_server_judge(const struct fl_secagg_server *s, enum fl_secagg_stage stage,
+                           uint64_t agent, const uint8_t *bytes, size_t size,
+                           const uint8_t principal[FL_SECAGG_PRINCIPAL_SIZE], struct fl_err *e);
+int fl_secagg_server_judge_masked(const struct fl_secagg_server *s, uint64_t agent,
+                                  const struct fl_secagg_source *from, struct fl_err *e);
+/* Forgets what the current stage has taken: it is told again. The way back from a failed read. */
+void fl_secagg_server_reset(struct fl_secagg_server *s);
+
 /* Ends the current stage with whom it has. -FL_R_SECAGG_FEW: too few for the next, the round must
  * be given up. After UNMASK the masks are known (-FL_R_SECAGG_FEW or -FL_R_SECAGG_SHARE naming the
  * agent whose secret does not come back). */

@@ -112,11 +112,12 @@ static bool usable(const uint8_t public[FL_SECAGG_KEY_SIZE])
     return fl_secagg_agree(any, public, shared);
 }
 
-static int take_advert(struct fl_secagg_server *s, uint64_t agent, const uint8_t *bytes,
-                       size_t size, struct fl_server_member **ret, struct fl_err *e)
+/* Whose keys they are, when there is nothing wrong with them. */
+static int judge_advert(const struct fl_secagg_server *s, uint64_t agent, const uint8_t *bytes,
+                        size_t size, uint8_t ret_principal[FL_SECAGG_PRINCIPAL_SIZE],
+                        struct fl_err *e)
 {
     const struct fl_secagg_identity *id = s->identity;
-    struct fl_server_member m = {.agent = agent};
     struct fl_advert_view v;
     struct fl_digest message;
     int r = fl_advert_read(&s->setup.context, bytes, size, &v, e);
@@ -129,7 +130,7 @@ static int take_advert(struct fl_secagg_server *s, uint64_t agent, const uint8_t
     }
     fl_secagg_advert_message(&s->setup.context, v.c_public, v.s_public, &message);
     r = id->verify(id->arg, v.cert, v.cert_size, message.bytes, sizeof message.bytes, v.sig,
-                   v.sig_size, m.principal, e);
+                   v.sig_size, ret_principal, e);
     if (r < 0) {
         return fl_wrap(e, r, "keys of agent %016llx", (unsigned long long)agent);
     }
@@ -137,28 +138,23 @@ static int take_advert(struct fl_secagg_server *s, uint64_t agent, const uint8_t
         return fl_fail(e, FL_R_SECAGG_KEYS, "a public key of small order");
     }
     for (uint32_t i = 0; i < s->count; i++) {
-        if (memcmp(s->member[i].principal, m.principal, sizeof m.principal) == 0) {
+        if (memcmp(s->member[i].principal, ret_principal, FL_SECAGG_PRINCIPAL_SIZE) == 0) {
             return fl_fail(e, FL_R_SECAGG_KEYS, "another agent has this certificate's key");
         }
     }
-    if (!fl_try_grow((void **)&s->member, s->count + 1, sizeof *s->member)) {
-        return fl_fail(e, FL_R_NOMEM, "a member of a secure sum");
-    }
-    s->member[s->count] = m;
-    *ret = &s->member[s->count++];
     return 0;
 }
 
-static int take_shares(const struct fl_secagg_server *s, const uint8_t *bytes, size_t size,
-                       struct fl_err *e)
+static int judge_shares(const struct fl_secagg_server *s, const uint8_t *bytes, size_t size,
+                        struct fl_err *e)
 {
     struct fl_shares_view v;
 
     return fl_shares_read(&s->setup.context, bytes, size, s->rule.neighbours, &v, e);
 }
 
-static int take_signed(const struct fl_secagg_server *s, const struct fl_server_member *m,
-                       const uint8_t *bytes, size_t size, struct fl_err *e)
+static int judge_signed(const struct fl_secagg_server *s, const struct fl_server_member *m,
+                        const uint8_t *bytes, size_t size, struct fl_err *e)
 {
     const struct fl_secagg_identity *id = s->identity;
     uint8_t principal[FL_SECAGG_PRINCIPAL_SIZE];
@@ -183,8 +179,8 @@ static int take_signed(const struct fl_secagg_server *s, const struct fl_server_
 }
 
 /* Each share is of the kind that was to be revealed and the one that its dealer published. */
-static int take_reveal(const struct fl_secagg_server *s, uint32_t index, const uint8_t *bytes,
-                       size_t size, struct fl_err *e)
+static int judge_reveal(const struct fl_secagg_server *s, uint32_t index, const uint8_t *bytes,
+                        size_t size, struct fl_err *e)
 {
     const uint32_t *neighbour = fl_server_near(s, index);
     uint32_t expected = 0;
@@ -249,50 +245,96 @@ static int admit(const struct fl_secagg_server *s, enum fl_secagg_stage stage,
     return 0;
 }
 
-int fl_secagg_server_take(struct fl_secagg_server *s, enum fl_secagg_stage stage, uint64_t agent,
-                          const uint8_t *bytes, size_t size, struct fl_err *e)
+/* An object of the current stage, which is not here yet; nothing is changed. */
+static int judge(const struct fl_secagg_server *s, enum fl_secagg_stage stage, uint64_t agent,
+                 const uint8_t *bytes, size_t size, uint8_t ret_principal[FL_SECAGG_PRINCIPAL_SIZE],
+                 struct fl_err *e)
 {
-    struct fl_server_member *m = fl_server_find(s, agent);
-    struct fl_digest digest;
+    const struct fl_server_member *m = fl_server_find(s, agent);
 
+    switch (stage) {
+    case FL_SECAGG_ADVERTISE:
+        return judge_advert(s, agent, bytes, size, ret_principal, e);
+    case FL_SECAGG_SHARE:
+        return judge_shares(s, bytes, size, e);
+    case FL_SECAGG_SIGN:
+        return judge_signed(s, m, bytes, size, e);
+    default:
+        return judge_reveal(s, (uint32_t)(m - s->member), bytes, size, e);
+    }
+}
+
+/* 0 = new and right, 1 = here already. */
+static int welcome(const struct fl_secagg_server *s, enum fl_secagg_stage stage, uint64_t agent,
+                   const uint8_t *bytes, size_t size, struct fl_digest *ret_digest,
+                   uint8_t ret_principal[FL_SECAGG_PRINCIPAL_SIZE], struct fl_err *e)
+{
     if (stage >= FL_SECAGG_STAGES || stage == FL_SECAGG_MASK) {
         return fl_fail(e, FL_R_MSG_ORDER, "not a stage of small objects");
     }
     if (size > FL_SECAGG_OBJECT_MAX) {
         return fl_fail(e, FL_R_LIMIT, "an object of %zu bytes", size);
     }
-    fl_digest_of(bytes, size, &digest);
-    int r = admit(s, stage, m, &digest, e);
+    fl_digest_of(bytes, size, ret_digest);
+    int r = admit(s, stage, fl_server_find(s, agent), ret_digest, e);
+    return r != 0 ? r : judge(s, stage, agent, bytes, size, ret_principal, e);
+}
+
+int fl_secagg_server_judge(const struct fl_secagg_server *s, enum fl_secagg_stage stage,
+                           uint64_t agent, const uint8_t *bytes, size_t size,
+                           const uint8_t principal[FL_SECAGG_PRINCIPAL_SIZE], struct fl_err *e)
+{
+    uint8_t found[FL_SECAGG_PRINCIPAL_SIZE];
+    struct fl_digest digest;
+    int r = welcome(s, stage, agent, bytes, size, &digest, found, e);
+
+    if (r == 0 && stage == FL_SECAGG_ADVERTISE && memcmp(found, principal, sizeof found) != 0) {
+        r = fl_fail(e, FL_R_SECAGG_KEYS, "keys signed by another certificate than the sender's");
+    }
+    return r < 0 ? r : 0;
+}
+
+int fl_secagg_server_take(struct fl_secagg_server *s, enum fl_secagg_stage stage, uint64_t agent,
+                          const uint8_t *bytes, size_t size, struct fl_err *e)
+{
+    struct fl_server_member fresh = {.agent = agent}, *m = fl_server_find(s, agent);
+    struct fl_digest digest;
+    int r = welcome(s, stage, agent, bytes, size, &digest, fresh.principal, e);
+
     if (r != 0) {
         return r < 0 ? r : 0;
     }
     uint8_t *copy = fl_try(size > 0 ? size : 1, 1);
-    if (!copy) {
+    if (!copy || (stage == FL_SECAGG_ADVERTISE &&
+                  !fl_try_grow((void **)&s->member, s->count + 1, sizeof *s->member))) {
+        fl_free(copy);
         return fl_fail(e, FL_R_NOMEM, "an object of %zu bytes", size);
     }
+    if (stage == FL_SECAGG_ADVERTISE) {
+        m = &s->member[s->count++];
+        *m = fresh;
+    }
     memcpy(copy, bytes, size);
-    switch (stage) {
-    case FL_SECAGG_ADVERTISE:
-        r = take_advert(s, agent, bytes, size, &m, e);
-        break;
-    case FL_SECAGG_SHARE:
-        r = take_shares(s, bytes, size, e);
-        break;
-    case FL_SECAGG_SIGN:
-        r = take_signed(s, m, bytes, size, e);
-        break;
-    default:
-        r = take_reveal(s, (uint32_t)(m - s->member), bytes, size, e);
-        break;
-    }
-    if (r < 0) {
-        fl_free(copy);
-        return r;
-    }
     m->object[stage] = (struct fl_secagg_bytes){copy, size};
     m->digest[stage] = digest;
     m->has[stage] = true;
     return 0;
+}
+
+void fl_secagg_server_reset(struct fl_secagg_server *s)
+{
+    enum fl_secagg_stage stage = s->stage;
+
+    for (uint32_t i = 0; stage < FL_SECAGG_STAGES && i < s->count; i++) {
+        fl_secagg_bytes_free(&s->member[i].object[stage]);
+        s->member[i].has[stage] = false;
+    }
+    if (stage == FL_SECAGG_ADVERTISE) {
+        s->count = 0;
+    } else if (stage == FL_SECAGG_MASK) {
+        memset(s->words, 0, s->setup.count * fl_ring_word(s->setup.bits));
+        s->spoilt = false;
+    }
 }
 
 /* The last byte's unused bits, before anything is added. */
@@ -320,6 +362,19 @@ static int masked_judge(const struct fl_secagg_server *s, const struct fl_secagg
         }
     }
     return r;
+}
+
+int fl_secagg_server_judge_masked(const struct fl_secagg_server *s, uint64_t agent,
+                                  const struct fl_secagg_source *from, struct fl_err *e)
+{
+    static const struct fl_digest unknown;
+    const struct fl_server_member *m = fl_server_find(s, agent);
+    int r = masked_judge(s, from, e);
+
+    if (r < 0 || (m && m->has[FL_SECAGG_MASK])) {
+        return r; /* which bytes are here is told when they are added */
+    }
+    return admit(s, FL_SECAGG_MASK, m, &unknown, e);
 }
 
 /* The digest of what was read is what makes a repetition the same. */

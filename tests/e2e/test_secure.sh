@@ -1,0 +1,166 @@
+#!/bin/sh
+# Secure aggregation with real processes. The model is, byte for byte, that of the same job without it, of the same members; agents
+# are killed in each of the five stages, the coordinator at every step of them; a round that too many left is given up.
+. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/world.sh"
+e2e_begin secure
+make_world 5
+secure='secure_aggregation: {dropout: 0.3, survivors: 3}'
+rounds=${rounds:-1}
+
+# Sites 01 to 04 in one process, 05 in another, which is the one that is killed.
+agents_config 1 4
+cp "$work/agents.yaml" "$work/four.yaml"
+agents_config 5 1
+sed 's/agent.sock/last.sock/; s/^state: sites/state: last/' "$work/agents.yaml" >"$work/last.yaml"
+cp "$work/four.yaml" "$work/agents.yaml"
+last=''
+start_last() {
+    env "$@" cohort-agent --config "$work/last.yaml" 2>>"$work/last.log" &
+    last=$!
+}
+end_all() {
+    stop "$agents"
+    [ -z "$last" ] || stop "$last"
+    last=''
+}
+trap '[ -z "$last" ] || kill -9 "$last" 2>/dev/null; e2e_end' EXIT
+
+# begin NAME EXCHANGE [TEXT]: everything anew; each site gets the same seed for its update
+begin() {
+    rm -rf "$work/last"
+    new_world
+    strategy=${strategy:-fedavg} quorum=${quorum:-4} deadline=${deadline:-2500ms} fill=${fill:-10s} job "$1" 5 "${3:-}
+${attempts:-}"
+    submit "$1"
+    for of in four last; do
+        cohort-agent prepare --config "$work/$of.yaml" --incarnation "$(job_field incarnation "$1")" --rounds 2 --exchange "$2" \
+            --seed 5 >/dev/null 2>"$work/prepare.log" || die "prepare: $(cat "$work/prepare.log")"
+    done
+}
+export_to() { cohortctl model export "$1" -o "$work/$2.safetensors" >/dev/null || die "export $1"; }
+same_as() { cmp "$work/$1.safetensors" "$work/$2.safetensors" || die "$2: another model than $1"; }
+
+# ---- without it, as the measure: of all five, and of the first four ----
+for strategy in fedavg hyperfl; do
+    begin bare 0
+    start_agents
+    start_last
+    finishes bare 30
+    export_to bare "$strategy-five"
+    end_all
+done
+strategy=fedavg
+fill=1s begin bare 0
+start_agents
+finishes bare 30
+export_to bare fedavg-four
+end_all
+! cmp -s "$work/fedavg-five.safetensors" "$work/fedavg-four.safetensors" || die "the fifth site changes nothing"
+
+# ---- with it, and nobody is killed ----
+for strategy in fedavg hyperfl; do
+    begin masked 2 "$secure"
+    start_agents
+    start_last
+    finishes masked 30
+    export_to masked "$strategy-masked"
+    same_as "$strategy-five" "$strategy-masked"
+    ok "$strategy: the same model as without secure aggregation"
+    end_all
+done
+strategy=fedavg
+cohort-agent outbox show --config "$work/last.yaml" >"$work/outbox.txt" || die "outbox"
+for stage in advertise share mask sign unmask; do
+    grep -q "exchange secagg-$stage" "$work/outbox.txt" || die "the outbox does not show $stage: $(cat "$work/outbox.txt")"
+done
+[ "$(grep -c 'tensors:' "$work/outbox.txt")" = 1 ] || die "tensors are in one of the five objects"
+ok "$(grep 'under the masks' "$work/outbox.txt" | sed 's/^ *//')"
+
+# ---- an agent is killed in each stage ----
+strings "$build/server/cohortd" 2>/dev/null | grep -q '^crash-point=round-between-after' || {
+    ok "no crash points in this build: kills are left out"
+    exit 0
+}
+last_died() { dead "$last"; }
+# killed POINT STAGE EXPECTED BACK: site-05 dies at the STAGE-th passing of POINT; BACK: it is started again at once
+killed() {
+    begin masked 2 "$secure"
+    start_agents
+    start_last "COHORT_CRASH_AT=$1:$2"
+    wait_for 20 last_died || die "$1:$2 is never passed"
+    reap "$last"
+    last=''
+    [ "$4" = no ] || start_last
+    finishes masked 40 >/dev/null
+    export_to masked killed
+    same_as "fedavg-$3" killed
+    ok "site-05 killed at $1 of stage $2, $([ "$4" = no ] && echo 'and stays away' || echo 'and comes back'): the sum is of $3"
+    end_all
+}
+for back in no yes; do
+    killed agent-seal-before 1 "$([ $back = no ] && echo four || echo five)" $back # nothing has left: new keys are as good
+    killed agent-debit-after 1 four $back
+    killed agent-seal-before 2 four $back
+    killed agent-upload-sent 2 four $back
+    killed agent-train-after 3 four $back
+    killed agent-debit-after 3 "$([ $back = no ] && echo four || echo five)" $back # its masked vector is in the outbox
+    killed agent-seal-before 4 five $back
+    killed agent-upload-sent 4 five $back
+    killed agent-seal-before 5 five $back
+    killed agent-debit-after 5 five $back
+done
+
+# ---- the coordinator is killed, at every step of a stage and in every stage ----
+coordinator_died() { dead "$coordinator"; }
+for point in store-close-before:1 store-close-after:1 round-between-after:1 store-members-after:2 store-close-after:2 \
+    round-between-after:2 round-fold-after:12 store-commit-after:6 store-close-before:3 round-finish-before:3 round-between-after:3 \
+    round-fold-after:18 store-close-after:4 round-between-after:4 round-fold-after:24 store-close-after:5 round-finish-before:5 \
+    store-checkpoint-renamed store-publish-after; do
+    begin masked 2 "$secure"
+    stop "$coordinator"
+    start_coordinator "COHORT_CRASH_AT=$point" || die "no start"
+    start_agents
+    start_last
+    wait_for 30 coordinator_died || die "$point is never passed"
+    reap "$coordinator"
+    start_coordinator || die "no start after $point"
+    finishes masked 40 >/dev/null
+    export_to masked killed
+    same_as fedavg-five killed
+    end_all
+    ok "coordinator killed at $point: the same model"
+done
+
+# ---- both at once, and too many ----
+begin masked 2 "$secure"
+stop "$coordinator"
+start_coordinator COHORT_CRASH_AT=round-between-after:3 || die "no start"
+start_agents
+start_last COHORT_CRASH_AT=agent-upload-sent:3
+wait_for 30 coordinator_died || die "round-between-after:3 is never passed"
+reap "$coordinator"
+reap "$last"
+last=''
+start_coordinator || die "no start"
+finishes masked 40 >/dev/null
+export_to masked killed
+same_as fedavg-five killed
+end_all
+ok "site-05 and the coordinator killed behind the masked vectors: the sum is of five"
+
+quorum=5 attempts='' begin masked 2 "secure_aggregation: {dropout: 0.3, survivors: 5}"
+start_agents
+start_last COHORT_CRASH_AT=agent-train-after:3
+wait_for 20 last_died || die "agent-train-after:3 is never passed"
+reap "$last"
+start_last
+finishes masked 60
+logged cohortd 'round 1 is given up, the model stays as it was' || die "nothing is said of the round that was given up"
+export_to masked given-up
+ok "$(grep 'given up' "$work/cohortd.log" | tail -n 1)"
+cohortctl audit export masked -o "$work/transcript.txt" >/dev/null || die "audit export"
+[ "$(sed -n 's/^base //p' "$work/transcript.txt")" = "$(sed -n 's/^model //p' "$work/transcript.txt")" ] ||
+    die "the record of the given-up round: $(cat "$work/transcript.txt")"
+ok "its record names the model it began with"
+end_all
