@@ -142,8 +142,8 @@ static int train_while_better(struct guard *g, enum fl_guard_model model, uint64
 
     for (uint64_t turn = 1, last = 0; r == 0 && turn <= most && turn <= last + PATIENCE; turn++) {
         r = train(g, model, turn, e);
-        if (r == 0 && !fl_vec_finite(g->of[model].now, g->elements)) {
-            break; /* it went astray; what was best before stands */
+        if (r == -FL_R_TRAIN) {
+            return 0; /* it diverged; what was best before stands */
         }
         r = r ? r : judge(g, model, (double)turn, &better, e);
         last = better ? turn : last;

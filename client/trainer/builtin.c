@@ -53,6 +53,19 @@ static int check_received(const struct fl_layout *layout, const float *shared,
     return 0;
 }
 
+/* What went astray is not kept: the next round begins where this one did. */
+static int check_trained(const struct fl_layout *layout, const struct fl_train_result *made,
+                         struct fl_err *e)
+{
+    bool finite = fl_vec_finite(made->delta, layout->shared.elements) &&
+                  fl_vec_finite(made->private_out, layout->private_.elements);
+
+    return finite ? 0
+                  : fl_fail(e, FL_R_TRAIN,
+                            "training diverged: the result has values that are not finite; a lower "
+                            "train.lr or a clip would help");
+}
+
 static bool noised(const struct fl_plan *plan)
 {
     return plan->privacy.unit == FL_UNIT_EXAMPLE && plan->layout.shared.elements > 0;
@@ -193,6 +206,7 @@ int fl_train(const struct fl_train_task *task, struct fl_train_result *ret, stru
            layout->private_.elements * sizeof *ret->private_out);
     if ((r = receive(&s, task, ret->private_out, &report, e)) < 0 ||
         (r = train(&s, task, ret->delta, ret->private_out, &progress, e)) < 0 ||
+        (r = check_trained(layout, ret, e)) < 0 ||
         (r = fl_session_evaluate(&s, &report.accuracy_trained, NULL, &report.trained, e)) < 0 ||
         (r = serve(&s, task, &report, e)) < 0) {
         goto out;

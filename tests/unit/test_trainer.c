@@ -522,6 +522,25 @@ END_TEST
 
 /* With batches of everything the first step starts where the pull is zero, and the second differs
  * by lr mu (theta1 - received). */
+START_TEST(test_training_that_diverges_is_an_error)
+{
+    for (int w = 0; w < WAYS; w++) {
+        struct small_site s;
+        struct run r;
+        struct fl_err e = {0};
+
+        site_of(&s, &ways[w]);
+        s.plan->train.body.lr = s.plan->train.head.lr = 1e30f;
+        struct fl_train_task t = task_of(&s, 5);
+        run_init(&r, &s);
+        ck_assert_int_eq(fl_train(&t, &r.result, &e), -FL_R_TRAIN);
+        ck_assert_ptr_nonnull(strstr(e.msg, "training diverged"));
+        run_fini(&r);
+        small_site_fini(&s);
+    }
+}
+END_TEST
+
 START_TEST(test_fedprox_pulls_towards_the_received_model)
 {
     struct small_site s;
@@ -582,9 +601,10 @@ END_TEST
 TESTS_MAIN("trainer", test_stored_examples_train_to_the_same_bits,
            test_augmentation_is_a_cut_of_the_padded_image,
            test_augmented_training_repeats_itself_and_is_another,
-           test_fedprox_pulls_towards_the_received_model, test_accuracy_of_each_class,
-           test_every_strategy_learns_and_repeats_itself, test_the_report_is_what_evaluation_says,
-           test_two_stages_move_what_they_should, test_noised_steps_without_noise_are_plain_steps,
+           test_fedprox_pulls_towards_the_received_model, test_training_that_diverges_is_an_error,
+           test_accuracy_of_each_class, test_every_strategy_learns_and_repeats_itself,
+           test_the_report_is_what_evaluation_says, test_two_stages_move_what_they_should,
+           test_noised_steps_without_noise_are_plain_steps,
            test_empty_batches_send_noise_of_the_stated_size,
            test_serving_and_testing_never_touch_a_release,
            test_private_models_train_without_noise_for_they_release_nothing,
