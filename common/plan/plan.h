@@ -202,6 +202,15 @@ struct fl_fedka_conf {
 };
 
 /* Settings of single strategies; each has its own (plan_strategy.c), the others are 0. */
+enum fl_fedcac_variant { FL_FEDCAC_BETTER, FL_FEDCAC_PUBLISHED };
+struct fl_fedcac_conf {
+    enum fl_fedcac_variant variant;
+    double tau;        /* part of each tensor that is critical */
+    uint32_t beta;     /* published: rounds until critical weights stay with their agent */
+    uint32_t partners; /* better: that critical weights come from at the end of the job, at least */
+    double decay;      /* better: of one who did not take part, each round */
+};
+
 struct fl_strategy_conf {
     enum fl_local local;
     float mu;        /* fedprox: local training minimises loss + mu/2 |theta - received|^2 */
@@ -214,6 +223,8 @@ struct fl_strategy_conf {
     float eta;       /* fedala: their learning rate */
     uint32_t sites;  /* scaffold, feddyn: how many there are in all; 0: as many as a round has */
     struct fl_fedka_conf fedka;
+    uint32_t homes; /* fedcac: models of single agents at most */
+    struct fl_fedcac_conf fedcac;
 };
 
 enum fl_trainer {

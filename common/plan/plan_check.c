@@ -360,8 +360,15 @@ int fl_plan_check(const struct fl_plan *plan, const struct fl_conf_node *root, s
 {
     static int (*const rules[])(const struct fl_plan *, const struct fl_conf_node *,
                                 struct fl_err *) = {
-        check_name,    check_round,  check_data,           check_train,
-        check_privacy, check_counts, fl_plan_check_secure, fl_plan_check_aggregate,
+        check_name,
+        check_round,
+        check_data,
+        check_train,
+        check_privacy,
+        check_counts,
+        fl_plan_check_secure,
+        fl_plan_check_aggregate,
+        fl_plan_check_personal,
     };
 
     for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++) {

@@ -19,6 +19,12 @@ int fl_plan_layers(const struct fl_conf_node *n, struct fl_spec *spec, struct fl
 int fl_plan_strategy(const struct fl_conf_node *n, struct fl_plan *plan, enum fl_visibility *ret,
                      struct fl_err *e);
 
+/* Strategies with a model for each agent (plan_personal.c): their settings, and what does not go
+ * with them. */
+extern const struct fl_conf_field fl_plan_fedcac_keys[];
+int fl_plan_check_personal(const struct fl_plan *plan, const struct fl_conf_node *root,
+                           struct fl_err *e);
+
 /* `server` (NULL: absent) into the plan, whose strategy is already there: its word may name the
  * optimizer. */
 int fl_plan_server(const struct fl_conf_node *n, struct fl_plan *plan, struct fl_err *e);

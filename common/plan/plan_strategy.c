@@ -58,6 +58,7 @@ static const struct {
     {"fedadam", FL_VISIBILITY_ALL_SHARED, no_keys},
     {"fedavg", FL_VISIBILITY_ALL_SHARED, no_keys},
     {"fedavgm", FL_VISIBILITY_ALL_SHARED, no_keys},
+    {"fedcac", FL_VISIBILITY_ALL_SHARED, fl_plan_fedcac_keys},
     {"feddyn", FL_VISIBILITY_ALL_SHARED, feddyn_keys},
     {"fedka", FL_VISIBILITY_ALL_SHARED, fl_plan_fedka_keys},
     {"fedper", FL_VISIBILITY_HEAD_PRIVATE, no_keys},

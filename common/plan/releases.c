@@ -28,6 +28,14 @@
             "TreeAggregation(sigma; tree)"                                                         \
     }
 
+/* A strategy that looks at single updates, so there is no sum that central noise could be on. What
+ * it makes of them (masks, overlaps, mixes) is post-processing. */
+#define SINGLES_OF(word, what)                                                                     \
+    {word, FL_UNIT_CLIENT, FL_RELEASE_UPDATE, "update of " what, UPDATE, "Gauss(sigma)"},          \
+    {                                                                                              \
+        word, FL_UNIT_EXAMPLE, FL_RELEASE_STEPS, STEPS_OF what, A_STEP, POISSON                    \
+    }
+
 static const struct fl_release_row rows[] = {
     MEAN_OF("apfl", "the shared model", "the shared model"),
     MEAN_OF("ditto", "the shared model", "the shared model"),
@@ -36,6 +44,7 @@ static const struct fl_release_row rows[] = {
     MEAN_OF("fedadam", "the whole model", "the whole model"),
     MEAN_OF("fedavg", "the whole model", "the whole model"),
     MEAN_OF("fedavgm", "the whole model", "the whole model"),
+    SINGLES_OF("fedcac", "the whole model"),
     MEAN_OF("feddyn", "the whole model", "the whole model"),
     {"fedka", FL_UNIT_CLIENT, FL_RELEASE_UPDATE, "update of the whole model", UPDATE,
      "Gauss(sigma)"},

@@ -1,0 +1,80 @@
+/* Strategies that keep a model for each agent at the coordinator (server/strategy/personal.h). */
+#include "common/plan/plan_check.h"
+
+#include <string.h>
+
+static const char *const variants[] = {"better", "published", NULL};
+
+#define OF                  fl_strategy_conf
+#define TYPED(key, kind, m) .name = key, .type = FL_CONF_##kind, .offset = offsetof(struct OF, m)
+#define HOMES                                                                                      \
+    {                                                                                              \
+        TYPED("homes", UINT32, homes), .min = 1, .max = 1024, .fallback = "256"                    \
+    }
+
+const struct fl_conf_field fl_plan_fedcac_keys[] = {
+    HOMES,
+    {TYPED("variant", ENUM, fedcac.variant), .words = variants, .fallback = "better"},
+    {TYPED("tau", DOUBLE, fedcac.tau), .max = 1, .fallback = "0.5"},
+    {TYPED("beta", UINT32, fedcac.beta), .min = 1, .max = 1e6, .fallback = "100"},
+    {TYPED("partners", UINT32, fedcac.partners), .max = 1024, .fallback = "2"},
+    {TYPED("decay", DOUBLE, fedcac.decay), .max = 1, .fallback = "0.9"},
+    {.name = NULL},
+};
+
+/* A key that the other variant has says that its author expects something else to happen. */
+static int check_variant(const struct fl_plan *p, const struct fl_conf_node *root, struct fl_err *e)
+{
+    static const struct {
+        const char *path;
+        enum fl_fedcac_variant of;
+    } keys[] = {
+        {"strategy.fedcac.beta", FL_FEDCAC_PUBLISHED},
+        {"strategy.fedcac.partners", FL_FEDCAC_BETTER},
+        {"strategy.fedcac.decay", FL_FEDCAC_BETTER},
+    };
+
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+        const struct fl_conf_node *n = fl_conf_find(root, keys[i].path);
+        if (n && keys[i].of != p->setting.fedcac.variant) {
+            return fl_conf_fail_key(e, n, FL_R_CONF_CONFLICT, "this is of variant %s, not of %s",
+                                    variants[keys[i].of], variants[p->setting.fedcac.variant]);
+        }
+    }
+    return 0;
+}
+
+int fl_plan_check_personal(const struct fl_plan *p, const struct fl_conf_node *root,
+                           struct fl_err *e)
+{
+    const struct fl_server_opt_conf *s = &p->server;
+
+    if (p->setting.homes == 0) {
+        return 0; /* none of these */
+    }
+    if (p->round.members + p->round.over_select > p->setting.homes) {
+        return fl_conf_fail(e, fl_plan_at(root, "round.members"), FL_R_CONF_CONFLICT,
+                            "%u members and a model for each of at most %u agents "
+                            "(strategy.%s.homes)",
+                            p->round.members + p->round.over_select, p->setting.homes, p->strategy);
+    }
+    if (s->optimizer != FL_SERVER_AVERAGE || s->lr < 1 || s->lr > 1 || s->momentum > 0) {
+        return fl_conf_fail(e, fl_plan_at(root, "server"), FL_R_CONF_CONFLICT,
+                            "strategy %s mixes models: there is no mean update that a server "
+                            "optimizer could step along",
+                            p->strategy);
+    }
+    if (p->aggregate.on) {
+        return fl_conf_fail(e, fl_plan_at(root, "aggregate"), FL_R_CONF_CONFLICT,
+                            "strategy %s mixes a model for each agent by weights of its own: there "
+                            "is no one mean that a rule could stand for",
+                            p->strategy);
+    }
+    if (p->secure.on) {
+        return fl_conf_fail(e, fl_plan_at(root, "secure_aggregation"), FL_R_PLAN_STRATEGY,
+                            "strategy %s compares and mixes the models of single agents, which "
+                            "secure_aggregation hides from the coordinator: choose one of them",
+                            p->strategy);
+    }
+    return strcmp(p->strategy, "fedcac") == 0 ? check_variant(p, root, e) : 0;
+}

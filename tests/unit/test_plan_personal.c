@@ -1,0 +1,98 @@
+/* Settings of strategies with a model for each agent, and what does not go with them. */
+#include "common/base/mem.h"
+#include "common/plan/releases.h"
+#include "tests/lib/check_main.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static struct fl_plan plan;
+static struct fl_err e;
+
+static int parse(const char *strategy, const char *more)
+{
+    char text[1024];
+
+    snprintf(text, sizeof text,
+             "name: j\nstrategy: %s\nrounds: 10\nmodel: {input: [4], classes: 2, layers: [{linear: "
+             "{out: 2}}]}\ntrain: {lr: 0.1, steps: 2}\n%s\n",
+             strategy, more);
+    return fl_plan_parse(&plan, "job.yaml", text, strlen(text), &e);
+}
+
+static void refused(const char *strategy, const char *more, int reason, const char *message)
+{
+    int r = parse(strategy, more);
+
+    ck_assert_msg(r == -reason, "%d, not %d: %s", r, -reason, e.msg);
+    ck_assert_msg(strncmp(e.msg, message, strlen(message)) == 0, "%s", e.msg);
+}
+
+#define TEN "round: {members: 10}"
+
+START_TEST(test_settings_of_fedcac)
+{
+    const struct fl_fedcac_conf *c = &plan.setting.fedcac;
+
+    ck_assert_msg(parse("fedcac", TEN) == 0, "%s", e.msg);
+    ck_assert(plan.layout.visibility == FL_VISIBILITY_ALL_SHARED);
+    ck_assert(c->variant == FL_FEDCAC_BETTER && c->tau == 0.5 && c->partners == 2 &&
+              c->decay == 0.9);
+    ck_assert_uint_eq(plan.setting.homes, 256);
+    ck_assert_msg(parse("{fedcac: {variant: published, tau: 0.4, beta: 170, homes: 40}}", TEN) == 0,
+                  "%s", e.msg);
+    ck_assert(c->variant == FL_FEDCAC_PUBLISHED && c->tau == 0.4 && c->beta == 170);
+    ck_assert_int_eq(parse("fedavg", TEN), 0);
+    ck_assert_uint_eq(plan.setting.homes, 0);
+
+    refused("{fedcac: {variant: newer}}", TEN, FL_R_CONF_TYPE,
+            "job.yaml:2:30: strategy.fedcac.variant");
+    refused("{fedcac: {tau: 1.5}}", TEN, FL_R_CONF_RANGE, "job.yaml:2:26: strategy.fedcac.tau");
+    refused("{fedcac: {variant: published, beta: 0}}", TEN, FL_R_CONF_RANGE,
+            "job.yaml:2:47: strategy.fedcac.beta");
+    refused("{fedcac: {beta: 100}}", TEN, FL_R_CONF_CONFLICT,
+            "job.yaml:2:21: strategy.fedcac.beta: this is of variant published, not of better");
+    refused("{fedcac: {variant: published, partners: 3}}", TEN, FL_R_CONF_CONFLICT,
+            "job.yaml:2:41: strategy.fedcac.partners: this is of variant better");
+}
+END_TEST
+
+START_TEST(test_what_does_not_go_with_single_models)
+{
+    refused("{fedcac: {homes: 9}}", TEN, FL_R_CONF_CONFLICT,
+            "job.yaml:6:18: round.members: 10 members and a model for each of at most 9 agents");
+    refused("fedcac", TEN "\nserver: {momentum: 0.9}", FL_R_CONF_CONFLICT,
+            "job.yaml:7:9: server: strategy fedcac mixes models");
+    refused("fedcac", TEN "\nserver: {optimizer: adam}", FL_R_CONF_CONFLICT,
+            "job.yaml:7:9: server: strategy fedcac mixes models");
+    refused("fedcac", TEN "\naggregate: {rule: median}", FL_R_CONF_CONFLICT,
+            "job.yaml:7:12: aggregate: strategy fedcac mixes a model for each agent");
+    refused("fedcac", TEN "\nsecure_aggregation: {}", FL_R_PLAN_STRATEGY,
+            "job.yaml:7:21: secure_aggregation: strategy fedcac compares and mixes");
+}
+END_TEST
+
+START_TEST(test_units)
+{
+    struct fl_event event;
+
+    ck_assert_msg(parse("fedcac", TEN "\ngrid: {bits: 24, step: -16}\nprivacy: {unit: client, "
+                                      "clip: 1, noise_multiplier: 2, delta: 1e-5}") == 0,
+                  "%s", e.msg);
+    ck_assert_int_eq(fl_release_event(&plan, &event, &e), 0);
+    ck_assert(event.count == 1 && event.sigma == 2 && event.q == 1);
+    ck_assert_msg(parse("fedcac", TEN "\nprivacy: {unit: example, clip: 1, noise_multiplier: 1, "
+                                      "delta: 1e-5, sampling_rate: 0.1, examples: 100}") == 0,
+                  "%s", e.msg);
+    ck_assert_int_eq(fl_release_event(&plan, &event, &e), 0);
+    ck_assert(event.count == 2 && event.sigma == 1 && event.q == 0.1);
+    refused("fedcac",
+            TEN "\nprivacy: {unit: client, clip: 1, noise_multiplier: 2, delta: 1e-5, noise: "
+                "central}",
+            FL_R_PLAN_PRIVACY,
+            "job.yaml:2:11: strategy: strategy fedcac has no row in the table of releases");
+}
+END_TEST
+
+TESTS_MAIN("plan_personal", test_settings_of_fedcac, test_what_does_not_go_with_single_models,
+           test_units)
