@@ -7,7 +7,7 @@
  * Either way discrete Gaussian noise of noise_multiplier times the sensitivity is added on the
  * grid, and one Gaussian event of q = 1 is debited.
  */
-#include "client/produce.h"
+#include "client/produce_in.h"
 
 #include "common/base/mem.h"
 #include "common/math/grid.h"
@@ -15,6 +15,7 @@
 #include "common/privacy/noise.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 static int counts_event(const struct fl_plan *plan, const struct fl_exchange_terms *terms,
@@ -43,20 +44,32 @@ static int count_classes(const struct fl_examples *from, uint32_t classes, float
     return 0;
 }
 
-static int noise_counts(const struct fl_produce *in, int64_t bound, int64_t *q, size_t count,
-                        double *ret_std, struct fl_err *e)
+double fl_produce_norm(const struct fl_grid *g, const int64_t *q, size_t count)
 {
+    double squares = 0;
+
+    for (size_t i = 0; i < count; i++) {
+        squares += (double)q[i] * (double)q[i];
+    }
+    return ldexp(sqrt(squares), g->step);
+}
+
+int fl_produce_noise(const struct fl_produce *in, double sigma, int64_t bound, int64_t *q,
+                     double *ret_std, struct fl_err *e)
+{
+    char label[FL_EXCHANGE_NAME_MAX + 8];
     struct fl_noise *noise;
     struct fl_seed own;
     struct fl_rng rng;
-    int r = fl_noise_new(in->plan->counts.noise_multiplier * (double)bound, &noise, e);
+    int r = fl_noise_new(sigma * (double)bound, &noise, e);
 
     if (r) {
         return r;
     }
-    fl_seed_derive(in->seed, "counts noise", 0, &own);
+    snprintf(label, sizeof label, "%s noise", in->terms->name);
+    fl_seed_derive(in->seed, label, 0, &own);
     fl_rng_init(&rng, &own, 0);
-    fl_noise_add(noise, &rng, q, count);
+    fl_noise_add(noise, &rng, q, in->terms->elements);
     fl_rng_fini(&rng);
     explicit_bzero(&own, sizeof own);
     *ret_std = ldexp(fl_noise_scale(noise), in->terms->grid.step);
@@ -73,7 +86,6 @@ static int counts_make(const struct fl_produce *in, struct fl_produced *ret, str
     int64_t bound = 0;
     float *x = fl_try_aligned(count, sizeof *x);
     int64_t *q = fl_try_aligned(count, sizeof *q);
-    double squares = 0;
 
     memset(ret, 0, sizeof *ret);
     int r = x && q ? 0 : fl_fail(e, FL_R_NOMEM, "counts of %zu classes", count);
@@ -86,12 +98,9 @@ static int counts_make(const struct fl_produce *in, struct fl_produced *ret, str
     } else if (r == 0) {
         r = fl_grid_round(&g, x, count, q, e);
     }
-    for (size_t i = 0; r == 0 && i < count; i++) {
-        squares += (double)q[i] * (double)q[i];
-    }
-    ret->norm_after = ldexp(sqrt(squares), g.step);
+    ret->norm_after = r ? 0 : fl_produce_norm(&g, q, count);
     ret->norm_before = client ? ret->norm_before : ret->norm_after;
-    r = r ? r : noise_counts(in, bound, q, count, &ret->noise_std, e);
+    r = r ? r : fl_produce_noise(in, conf->noise_multiplier, bound, q, &ret->noise_std, e);
     if (x) {
         explicit_bzero(x, count * sizeof *x);
     }
@@ -107,8 +116,8 @@ static int counts_make(const struct fl_produce *in, struct fl_produced *ret, str
 static const struct fl_producer counts = {
     .exchange = "counts", .event = counts_event, .make = counts_make};
 static const struct fl_producer *const table[] = {
-    &counts,           &fl_produce_embedding, &fl_produce_advertise,
-    &fl_produce_share, &fl_produce_sign,      &fl_produce_unmask,
+    &counts,           &fl_produce_descriptor, &fl_produce_embedding, &fl_produce_advertise,
+    &fl_produce_share, &fl_produce_sign,       &fl_produce_unmask,
 };
 
 const struct fl_producer *fl_producer_find(const char *exchange)

@@ -96,7 +96,7 @@ char *fl_exec_request(const struct fl_train_task *task, const char *folder, bool
     json_object_set_new(o, "version", json_integer(FL_EXEC_VERSION));
     json_object_set_new(o, "task", json_string(evaluate ? "evaluate" : "train"));
     json_object_set_new(o, "job", json_string(p->name));
-    json_object_set_new(o, "strategy", json_string(p->strategy));
+    json_object_set_new(o, "strategy", json_string(fl_plan_model(p)));
     json_object_set_new(o, "settings", settings_of(p));
     json_object_set_new(o, "round", json_integer((json_int_t)task->round));
     json_object_set_new(o, "rounds", json_integer((json_int_t)p->rounds));

@@ -1,6 +1,7 @@
 #include "common/plan/exchange.h"
 
 #include "common/math/grid.h"
+#include "common/plan/descriptor.h"
 #include "common/plan/fedka.h"
 #include "common/plan/secure.h"
 
@@ -46,6 +47,11 @@ uint32_t fl_plan_exchanges(const struct fl_plan *plan, uint64_t round,
     struct fl_exchange_terms *x;
     uint32_t count = 0;
 
+    if (fl_descriptor_due(&plan->descriptor, round)) {
+        const struct fl_grid g = fl_descriptor_grid(plan);
+        x = add(ret, &count, "descriptor");
+        grid_payload(x, g.bits, g.step, fl_descriptor_elements(plan));
+    }
     if (counts_due(plan, round)) {
         x = add(ret, &count, "counts");
         grid_payload(x, FL_COUNTS_BITS, FL_COUNTS_STEP, plan->layout.spec.classes);

@@ -192,6 +192,7 @@ static const struct fl_conf_field plan_keys[] = {
     {.name = "data", .type = FL_CONF_MAP, .fields = data_keys},
     {TYPED("counts", MAP, plan.counts), .fields = counts_keys},
     {TYPED("aggregate", NODE, aggregate)},
+    {TYPED("descriptor", MAP, plan.descriptor), .fields = fl_plan_descriptor_keys},
     {TYPED("secure_aggregation", MAP, plan.secure), .fields = secure_keys},
     {.name = NULL},
 };
@@ -374,7 +375,7 @@ static void fill_in(struct raw *raw, const struct fl_conf_node *root)
         t->serve_lr = t->head.lr;
     }
     if (v == FL_VISIBILITY_ALL_SHARED || v == FL_VISIBILITY_ALL_PRIVATE ||
-        strcmp(raw->plan.strategy, "fedper") == 0) {
+        strcmp(fl_plan_model(&raw->plan), "fedper") == 0) {
         t->head_epochs = 0; /* no head apart from the body, or one that trains with it */
     }
     if (raw->plan.round.quorum == 0) {
@@ -459,7 +460,10 @@ int fl_plan_parse(struct fl_plan *ret, const char *file, const char *text, size_
 
 bool fl_plan_resolved(const struct fl_plan *plan)
 {
-    return plan->privacy.unit == FL_UNIT_NONE || plan->privacy.noise_multiplier > 0;
+    const struct fl_descriptor_conf *d = &plan->descriptor;
+
+    return plan->privacy.unit == FL_UNIT_NONE ||
+           (plan->privacy.noise_multiplier > 0 && (!d->on || d->noise_multiplier > 0));
 }
 
 size_t fl_plan_update_size(const struct fl_plan *plan)

@@ -25,6 +25,8 @@ enum {
     FL_PLAN_ROBUST_MAX = 1024, /* members of a job with an `aggregate` rule */
     FL_COUNTS_BITS = 32,       /* grid of the exchange `counts`: sixteenths, up to 2^27 */
     FL_COUNTS_STEP = -4,
+    FL_PLAN_BUBBLES_MAX = 64,
+    FL_DESCRIPTOR_MAX = 16384, /* numbers of a descriptor */
 };
 
 enum fl_unit {
@@ -162,6 +164,16 @@ struct fl_counts_conf {
     uint32_t every; /* again each so many rounds; 0: in the first round only */
 };
 
+/* The exchange `descriptor` (common/plan/descriptor.h), for strategies that tell sites apart. */
+struct fl_descriptor_conf {
+    bool on;                 /* the strategy's word */
+    double noise_multiplier; /* noise std over the sensitivity; 0: not resolved yet */
+    double share;            /* of privacy.epsilon, from which it is resolved when absent */
+    double bound;            /* of a feature, and of a target that is a number */
+    uint32_t features;       /* more are projected on so many directions */
+    uint32_t every;          /* again each so many rounds; 0: in the first round only */
+};
+
 /* Secure aggregation: the coordinator sees sums of updates only (common/plan/secure.h). */
 struct fl_secure_conf {
     bool on;
@@ -200,6 +212,16 @@ struct fl_fedka_conf {
     bool guard;                  /* an aggregate that hurts is not published */
     double noise_multiplier;     /* of embeddings that sites send */
 };
+enum { FL_BUBBLE_MODEL_WORD = 16 };
+struct fl_bubble_conf {
+    char model[FL_BUBBLE_MODEL_WORD]; /* the strategy inside each bubble; empty: there are none */
+    unsigned body;                    /* enum fl_bubble_body */
+    uint32_t most;                    /* bubbles at most */
+    uint32_t minimum;                 /* sites of a bubble at least */
+    uint32_t quorum;                  /* with fewer updates in a round it learns with its parent */
+    double silhouette, stability, hysteresis; /* server/strategy/bubbles.h */
+};
+enum fl_bubble_body { FL_BODY_OWN, FL_BODY_SHARED };
 
 /* Settings of single strategies; each has its own (plan_strategy.c), the others are 0. */
 enum fl_fedcac_variant { FL_FEDCAC_BETTER, FL_FEDCAC_PUBLISHED };
@@ -225,6 +247,7 @@ struct fl_strategy_conf {
     struct fl_fedka_conf fedka;
     uint32_t homes; /* fedcac: models of single agents at most */
     struct fl_fedcac_conf fedcac;
+    struct fl_bubble_conf bubble;
 };
 
 enum fl_trainer {
@@ -249,6 +272,7 @@ struct fl_plan {
     struct fl_server_opt_conf server;
     struct fl_data_conf data;
     struct fl_counts_conf counts;
+    struct fl_descriptor_conf descriptor;
     struct fl_secure_conf secure;
     struct fl_aggregate_conf aggregate;
     struct fl_digest model_base; /* of a file that frozen tensors come from; zero = none */
@@ -302,6 +326,15 @@ static inline float fl_plan_part(const struct fl_plan *plan)
 /* The i-th setting of the plan's strategy by name, as a number (truth values: 0, 1). False: there
  * are no more. */
 bool fl_plan_setting(const struct fl_plan *plan, uint32_t i, const char **ret_name, double *ret);
+/* The strategy that says what of the model travels and how it trains: the one inside the bubbles
+ * where there are any, else the job's. */
+static inline const char *fl_plan_model(const struct fl_plan *plan)
+{
+    return plan->setting.bubble.model[0] ? plan->setting.bubble.model : plan->strategy;
+}
+
+/* Where the head begins among the network's parameters; their number when there is no head. */
+size_t fl_plan_head_offset(const struct fl_plan *plan);
 
 /* Bytes of one update: ceil(shared.elements * bits / 8). */
 size_t fl_plan_update_size(const struct fl_plan *plan);

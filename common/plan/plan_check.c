@@ -369,6 +369,8 @@ int fl_plan_check(const struct fl_plan *plan, const struct fl_conf_node *root, s
         fl_plan_check_secure,
         fl_plan_check_aggregate,
         fl_plan_check_personal,
+        fl_plan_check_descriptor,
+        fl_plan_check_bubbles,
     };
 
     for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++) {

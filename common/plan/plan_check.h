@@ -42,6 +42,15 @@ int fl_plan_check_aggregate(const struct fl_plan *plan, const struct fl_conf_nod
 extern const struct fl_conf_field fl_plan_fedka_keys[];
 void fl_plan_fedka_defaults(struct fl_plan *plan);
 int fl_plan_check_fedka(struct fl_plan *plan, const struct fl_conf_node *root, struct fl_err *e);
+/* `descriptor` (descriptor.c). */
+extern const struct fl_conf_field fl_plan_descriptor_keys[];
+int fl_plan_check_descriptor(const struct fl_plan *plan, const struct fl_conf_node *root,
+                             struct fl_err *e);
+
+/* Strategies with bubbles (plan_bubbles.c). */
+extern const struct fl_conf_field fl_plan_pacfl_keys[];
+int fl_plan_check_bubbles(const struct fl_plan *plan, const struct fl_conf_node *root,
+                          struct fl_err *e);
 
 /* The rules of secure_aggregation (plan_secure.c). */
 int fl_plan_check_secure(const struct fl_plan *plan, const struct fl_conf_node *root,

@@ -7,6 +7,7 @@
 
 #include "common/base/conf.h"
 #include "common/base/mem.h"
+#include "common/plan/descriptor.h"
 #include "common/plan/releases.h"
 #include "common/privacy/accountant.h"
 
@@ -336,7 +337,8 @@ static int sigma_beside(const struct fl_plan *p, double *sigma, struct fl_err *e
         r = epsilon_at(p, high, &epsilon, e);
     }
     if (r == 0 && epsilon > target) {
-        return fl_fail(e, FL_R_PLAN_PRIVACY, "the counts alone go beyond epsilon %g", target);
+        return fl_fail(e, FL_R_PLAN_PRIVACY, "counts and descriptors alone go beyond epsilon %g",
+                       target);
     }
     while (r == 0 && high - low > 1e-5 * high) {
         double middle = (low + high) / 2;
@@ -375,32 +377,53 @@ static int sigma_text(const struct fl_plan *p, char *to, size_t size, struct fl_
     return 0;
 }
 
+/* One multiplier after the other is computed and written: the descriptors' share first, then what
+ * is left of epsilon. */
+static int resolve_next(const struct fl_plan *plan, const char *text, size_t size, char **ret_text,
+                        size_t *ret_size, struct fl_err *e)
+{
+    bool descriptor = plan->descriptor.on && plan->descriptor.noise_multiplier == 0;
+    char sigma[32];
+    double x = 0;
+    int r =
+        descriptor ? fl_descriptor_sigma(plan, &x, e) : sigma_text(plan, sigma, sizeof sigma, e);
+
+    if (r) {
+        return r;
+    }
+    if (descriptor) {
+        round_up(x, sigma, sizeof sigma);
+    }
+    return fl_plan_override(text, size,
+                            descriptor ? "descriptor.noise_multiplier" : "privacy.noise_multiplier",
+                            sigma, ret_text, ret_size, e);
+}
+
 int fl_plan_resolve(const char *text, size_t size, char **ret_text, size_t *ret_size,
                     struct fl_err *e)
 {
     struct fl_plan *plan = fl_try(1, sizeof *plan);
-    char sigma[32];
+    char *now = fl_try(size + 1, 1), *next;
+    int r = plan && now ? 0 : fl_fail(e, FL_R_NOMEM, "out of memory");
 
-    int r =
-        plan ? fl_plan_parse(plan, "job", text, size, e) : fl_fail(e, FL_R_NOMEM, "out of memory");
-    bool done = r == 0 && fl_plan_resolved(plan);
-    if (r == 0 && !done) {
-        r = sigma_text(plan, sigma, sizeof sigma, e);
+    if (r == 0) {
+        memcpy(now, text, size);
+        r = fl_plan_parse(plan, "job", now, size, e);
+    }
+    while (r == 0 && !fl_plan_resolved(plan)) {
+        r = resolve_next(plan, now, size, &next, &size, e);
+        if (r == 0) {
+            fl_free(now);
+            now = next;
+            r = fl_plan_parse(plan, "job", now, size, e);
+        }
     }
     fl_free(plan);
     if (r) {
+        fl_free(now);
         return r;
     }
-    if (!done) {
-        return fl_plan_override(text, size, "privacy.noise_multiplier", sigma, ret_text, ret_size,
-                                e);
-    }
-    char *copy = fl_try(size + 1, 1);
-    if (!copy) {
-        return fl_fail(e, FL_R_NOMEM, "out of memory");
-    }
-    memcpy(copy, text, size);
-    *ret_text = copy;
+    *ret_text = now;
     *ret_size = size;
     return 0;
 }

@@ -67,6 +67,7 @@ static const struct {
     {"fedyogi", FL_VISIBILITY_ALL_SHARED, no_keys},
     {"hyperfl", FL_VISIBILITY_BODY_GENERATED, no_keys},
     {"local", FL_VISIBILITY_ALL_PRIVATE, no_keys},
+    {"pacfl", FL_VISIBILITY_ALL_SHARED, fl_plan_pacfl_keys},
     {"scaffold", FL_VISIBILITY_ALL_SHARED, scaffold_keys},
 };
 
@@ -128,8 +129,12 @@ int fl_plan_strategy(const struct fl_conf_node *n, struct fl_plan *plan, enum fl
         }
     }
     fl_plan_fedka_defaults(plan);
+    plan->descriptor.on = strcmp(word, "pacfl") == 0;
     *ret = strategies[i].visibility;
-    return fl_conf_decode(only ? only : &empty, strategies[i].keys, &plan->setting, e);
+    int r = fl_conf_decode(only ? only : &empty, strategies[i].keys, &plan->setting, e);
+    i = find(fl_plan_model(plan)); /* that of the one inside, where there is one */
+    *ret = i < FL_COUNT(strategies) ? strategies[i].visibility : *ret;
+    return r;
 }
 
 bool fl_plan_setting(const struct fl_plan *plan, uint32_t i, const char **ret_name, double *ret)
@@ -141,7 +146,8 @@ bool fl_plan_setting(const struct fl_plan *plan, uint32_t i, const char **ret_na
         f++;
         i--;
     }
-    if (!f->name) {
+    if (!f->name ||
+        plan->setting.bubble.model[0]) { /* those of bubbles are no trainer's business */
         return false;
     }
     const char *from = (const char *)&plan->setting + f->offset;

@@ -1,5 +1,6 @@
 #include "common/plan/releases.h"
 
+#include "common/plan/descriptor.h"
 #include "common/plan/fedka.h"
 
 #include <string.h>
@@ -62,8 +63,15 @@ static const struct fl_release_row rows[] = {
      "counts.bound in L2", "Gauss(counts.noise_multiplier)"},
     {"counts", FL_UNIT_EXAMPLE, FL_RELEASE_COUNTS, "examples of each class, beside any strategy",
      "1: an example is of one class", "Gauss(counts.noise_multiplier)"},
+    {"descriptor", FL_UNIT_CLIENT, FL_RELEASE_DESCRIPTOR,
+     "mean moments of features and targets, beside a strategy with bubbles", "1 in L2, clipped",
+     "Gauss(descriptor.noise_multiplier)"},
+    {"descriptor", FL_UNIT_EXAMPLE, FL_RELEASE_DESCRIPTOR,
+     "sum over examples of their moments, beside a strategy with bubbles",
+     "1 in L2, as each example's vector is clipped to 1", "Gauss(descriptor.noise_multiplier)"},
     {"local", FL_UNIT_CLIENT, FL_RELEASE_NOTHING, "nothing", "0", "none"},
     {"local", FL_UNIT_EXAMPLE, FL_RELEASE_NOTHING, "nothing", "0", "none"},
+    SINGLES_OF("pacfl", "what travels in a bubble"),
 };
 
 const struct fl_release_row *fl_release_row_at(uint32_t i)
@@ -125,6 +133,7 @@ int fl_release_event(const struct fl_plan *plan, struct fl_event *ret, struct fl
         case FL_RELEASE_UPDATE:
         case FL_RELEASE_COUNTS:
         case FL_RELEASE_EMBEDDING:
+        case FL_RELEASE_DESCRIPTOR:
         case FL_RELEASE_SUM:
             event.count = 1;
             break;
@@ -172,6 +181,10 @@ int fl_release_total(const struct fl_plan *plan, double sigma,
     if (fl_fedka_collects(plan) && plan->privacy.unit != FL_UNIT_NONE) { /* in each round */
         ret[(*ret_count)++] = (struct fl_event){
             .q = 1, .sigma = plan->setting.fedka.noise_multiplier, .count = plan->rounds};
+    }
+    if (plan->descriptor.on && plan->descriptor.noise_multiplier > 0) {
+        ret[(*ret_count)++] = (struct fl_event){
+            .q = 1, .sigma = plan->descriptor.noise_multiplier, .count = fl_descriptor_times(plan)};
     }
     return 0;
 }

@@ -20,7 +20,8 @@ enum fl_release_kind {
     FL_RELEASE_STEPS,   /* unit example: DP-SGD steps; the update is a function of their results */
     FL_RELEASE_SUM,     /* unit client: the sum of clipped updates, noised by the coordinator */
     FL_RELEASE_COUNTS,  /* of examples of each class, noised at the site; beside any strategy */
-    FL_RELEASE_EMBEDDING, /* mean embedding of a site's features, noised at the site; fedka */
+    FL_RELEASE_EMBEDDING,  /* mean embedding of a site's features, noised at the site; fedka */
+    FL_RELEASE_DESCRIPTOR, /* of a site's data, noised at the site; for strategies with bubbles */
     FL_RELEASE_TREE, /* unit client: prefix sums over rounds, noised by the coordinator as a tree */
 };
 
@@ -42,7 +43,8 @@ int fl_release_row(const struct fl_plan *plan, const struct fl_release_row **ret
  * above. */
 int fl_release_event(const struct fl_plan *plan, struct fl_event *ret, struct fl_err *e);
 enum { FL_RELEASE_EVENTS_MAX = 3 };
-/* The first is the strategy's, with `sigma` in place of the plan's; others stand beside it. */
+/* The first is the strategy's, with `sigma` in place of the plan's; others stand beside it, of
+ * which one that is not resolved yet counts as none. */
 int fl_release_total(const struct fl_plan *plan, double sigma,
                      struct fl_event ret[FL_RELEASE_EVENTS_MAX], uint32_t *ret_count,
                      struct fl_err *e);

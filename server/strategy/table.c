@@ -2,6 +2,7 @@
 #include "common/base/mem.h"
 #include "server/strategy/fedcac.h"
 #include "server/strategy/mean.h"
+#include "server/strategy/pacfl.h"
 #include "server/strategy/strategy.h"
 
 #include <string.h>
@@ -23,6 +24,7 @@ static const struct fl_strategy *const table[] = {
     &fl_strategy_fedyogi,
     &fl_strategy_hyperfl,
     &fl_strategy_local,
+    &fl_strategy_pacfl,
     &fl_strategy_scaffold,
 };
 /* clang-format on */

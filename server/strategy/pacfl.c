@@ -1,0 +1,418 @@
+#include "server/strategy/pacfl.h"
+
+#include "common/base/le.h"
+#include "common/base/mem.h"
+#include "common/plan/descriptor.h"
+#include "server/strategy/bubbles.h"
+#include "server/strategy/clusters.h"
+
+#include <math.h>
+#include <string.h>
+
+enum {
+    HEAD = 8,   /* of the bytes behind the clusters' state: descriptors, numbers in each */
+    ENTRY = 24, /* agent, round, sigma; then the numbers */
+    VALUES_MAX = 1 << 24, /* of all descriptors: older sites' stay, newer ones have no place */
+    DRAWS = 20,
+};
+
+/* Ascending by agent. */
+struct table {
+    uint32_t count;
+    uint64_t *agent, *round;
+    double *sigma;
+    float *x; /* count x length */
+};
+
+struct shared {
+    struct fl_clusters clusters; /* first */
+    uint32_t length;
+    struct table was, now; /* as the round began; with what it collected */
+    double *distance;      /* between the bubbles' mean descriptors, squared */
+};
+
+/* ---- descriptors ---- */
+
+static void table_fini(struct table *t)
+{
+    fl_free(t->agent);
+    fl_free(t->round);
+    fl_free(t->sigma);
+    fl_free(t->x);
+    memset(t, 0, sizeof *t);
+}
+
+static int table_init(struct table *t, uint32_t room, uint32_t length, struct fl_err *e)
+{
+    size_t n = room ? room : 1;
+
+    *t = (struct table){.agent = fl_try(n, sizeof *t->agent),
+                        .round = fl_try(n, sizeof *t->round),
+                        .sigma = fl_try(n, sizeof *t->sigma),
+                        .x = fl_try(n * length, sizeof *t->x)};
+    if (!t->agent || !t->round || !t->sigma || !t->x) {
+        table_fini(t);
+        return fl_fail(e, FL_R_NOMEM, "%u descriptors of %u numbers", room, length);
+    }
+    return 0;
+}
+
+static void table_add(struct table *t, uint32_t length, uint64_t agent, uint64_t round,
+                      double sigma, const float *x)
+{
+    t->agent[t->count] = agent;
+    t->round[t->count] = round;
+    t->sigma[t->count] = sigma;
+    memcpy(t->x + (size_t)t->count * length, x, length * sizeof *x);
+    t->count++;
+}
+
+static uint32_t places(uint32_t length)
+{
+    return VALUES_MAX / length < FL_BUBBLES_SITES_MAX ? VALUES_MAX / length : FL_BUBBLES_SITES_MAX;
+}
+
+struct reading {
+    uint8_t *bytes;
+    int64_t *q;
+    float *x;
+};
+
+static void reading_fini(struct reading *r)
+{
+    fl_free(r->bytes);
+    fl_free(r->q);
+    fl_free(r->x);
+}
+
+/* One that was received, into r->x. 1, or 0 when nothing can be read from it. */
+static int read_one(const struct shared *s, const struct fl_update *u, struct reading *r,
+                    double *ret_sigma, struct fl_err *e)
+{
+    const struct fl_plan *plan = s->clusters.plan;
+    const struct fl_grid g = fl_descriptor_grid(plan);
+    size_t size = 0;
+
+    (void)fl_grid_bytes(&g, s->length + 1, &size);
+    if (u->size != size) {
+        return fl_fail(e, FL_R_UPDATE_LENGTH, "a descriptor of %llu bytes; %zu are expected",
+                       (unsigned long long)u->size, size);
+    }
+    int status = u->read(u->arg, 0, r->bytes, size, e);
+    status = status ? status : fl_grid_unpack(&g, r->bytes, size, 0, s->length + 1, r->q, e);
+    return status ? fl_wrap(e, status, "descriptor of agent %llu", (unsigned long long)u->agent)
+                  : fl_descriptor_read(plan, r->q, r->x, ret_sigma);
+}
+
+/* s->now: what was, with those of the round in the place of older ones. */
+static int merge(struct shared *s, const struct fl_updates *updates, struct fl_err *e)
+{
+    const struct table *was = &s->was;
+    struct table *now = &s->now;
+    size_t size = 0;
+    const struct fl_grid g = fl_descriptor_grid(s->clusters.plan);
+    uint32_t k = 0, room = places(s->length), fresh = 0, all = was->count + updates->count;
+
+    (void)fl_grid_bytes(&g, s->length + 1, &size);
+    struct reading r = {fl_try(size, 1), fl_try(s->length + 1, sizeof *r.q),
+                        fl_try(s->length, sizeof *r.x)};
+    table_fini(now);
+    int status = r.bytes && r.q && r.x ? table_init(now, all < room ? all : room, s->length, e)
+                                       : fl_fail(e, FL_R_NOMEM, "a descriptor");
+    for (uint32_t i = 0; status == 0 && i <= updates->count; i++) {
+        uint64_t agent = i < updates->count ? updates->at[i].agent : UINT64_MAX;
+        double sigma = 0;
+        for (; k < was->count && was->agent[k] < agent; k++) {
+            table_add(now, s->length, was->agent[k], was->round[k], was->sigma[k],
+                      was->x + (size_t)k * s->length);
+        }
+        if (i == updates->count) {
+            break;
+        }
+        bool known = k < was->count && was->agent[k] == agent;
+        int readable = read_one(s, &updates->at[i], &r, &sigma, e);
+        if (readable < 0) {
+            status = readable;
+        } else if (readable && (known || was->count + fresh < room)) {
+            table_add(now, s->length, agent, s->clusters.round, sigma, r.x);
+            fresh += !known;
+            k += known;
+        }
+    }
+    reading_fini(&r);
+    return status;
+}
+
+/* ---- bubbles ---- */
+
+static struct fl_bubbles_conf conf_of(const struct shared *s)
+{
+    const struct fl_bubble_conf *c = &s->clusters.plan->setting.bubble;
+    double n = s->now.count, cost = n * n * s->length / 2;
+    bool noised = s->clusters.plan->privacy.unit != FL_UNIT_NONE;
+    double draws = cost > 0 ? 4e9 / cost : DRAWS;
+
+    return (struct fl_bubbles_conf){
+        .most = c->most,
+        .min_size = c->minimum,
+        .draws = !noised          ? 0
+                 : draws >= DRAWS ? DRAWS
+                 : draws < 3      ? 3
+                                  : (uint32_t)draws,
+        .stability = c->stability,
+        .silhouette = c->silhouette,
+        .hysteresis = c->hysteresis,
+    };
+}
+
+/* Squared distances between the mean descriptors of bubbles. */
+static int measure(struct shared *s, struct fl_err *e)
+{
+    const struct fl_clusters *c = &s->clusters;
+    uint32_t n = c->count;
+    double *mean = fl_try((size_t)n * s->length, sizeof *mean);
+    uint32_t members[FL_PLAN_BUBBLES_MAX] = {0};
+
+    fl_free(s->distance);
+    s->distance = fl_try((size_t)n * n, sizeof *s->distance);
+    if (!mean || !s->distance) {
+        fl_free(mean);
+        return fl_fail(e, FL_R_NOMEM, "distances between %u bubbles", n);
+    }
+    for (uint32_t i = 0; i < s->now.count; i++) {
+        uint32_t b = fl_clusters_of(c, s->now.agent[i], NULL);
+        members[b]++;
+        for (uint32_t k = 0; k < s->length; k++) {
+            mean[(size_t)b * s->length + k] += (double)s->now.x[(size_t)i * s->length + k];
+        }
+    }
+    for (uint32_t a = 0; a < n; a++) {
+        for (uint32_t b = 0; b < a; b++) {
+            double sum = 0;
+            for (uint32_t k = 0; k < s->length && members[a] && members[b]; k++) {
+                double d = mean[(size_t)a * s->length + k] / members[a] -
+                           mean[(size_t)b * s->length + k] / members[b];
+                sum += d * d;
+            }
+            s->distance[(size_t)a * n + b] = s->distance[(size_t)b * n + a] = sum;
+        }
+    }
+    fl_free(mean);
+    return 0;
+}
+
+static int regroup(struct shared *s, struct fl_err *e)
+{
+    struct fl_clusters *c = &s->clusters;
+    const struct fl_bubbles_conf conf = conf_of(s);
+    const struct table *t = &s->now;
+    struct fl_bubbles found = {.of = NULL};
+    struct fl_seed job, seed;
+    uint32_t n = t->count;
+    double *x = fl_try((size_t)n * s->length, sizeof *x);
+    uint32_t *before = fl_try(n, sizeof *before);
+    struct fl_who *who = fl_try(n, sizeof *who);
+    int r = x && before && who ? 0 : fl_fail(e, FL_R_NOMEM, "bubbles of %u sites", n);
+
+    for (size_t i = 0; r == 0 && i < (size_t)n * s->length; i++) {
+        x[i] = (double)t->x[i];
+    }
+    for (uint32_t i = 0, k = 0; r == 0 && i < n; i++) {
+        while (k < c->began_count && c->began[k].agent < t->agent[i]) {
+            k++;
+        }
+        bool known = k < c->began_count && c->began[k].agent == t->agent[i];
+        before[i] = known ? c->began[k].bubble : FL_BUBBLES_NEW;
+    }
+    fl_seed_from_u64(c->plan->seed, &job);
+    fl_seed_derive(&job, "bubbles of round", c->round, &seed);
+    r = r ? r
+          : fl_bubbles_find(&conf, x, t->sigma, n, s->length, c->began_count ? before : NULL, &seed,
+                            &found, e);
+    for (uint32_t i = 0; r == 0 && i < n; i++) {
+        who[i] = (struct fl_who){t->agent[i], found.of[i]};
+    }
+    if (r == 0) {
+        fl_clusters_regroup(c, who, n, found.count);
+        who = NULL;
+    }
+    fl_bubbles_fini(&found);
+    fl_free(x);
+    fl_free(before);
+    fl_free(who);
+    return r;
+}
+
+/* ---- the table's ---- */
+
+static void drop(struct shared *s)
+{
+    table_fini(&s->was);
+    table_fini(&s->now);
+    fl_free(s->distance);
+    s->distance = NULL;
+}
+
+static int pacfl_init(void *shared, const struct fl_plan *plan, struct fl_err *e)
+{
+    struct shared *s = shared;
+
+    s->length = (uint32_t)fl_descriptor_elements(plan) - 1;
+    return fl_clusters_init(&s->clusters, plan, e);
+}
+
+static void pacfl_fini(void *shared)
+{
+    struct shared *s = shared;
+
+    drop(s);
+    fl_clusters_fini(&s->clusters);
+}
+
+static int pacfl_between(void *shared, void *const *slots, uint32_t exchange,
+                         const struct fl_updates *updates, struct fl_err *e)
+{
+    struct shared *s = shared;
+
+    (void)slots;
+    (void)exchange;
+    int r = merge(s, updates, e);
+    if (r == 0 && s->now.count > 0) {
+        r = regroup(s, e);
+    }
+    return r ? r : measure(s, e);
+}
+
+/* Bytes behind the clusters' state: the descriptors. */
+static uint32_t more_size(const struct shared *s)
+{
+    return HEAD + s->now.count * (ENTRY + 4 * s->length);
+}
+
+static uint8_t *more_bytes(const struct shared *s, struct fl_err *e)
+{
+    uint8_t *to = fl_try(more_size(s), 1), *at = to + HEAD;
+
+    if (!to) {
+        (void)fl_fail(e, FL_R_NOMEM, "%u descriptors", s->now.count);
+        return NULL;
+    }
+    fl_put_u32(to, s->now.count);
+    fl_put_u32(to + 4, s->length);
+    for (uint32_t i = 0; i < s->now.count; i++) {
+        fl_put_u64(at, s->now.agent[i]);
+        fl_put_u64(at + 8, s->now.round[i]);
+        fl_put_double(at + 16, s->now.sigma[i]);
+        for (uint32_t k = 0; k < s->length; k++) {
+            fl_put_float(at + ENTRY + 4 * (size_t)k, s->now.x[(size_t)i * s->length + k]);
+        }
+        at += ENTRY + 4 * (size_t)s->length;
+    }
+    return to;
+}
+
+static struct fl_clusters_more more_of(const struct shared *s, const uint8_t *bytes)
+{
+    return (struct fl_clusters_more){.room = s->clusters.who_count,
+                                     .bytes = bytes,
+                                     .size = more_size(s),
+                                     .distance = s->distance};
+}
+
+static int pacfl_finish(const void *shared, void *const *slots, uint32_t exchange,
+                        struct fl_next *next, struct fl_err *e)
+{
+    const struct shared *s = shared;
+    uint8_t *bytes = more_bytes(s, e);
+
+    (void)slots;
+    if (!bytes) {
+        return -FL_R_NOMEM;
+    }
+    const struct fl_clusters_more more = more_of(s, bytes);
+    int r = fl_clusters_finish(&s->clusters, exchange, &more, next, e);
+    fl_free(bytes);
+    return r;
+}
+
+static size_t pacfl_state_size(const void *shared)
+{
+    const struct shared *s = shared;
+
+    return fl_clusters_size(&s->clusters, s->clusters.who_count, more_size(s));
+}
+
+/* Of a job that begins: nobody is described yet. */
+static void pacfl_save(const void *shared, uint8_t *to)
+{
+    const struct shared *s = shared;
+    uint8_t none[HEAD] = {0};
+
+    fl_put_u32(none + 4, s->length);
+    const struct fl_clusters_more more = more_of(s, none);
+    fl_clusters_save(&s->clusters, &more, to);
+}
+
+static int load_table(struct shared *s, struct table *t, const uint8_t *from, size_t size,
+                      struct fl_err *e)
+{
+    size_t entry = ENTRY + 4 * (size_t)s->length;
+    uint32_t count = size >= HEAD ? fl_get_u32(from) : 0;
+
+    if (size < HEAD || fl_get_u32(from + 4) != s->length || count > FL_BUBBLES_SITES_MAX ||
+        size - HEAD != count * entry) {
+        return fl_fail(e, FL_R_STORE_MISMATCH, "descriptors of %zu bytes", size);
+    }
+    int r = table_init(t, count, s->length, e);
+    for (uint32_t i = 0; r == 0 && i < count; i++) {
+        const uint8_t *at = from + HEAD + i * entry;
+        t->agent[i] = fl_get_u64(at);
+        t->round[i] = fl_get_u64(at + 8);
+        t->sigma[i] = fl_get_double(at + 16);
+        bool good = isfinite(t->sigma[i]) && (i == 0 || t->agent[i] > t->agent[i - 1]);
+        for (uint32_t k = 0; k < s->length; k++) {
+            t->x[(size_t)i * s->length + k] = fl_get_float(at + ENTRY + 4 * (size_t)k);
+            good = good && isfinite(t->x[(size_t)i * s->length + k]);
+        }
+        if (!good) {
+            return fl_fail(e, FL_R_STORE_MISMATCH, "descriptor %u of the strategy state", i);
+        }
+        t->count++;
+    }
+    return r;
+}
+
+static int pacfl_load(void *shared, const uint8_t *from, size_t size, struct fl_err *e)
+{
+    struct shared *s = shared;
+    const uint8_t *more;
+    size_t length;
+    int r = fl_clusters_load(&s->clusters, from, size, &more, &length, e);
+
+    drop(s);
+    if (r == 0 && size > 0) {
+        r = load_table(s, &s->was, more, length, e);
+        r = r ? r : load_table(s, &s->now, more, length, e);
+        r = r ? r : measure(s, e);
+    }
+    return r;
+}
+
+const struct fl_strategy fl_strategy_pacfl = {
+    .name = "pacfl",
+    .shared_size = sizeof(struct shared),
+    .init = pacfl_init,
+    .fini = pacfl_fini,
+    .slots = fl_clusters_slots,
+    .next_slots = fl_clusters_next_slots,
+    .slot_new = fl_clusters_slot_new,
+    .slot_reset = fl_clusters_slot_reset,
+    .slot_free = fl_clusters_slot_free,
+    .place = fl_clusters_place,
+    .fold = fl_clusters_fold,
+    .between = pacfl_between,
+    .finish = pacfl_finish,
+    .state_size = pacfl_state_size,
+    .save = pacfl_save,
+    .load = pacfl_load,
+};

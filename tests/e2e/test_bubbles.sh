@@ -1,0 +1,84 @@
+#!/bin/sh
+# Two populations with the same inputs and opposite labels. The strategy pacfl finds them by noised descriptors, and each bubble's model beats the
+# one for all; the coordinator is killed around the descriptors, and nothing of the result changes.
+. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/world.sh"
+e2e_begin bubbles
+make_world 6
+for site in 1 2 3 4 5 6; do # odd sites: label by a > b; even ones: the other way round
+    awk -v seed=$site 'BEGIN { srand(seed); print "a,b,c,d,label"
+        for (i = 0; i < 200; i++) { a = 2 * rand() - 1; b = 2 * rand() - 1
+            printf "%.4f,%.4f,%.4f,%.4f,%d\n", a, b, 2 * rand() - 1, 2 * rand() - 1, (a > b) == seed % 2 } }' >"$work/data-0$site.csv"
+done
+sites() {
+    agents_config 1 6 '  jobs: ["*"]'
+    sed -i "s|data: {.*|data: {format: csv, train_x: \"data-{nn}.csv\", target: label, classes: 2, partition: all, test: 60}|" "$work/agents.yaml"
+}
+sites
+privacy='privacy: {unit: example, clip: 1, noise_multiplier: 0.6, delta: 0.00001, sampling_rate: 0.15, examples: 140}'
+describe() { # NAME STRATEGY TEXT
+    strategy=$2 rounds=8 quorum=6 train='train: {steps: 20, lr: 0.5}' job "$1" 6 "$privacy
+$3"
+}
+begin() {
+    new_world
+    describe "$1" "$2" "${3:-}"
+    submit "$1"
+    cohort-agent prepare --config "$work/agents.yaml" --incarnation "$(job_field incarnation "$1")" --rounds 10 --exchanges 2 --seed 5 \
+        >/dev/null 2>"$work/prepare.log" || die "prepare: $(cat "$work/prepare.log")"
+}
+of_job() { cat "$work"/sites/*/report.jsonl 2>/dev/null | grep "\"job\": *\"$1\"" | grep '"final": *true'; }
+finals() { [ "$(of_job "$1" | wc -l)" = 6 ]; }
+# worst JOB: the least accuracy of the received model at a site
+worst() { of_job "$1" | sed -n 's/.*"accuracy_received": *\([-0-9.e]*\).*/\1/p' | sort -g | head -n 1; }
+above() { [ "$(awk -v a="$1" -v b="$2" 'BEGIN { print (a != "" && a > b) }')" = 1 ]; }
+
+begin all fedavg
+start_agents
+finishes all 60
+wait_for 20 finals all || die "no final reports of all"
+stop "$agents"
+global=$(worst all)
+ok "one model for all: $global at the worst site"
+
+pacfl='{pacfl: {most: 4}}' descriptor='descriptor: {noise_multiplier: 1, every: 4}'
+begin apart "$pacfl" "$descriptor"
+start_agents
+finishes apart 60
+wait_for 20 finals apart || die "no final reports of apart"
+stop "$agents"
+above "$(worst apart)" 0.9 || die "accuracy $(worst apart) in bubbles"
+above "$global" 0.8 && die "the model for all is as good: $global"
+ok "two bubbles: $(worst apart) at the worst site"
+[ "$(job_field slots apart)" = 2 ] || die "$(job_field slots apart) slots"
+for site in 01 02 03 04 05 06; do # 8 updates, and descriptors in rounds 1 and 5
+    n=$(cohort-agent ledger --config "$work/agents.yaml" --agent "site-$site" --json | grep -o '"round":' | wc -l)
+    [ "$n" = 10 ] || die "site-$site has $n releases instead of 10"
+    cohortctl model export apart --agent "site-$site" -o "$work/site-$site.safetensors" >/dev/null || die "export"
+done
+cmp -s "$work/site-01.safetensors" "$work/site-03.safetensors" && cmp -s "$work/site-01.safetensors" "$work/site-05.safetensors" || die "odd sites are apart"
+cmp -s "$work/site-02.safetensors" "$work/site-04.safetensors" && cmp -s "$work/site-02.safetensors" "$work/site-06.safetensors" || die "even sites are apart"
+cmp -s "$work/site-01.safetensors" "$work/site-02.safetensors" && die "odd and even sites are together"
+ok "sites 1, 3, 5 and 2, 4, 6; 10 releases on each ledger"
+
+strings "$build/server/cohortd" 2>/dev/null | grep -q '^crash-point=round-between-after' || {
+    ok "no crash points in this build: kills are left out"
+    exit 0
+}
+for point in store-close-after round-fold-after:2 round-finish-before round-between-after store-checkpoint-renamed store-publish-after; do
+    begin apart "$pacfl" "$descriptor"
+    stop "$coordinator"
+    start_coordinator "COHORT_CRASH_AT=$point" || die "no start"
+    start_agents
+    died() { dead "$coordinator"; }
+    wait_for 30 died || die "$point is never passed"
+    reap "$coordinator"
+    start_coordinator || die "no start after $point"
+    finishes apart 60
+    for site in 01 02; do
+        cohortctl model export apart --agent "site-$site" -o "$work/killed.safetensors" >/dev/null || die "export"
+        cmp "$work/site-$site.safetensors" "$work/killed.safetensors" || die "$point: another model of site-$site"
+    done
+    stop "$agents"
+    ok "killed at $point: the same models"
+done
