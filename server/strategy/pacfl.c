@@ -400,6 +400,7 @@ static int pacfl_load(void *shared, const uint8_t *from, size_t size, struct fl_
 
 const struct fl_strategy fl_strategy_pacfl = {
     .name = "pacfl",
+    .needs = FL_STRATEGY_AGGREGATES,
     .shared_size = sizeof(struct shared),
     .init = pacfl_init,
     .fini = pacfl_fini,
