@@ -23,6 +23,7 @@
 #include "client/trainer/align.h"
 #include "client/trainer/drift.h"
 #include "client/trainer/personal.h"
+#include "client/trainer/represent.h"
 #include "client/trainer/session.h"
 
 #include "common/base/mem.h"
@@ -124,9 +125,18 @@ static int train(struct fl_session *s, const struct fl_train_task *task, float *
     }
     r = r ? r : fl_align_new(s, task, steps, &align, e);
     if (r == 0) {
+        r = fl_represent_new(s, task, private_, &s->represent, e);
+    }
+    if (r == 0) {
         r = dp ? fl_train_noised(s, &moves, &task->seed, p, e)
                : fl_train_batches(s, &moves, &task->seed, steps, p, e);
     }
+    s->augment = NULL;
+    if (r == 0) {
+        r = fl_represent_end(s->represent, shared, e);
+    }
+    fl_represent_free(s->represent);
+    s->represent = NULL;
     if (r == 0) {
         fl_moves_end(&moves);
         fl_drift_end(&moves, task, shared, private_);
@@ -135,7 +145,6 @@ static int train(struct fl_session *s, const struct fl_train_task *task, float *
     fl_mix_free(moves.mix);
     fl_align_free(align);
     fl_moves_fini(&moves);
-    s->augment = NULL;
     return r;
 }
 
@@ -168,8 +177,7 @@ static int serve(struct fl_session *s, const struct fl_train_task *task,
 static int receive(struct fl_session *s, const struct fl_train_task *task, float *private_out,
                    struct fl_train_report *report, struct fl_err *e)
 {
-    bool apart =
-        s->plan->setting.local == FL_LOCAL_DITTO || s->plan->setting.local == FL_LOCAL_APFL;
+    bool apart = s->plan->setting.local != FL_LOCAL_FEDALA;
     int r = fl_param_make(s->layout, task->base, task->private_in, s->theta, e);
 
     report->accuracy_shared = (double)NAN;
@@ -180,7 +188,7 @@ static int receive(struct fl_session *s, const struct fl_train_task *task, float
     if (r == 0) {
         r = fl_session_evaluate(s, &report->accuracy_received, &report->loss, &report->received, e);
     }
-    return r == 0 && apart && private_out
+    return r == 0 && fl_plan_personal(s->plan) && apart && private_out
                ? fl_param_make(s->layout, task->base, task->private_in, s->theta, e)
                : r;
 }

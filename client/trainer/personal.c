@@ -304,12 +304,16 @@ int fl_personal_train(struct fl_session *s, const struct fl_train_task *task, fl
     const struct fl_kept k = fl_kept_of(s->layout);
     enum fl_local local = s->plan->setting.local;
     size_t elements = s->layout->theta.elements;
-    float *v = private_ + k.personal;
     int r = 0;
 
+    if (local == FL_LOCAL_FEDDBE) {
+        fl_kept_serve(s->plan, private_, s->theta);
+        return 0;
+    }
     if (!fl_plan_personal(s->plan) || s->data->train.count == 0) {
         return 0;
     }
+    float *v = private_ + k.personal;
     if (local == FL_LOCAL_DITTO) {
         r = ditto(s, task, &k, v, e);
     } else if (local == FL_LOCAL_FEDALA) {

@@ -1,6 +1,7 @@
 /*
- * A site's own model beside the shared one: Ditto, APFL, FedALA. Its tensors are private ones of
- * the plan's layout (common/plan/beside.h). For builtin.c, and for what serves a site.
+ * A site's own model beside the shared one: Ditto, APFL, FedALA (and what FedDBE makes of it). Its
+ * tensors are private ones of the plan's layout (common/plan/beside.h). For builtin.c, and for what
+ * serves a site.
  *
  * "What serves": the network this site would use now. accuracy_received of a report is of what
  * serves before training, accuracy_trained of what serves after it.

@@ -4,6 +4,7 @@
  * The head alone is trained on features: the body does not move meanwhile, so it runs once over the
  * examples and every further epoch costs only the head.
  */
+#include "client/trainer/represent.h"
 #include "client/trainer/session.h"
 
 #include "common/base/mem.h"
@@ -200,8 +201,10 @@ int fl_train_batches(struct fl_session *s, struct fl_moves *moves, const struct 
             loss = 0;
         }
         size_t n = fl_order_load(&order, s);
+        fl_represent_before(s->represent, n);
         fl_model_set(s->model, s->theta);
         fl_model_gradient(s->model, s->x, s->goal, n, s->grad, &score);
+        fl_represent_after(s->represent);
         fl_moves_step(moves);
         loss += score.loss;
         seen += n;

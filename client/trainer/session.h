@@ -31,8 +31,9 @@ struct fl_session {
     float rate;                    /* of this round: what learning rates are multiplied by */
     const struct fl_seed *augment; /* NULL = examples as they are; else `turn` counts batches */
     uint64_t turn;
-    float *room;          /* for that: one channel */
-    struct fl_err failed; /* an example could not be read; told by fl_session_cancelled */
+    struct fl_represent *represent; /* what the loss has at the features; NULL: nothing */
+    float *room;                    /* for that: one channel */
+    struct fl_err failed;           /* an example could not be read; told by fl_session_cancelled */
 };
 
 /* batch: examples that fit into x and y. Data are checked against the model: -FL_R_DATA_SHAPE,

@@ -9,8 +9,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static int add(struct fl_layout *layout, enum fl_group group, bool serving, const char *name,
-               uint32_t rank, const uint32_t *shape, struct fl_err *e)
+int fl_layout_tensor(struct fl_layout *layout, enum fl_group group, bool serving, const char *name,
+                     uint32_t rank, const uint32_t *shape, struct fl_err *e)
 {
     struct fl_tensors *to = group == FL_GROUP_PRIVATE ? &layout->private_ : &layout->shared;
 
@@ -42,16 +42,9 @@ int fl_layout_beside(struct fl_layout *layout, enum fl_group group, bool serving
             return fl_fail(e, FL_R_PLAN_MODEL, "the name %s is too long to stand behind %s",
                            t->name, prefix);
         }
-        r = add(layout, group, serving, name, t->rank, t->shape, e);
+        r = fl_layout_tensor(layout, group, serving, name, t->rank, t->shape, e);
     }
     return r;
-}
-
-int fl_layout_number(struct fl_layout *layout, bool serving, const char *name, struct fl_err *e)
-{
-    static const uint32_t one = 1;
-
-    return add(layout, FL_GROUP_PRIVATE, serving, name, 1, &one, e);
 }
 
 size_t fl_layout_found(const struct fl_tensors *in, const char *prefix)

@@ -265,12 +265,13 @@ int fl_layout_listed(struct fl_layout *layout, const struct fl_spec *spec,
                      enum fl_visibility visibility, const struct fl_tensors *list,
                      struct fl_err *e);
 
-/* Appends to the private vector (or the shared one) a tensor PREFIX.NAME of zeros for each tensor
- * of theta from number `first` on; or one private number NAME. For strategies that keep or send
- * more than the network (common/nn/beside.c). -FL_R_PLAN_MODEL: the name is taken, or too long. */
+/* Appends a tensor of zeros to the private vector (or the shared one); or a tensor PREFIX.NAME for
+ * each of theta from number `first` on. For strategies that keep or send more than the network
+ * (common/nn/beside.c). -FL_R_PLAN_MODEL: the name is taken, or too long. */
+int fl_layout_tensor(struct fl_layout *layout, enum fl_group group, bool serving, const char *name,
+                     uint32_t rank, const uint32_t *shape, struct fl_err *e);
 int fl_layout_beside(struct fl_layout *layout, enum fl_group group, bool serving,
                      const char *prefix, uint32_t first, struct fl_err *e);
-int fl_layout_number(struct fl_layout *layout, bool serving, const char *name, struct fl_err *e);
 /* Where the tensors of that prefix begin in their vector: they are in one piece. SIZE_MAX: there
  * are none. */
 size_t fl_layout_found(const struct fl_tensors *in, const char *prefix);

@@ -9,10 +9,17 @@
 
 /* Offsets; SIZE_MAX: the strategy has none. */
 struct fl_kept {
-    size_t rounds, alpha, personal, stays;
+    size_t rounds, alpha, personal, stays, mean;
     size_t stays_count; /* they are of theta's end */
 };
 struct fl_kept fl_kept_of(const struct fl_layout *layout);
+
+/* The head's first layer, linear: offsets into theta, and its matrix [out, in]. Of plans that
+ * compare features. */
+struct fl_head {
+    size_t weight, bias, out, in;
+};
+void fl_head_of(const struct fl_layout *layout, struct fl_head *ret);
 
 /* theta, made of a shared model, becomes what serves the site, by its private tensors as they
  * stand. Nothing changes under a strategy without a model of the site's own, nor before its first

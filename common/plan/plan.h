@@ -189,6 +189,8 @@ enum fl_local {
     FL_LOCAL_FEDALA,   /* mix it with their own of the round before, and train that */
     FL_LOCAL_SCAFFOLD, /* correct each step by control variates, and send theirs */
     FL_LOCAL_FEDDYN,   /* pull, and correct each step by what the rounds before left */
+    FL_LOCAL_FEDDBE,   /* a mean of their own before the head; features pulled to the mean of all */
+    FL_LOCAL_FEDPROTO, /* train alone, features pulled to the classes' means over sites */
 };
 
 /* fedka (common/plan/fedka.h). */
@@ -236,13 +238,15 @@ struct fl_fedcac_conf {
 struct fl_strategy_conf {
     enum fl_local local;
     float mu;        /* fedprox: local training minimises loss + mu/2 |theta - received|^2 */
-    float lambda;    /* ditto: the same for the personal model */
+    float lambda;    /* ditto: the same for the personal model; fedproto: weight of the pull */
     uint32_t epochs; /* ditto: of the personal model */
     float alpha; /* apfl: part of the own model in the mix, at first; feddyn: weight of the pull */
     bool learn;  /* apfl: alpha follows its gradient, one step a round */
     uint32_t layers; /* fedala: how many of the last layers are mixed by learned weights */
     float share;     /* fedala: part of the training examples that the weights learn from */
     float eta;       /* fedala: their learning rate */
+    float kappa;     /* feddbe: weight of the pull of the mean features */
+    float momentum;  /* feddbe: part of a batch in the running mean of features */
     uint32_t sites;  /* scaffold, feddyn: how many there are in all; 0: as many as a round has */
     struct fl_fedka_conf fedka;
     uint32_t homes; /* fedcac: models of single agents at most */
@@ -314,7 +318,8 @@ static inline bool fl_plan_personal(const struct fl_plan *plan)
 {
     enum fl_local local = plan->setting.local;
 
-    return local == FL_LOCAL_DITTO || local == FL_LOCAL_APFL || local == FL_LOCAL_FEDALA;
+    return local == FL_LOCAL_DITTO || local == FL_LOCAL_APFL || local == FL_LOCAL_FEDALA ||
+           local == FL_LOCAL_FEDDBE;
 }
 /* The part of all sites that a round is meant to have: 0 to 1. */
 static inline float fl_plan_part(const struct fl_plan *plan)

@@ -32,6 +32,15 @@ static const struct fl_conf_field fedala_keys[] = {
     {TYPED("eta", FLOAT, eta), .max = 100, .flags = FL_CONF_ABOVE_MIN, .fallback = "1"},
     {.name = NULL},
 };
+static const struct fl_conf_field feddbe_keys[] = {
+    {TYPED("kappa", FLOAT, kappa), .max = 1e6, .fallback = "50"},
+    {TYPED("momentum", FLOAT, momentum), .max = 1, .flags = FL_CONF_ABOVE_MIN, .fallback = "1"},
+    {.name = NULL},
+};
+static const struct fl_conf_field fedproto_keys[] = {
+    {TYPED("lambda", FLOAT, lambda), .max = 1e6, .fallback = "1"},
+    {.name = NULL},
+};
 static const struct fl_conf_field feddyn_keys[] = {
     {TYPED("alpha", FLOAT, alpha), .max = 1000, .flags = FL_CONF_ABOVE_MIN, .fallback = "0.1"},
     {TYPED("sites", UINT32, sites), .max = 1e6, .fallback = "0"},
@@ -59,9 +68,11 @@ static const struct {
     {"fedavg", FL_VISIBILITY_ALL_SHARED, no_keys},
     {"fedavgm", FL_VISIBILITY_ALL_SHARED, no_keys},
     {"fedcac", FL_VISIBILITY_ALL_SHARED, fl_plan_fedcac_keys},
+    {"feddbe", FL_VISIBILITY_ALL_SHARED, feddbe_keys},
     {"feddyn", FL_VISIBILITY_ALL_SHARED, feddyn_keys},
     {"fedka", FL_VISIBILITY_ALL_SHARED, fl_plan_fedka_keys},
     {"fedper", FL_VISIBILITY_HEAD_PRIVATE, no_keys},
+    {"fedproto", FL_VISIBILITY_ALL_PRIVATE, fedproto_keys},
     {"fedprox", FL_VISIBILITY_ALL_SHARED, fedprox_keys},
     {"fedrep", FL_VISIBILITY_HEAD_PRIVATE, no_keys},
     {"fedyogi", FL_VISIBILITY_ALL_SHARED, no_keys},
@@ -76,8 +87,15 @@ static const struct {
     const char *name;
     enum fl_local local;
 } locals[] = {
-    {"apfl", FL_LOCAL_APFL},     {"ditto", FL_LOCAL_DITTO},       {"fedala", FL_LOCAL_FEDALA},
-    {"feddyn", FL_LOCAL_FEDDYN}, {"scaffold", FL_LOCAL_SCAFFOLD},
+    /* clang-format off */
+    {"apfl", FL_LOCAL_APFL},
+    {"ditto", FL_LOCAL_DITTO},
+    {"fedala", FL_LOCAL_FEDALA},
+    {"feddbe", FL_LOCAL_FEDDBE},
+    {"feddyn", FL_LOCAL_FEDDYN},
+    {"fedproto", FL_LOCAL_FEDPROTO},
+    {"scaffold", FL_LOCAL_SCAFFOLD},
+    /* clang-format on */
 };
 
 static size_t find(const char *word)

@@ -50,7 +50,7 @@ static const char *feeds(const struct fl_layout *l, const struct fl_tensor *t)
     if (t->fixed) {
         return "fixed"; /* never trained: no example of a site is in it */
     }
-    return t->serving || l->visibility == FL_VISIBILITY_ALL_PRIVATE ? "serving" : "release";
+    return t->serving || l->shared.elements == 0 ? "serving" : "release";
 }
 
 static void add_tensors(json_t *list, const struct fl_layout *l, const struct fl_tensors *tensors,

@@ -8,11 +8,11 @@
  * server optimizer. The sum is exact in 64 bits; everything behind it is done once, element by
  * element, so the next model does not depend on who came first.
  *
- * FedAvg, APFL, Ditto, FedALA, FedPer, FedProx, FedRep, HyperFL, SCAFFOLD and local training differ
- * in what is shared and how agents train, which is the plan's business and theirs; FedAvgM,
- * FedAdagrad, FedAdam, FedYogi and FedDyn in the server optimizer that their word stands for. Here
- * they are one. With nothing shared an update has no bytes; members are still counted, and the next
- * model is as empty as the last.
+ * FedAvg, APFL, Ditto, FedALA, FedDBE, FedPer, FedProto, FedProx, FedRep, HyperFL, SCAFFOLD and
+ * local training differ in what is shared and how agents train, which is the plan's business and
+ * theirs; FedAvgM, FedAdagrad, FedAdam, FedYogi and FedDyn in the server optimizer that their word
+ * stands for. Here they are one. With nothing shared an update has no bytes; members are still
+ * counted, and the next model is as empty as the last.
  */
 #include "server/strategy/mean.h"
 
@@ -469,8 +469,10 @@ MEAN_STRATEGY(fedadagrad);
 MEAN_STRATEGY(fedadam);
 MEAN_STRATEGY(fedavg);
 MEAN_STRATEGY(fedavgm);
+MEAN_STRATEGY(feddbe);
 MEAN_STRATEGY(feddyn);
 MEAN_STRATEGY(fedper);
+MEAN_STRATEGY(fedproto);
 MEAN_STRATEGY(fedprox);
 MEAN_STRATEGY(fedrep);
 MEAN_STRATEGY(fedyogi);

@@ -69,6 +69,8 @@ killed ditto '9 25' "$plain"
 killed apfl 13 "$plain"
 killed fedala 17 "$plain"
 killed feddyn 21 "$plain"
+killed feddbe 33 "$plain"
+killed fedproto 35 "$plain"
 killed scaffold 18 'train: {batch: 10, epochs: 4, lr: 0.05}'
 killed hyperfl '9' 'train: {batch: 10, steps: 12, lr: 0.05}' \
     'privacy: {unit: example, clip: 1, noise_multiplier: 1, delta: 0.00001, sampling_rate: 0.2, examples: 80}'

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """What sites do beside training the model they received, in PyTorch, for our trainer to repeat (tests/unit/test_personal.c).
 
-Ditto, APFL, FedALA, SCAFFOLD and FedDyn over three rounds with given received models, in double precision, written from the papers'
+Ditto, APFL, FedALA, SCAFFOLD, FedDyn, FedDBE and FedProto over three rounds with given received models, in double precision, written from the papers'
 algorithms and not from our code. Batches are the whole data set, so that no order matters. A file has the job, examples,
 and for each round the received model, what serves before training, the update, and the private vector after it.
 
@@ -208,6 +208,86 @@ class Feddyn:
         return self.h
 
 
+BODY, FEATURES = 4, 6  # the head is the last layer, of two tensors
+
+
+def features(tensors, x):
+    t = dict(zip(NAMES, tensors))
+    z = F.max_pool2d(F.leaky_relu(F.conv2d(x, t["conv1.weight"], t["conv1.bias"], stride=2, padding=1), 0.01), 2)
+    return F.leaky_relu(F.linear(z.flatten(1), t["fc1.weight"], t["fc1.bias"]), 0.01)
+
+
+class Feddbe:
+    strategy = "{feddbe: {kappa: 3, momentum: 0.6}}"
+
+    def __init__(self):
+        self.mean, self.n = torch.zeros(FEATURES, dtype=torch.float64), 0
+
+    def receive(self, both, x, y):
+        w = both[:-FEATURES].clone()
+        t = split(w)
+        t[-1] += t[-2] @ self.mean  # a bias that does what the mean does before the head
+        return w
+
+    def round(self, both, x, y):
+        self.n += 1
+        w, center = both[:-FEATURES], both[-FEATURES:]
+        v = leaves(w)
+        mean = self.mean.clone().requires_grad_()
+        o, om = sgd(v), torch.optim.SGD([mean], lr=LR)
+        running = torch.zeros(FEATURES, dtype=torch.float64)
+        for _ in range(EPOCHS):
+            z = features(v, x)
+            running = 0.4 * running + 0.6 * z.mean(0)
+            loss = F.cross_entropy(F.linear(z + mean, v[-2], v[-1]), y)
+            if self.n > 1:
+                loss = loss + 3 * (0.5 * (running - center) ** 2).mean()
+            o.zero_grad()
+            om.zero_grad()
+            loss.backward()
+            o.step()
+            om.step()
+            running = running.detach()
+        self.mean = mean.detach()
+        return torch.cat([flat(v), features(v, x).mean(0).detach()])
+
+    def private(self, rounds):
+        return self.mean
+
+
+class Fedproto:
+    strategy = "{fedproto: {lambda: 0.8}}"
+
+    def __init__(self):
+        self.w = None
+
+    def receive(self, sums, x, y):
+        return self.w
+
+    def round(self, sums, x, y):
+        classes = SMALL["classes"]
+        total, sites = sums[:classes * FEATURES].view(classes, FEATURES), sums[classes * FEATURES:]
+        v = leaves(self.w)
+        o = sgd(v)
+        for _ in range(EPOCHS):
+            z = features(v, x)
+            wanted = z.detach().clone()
+            for i, c in enumerate(y.tolist()):
+                if sites[c] >= 0.25:
+                    wanted[i] = total[c] / sites[c]
+            o.zero_grad()
+            (F.cross_entropy(F.linear(z, v[-2], v[-1]), y) + 0.8 * F.mse_loss(z, wanted)).backward()
+            o.step()
+        self.w = flat(v)
+        z = features(v, x).detach()
+        here = [bool((y == c).any()) for c in range(classes)]
+        return torch.cat([z[y == c].mean(0) if here[c] else torch.zeros(FEATURES, dtype=torch.float64)
+                          for c in range(classes)] + [torch.tensor([float(h) for h in here]).double()])
+
+    def private(self, rounds):
+        return self.w
+
+
 def job(strategy, momentum, batch):
     return f"""name: reference
 strategy: {strategy}
@@ -231,15 +311,22 @@ grid: {{bits: 32, step: -24}}
 def main(folder):
     torch.set_num_threads(1)
     rng = np.random.default_rng(11)
-    n = 14
+    n = 70  # more than the network runs at once
     x = torch.tensor(rng.standard_normal((n, *SMALL["input"])).astype(np.float32)).double()
     y = torch.tensor(rng.integers(0, SMALL["classes"], n))
     start = torch.tensor(np.concatenate([rng.uniform(-f ** -0.5, f ** -0.5, int(np.prod(s)))
                                          for _, s, f in SMALL["tensors"]]).astype(np.float32)).double()
-    for name, kind in (("ditto", Ditto), ("apfl", Apfl), ("fedala", Fedala), ("scaffold", Scaffold), ("feddyn", Feddyn)):
+    for name, kind in (("ditto", Ditto), ("apfl", Apfl), ("fedala", Fedala), ("scaffold", Scaffold), ("feddyn", Feddyn),
+                       ("feddbe", Feddbe), ("fedproto", Fedproto)):
         site, w = kind(), start
         if kind is Scaffold:
             w = torch.cat([start, torch.zeros_like(start)])
+        if kind is Feddbe:
+            w = torch.cat([start, torch.zeros(FEATURES, dtype=torch.float64)])
+        begin = {}
+        if kind is Fedproto:
+            site.w, begin = start, {"begin": start.numpy()}
+            w = torch.zeros(SMALL["classes"] * (FEATURES + 1), dtype=torch.float64)
         received, serves, delta, private = [], [], [], []
         for r in range(1, ROUNDS + 1):
             received.append(w)
@@ -252,7 +339,7 @@ def main(folder):
         save(os.path.join(folder, f"beside_{name}.safetensors"),
              {"x": x.numpy().reshape(n, -1), "y": y.numpy().astype(np.float32), "received": torch.stack(received).numpy(),
               "serves": torch.stack(serves).numpy(), "delta": torch.stack(delta).numpy(),
-              "private": torch.stack(private).numpy()},
+              "private": torch.stack(private).numpy(), **begin},
              {"plan": job(kind.strategy, getattr(kind, "momentum", MOMENTUM), n), "torch": torch.__version__})
 
 

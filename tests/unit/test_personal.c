@@ -42,6 +42,7 @@ struct golden {
     struct fl_plan plan;
     struct fl_dataset data;
     float *received, *serves, *delta, *private_;
+    float *begin; /* NULL: zeros */
     size_t rounds;
 };
 
@@ -69,6 +70,7 @@ static void golden_open(struct golden *g, const char *path)
     g->delta = tensor_of(&g->file, "delta", &n);
     g->private_ = tensor_of(&g->file, "private", &n);
     ck_assert_uint_eq(n, g->rounds * g->plan.layout.private_.elements);
+    g->begin = fl_tensors_find(&g->file.table, "begin") ? tensor_of(&g->file, "begin", &n) : NULL;
 }
 
 static void golden_close(struct golden *g)
@@ -80,6 +82,7 @@ static void golden_close(struct golden *g)
     fl_free(g->serves);
     fl_free(g->delta);
     fl_free(g->private_);
+    fl_free(g->begin);
     fl_free(g);
 }
 
@@ -94,6 +97,9 @@ static void repeat(const char *path)
     float *private_ = fl_new(own, sizeof *private_), *delta = fl_new(shared, sizeof *delta);
     float *out = fl_new(own, sizeof *out);
     ck_assert_uint_ge(g->rounds, 3);
+    if (g->begin) {
+        memcpy(private_, g->begin, own * sizeof *private_);
+    }
     for (size_t k = 0; k < g->rounds; k++) {
         struct fl_train_task task = {.plan = &g->plan,
                                      .data = &g->data,
@@ -127,7 +133,7 @@ START_TEST(test_pytorch_comes_to_the_same)
 
     ck_assert_int_eq(glob(TEST_SOURCE_ROOT "/tests/golden/beside_*.safetensors", 0, NULL, &found),
                      0);
-    ck_assert_uint_eq(found.gl_pathc, 5);
+    ck_assert_uint_eq(found.gl_pathc, 7);
     for (size_t i = 0; i < found.gl_pathc; i++) {
         repeat(found.gl_pathv[i]);
     }
@@ -146,6 +152,9 @@ static const char job[] =
     "data: {mean: [0.25], std: [0.3]}\nround: {members: 1}\n%s\n";
 static const char example[] = "privacy: {unit: example, clip: 1, noise_multiplier: 1, delta: 1e-5, "
                               "sampling_rate: 0.3, examples: 40}\nset: {train.steps: 6}";
+
+static const char client[] = "privacy: {unit: client, clip: 1, delta: 1e-5, noise_multiplier: 1}\n"
+                             "grid: {bits: 24, step: -16}";
 
 static int parse(struct fl_plan *ret, const char *strategy, const char *model, const char *more,
                  struct fl_err *e)
@@ -270,6 +279,27 @@ START_TEST(test_what_serves_never_reaches_an_upload)
 }
 END_TEST
 
+/* Networks whose features are compared begin alike at all sites; those of local training do not. */
+START_TEST(test_prototypes_are_of_networks_that_begin_alike)
+{
+    struct small_site s;
+    struct fl_seed other;
+
+    fl_seed_from_u64(99, &other);
+    for (int i = 0; i < 2; i++) {
+        site_of(&s, i ? "fedproto" : "local", 0);
+        size_t n = s.plan->layout.private_.elements;
+        float *x = fl_new(n, sizeof *x);
+        ck_assert_uint_eq(n, s.plan->layout.theta.elements);
+        ck_assert_uint_eq(s.plan->layout.shared.elements, i ? 3 * 12 + 3 : 0);
+        fl_layout_init_private(&s.plan->layout, &s.job, &other, x);
+        ck_assert_int_eq(memcmp(x, s.private_, n * sizeof *x) == 0, i);
+        fl_free(x);
+        small_site_fini(&s);
+    }
+}
+END_TEST
+
 /* FedALA's is read, and so it is no strategy for the unit example. */
 START_TEST(test_what_is_trained_reaches_it_and_is_refused)
 {
@@ -288,11 +318,7 @@ START_TEST(test_what_is_trained_reaches_it_and_is_refused)
         strstr(e.msg, "fedala has no row in the table of releases for this unit"));
     ck_assert_int_eq(parse(plan, "ditto", "", example, &e), 0);
     ck_assert_int_eq(parse(plan, "apfl", "", example, &e), 0);
-    ck_assert_int_eq(parse(plan, "fedala", "",
-                           "privacy: {unit: client, clip: 1, delta: 1e-5, "
-                           "noise_multiplier: 1}\ngrid: {bits: 24, step: -16}",
-                           &e),
-                     0);
+    ck_assert_int_eq(parse(plan, "fedala", "", client, &e), 0);
     run_fini(&a);
     run_fini(&b);
     small_site_fini(&s);
@@ -417,9 +443,10 @@ END_TEST
 
 START_TEST(test_no_memory_is_an_error_at_every_allocation)
 {
-    static const char *const words[] = {"ditto", "apfl", "fedala", "scaffold", "feddyn"};
+    static const char *const words[] = {"ditto",  "apfl",   "fedala",  "scaffold",
+                                        "feddyn", "feddbe", "fedproto"};
 
-    for (int w = 0; w < 5; w++) {
+    for (int w = 0; w < 7; w++) {
         struct small_site s;
         struct fl_err e = {0};
         int code = -1;
@@ -478,6 +505,19 @@ START_TEST(test_what_does_not_go_together)
                      -FL_R_CONF_CONFLICT);
     ck_assert_int_eq(parse(plan, "{feddyn: {sites: 8}}", "", "set: {round.members: 2}", &e), 0);
     ck_assert(plan->server.optimizer == FL_SERVER_DYNAMIC && plan->server.momentum == 0.25f);
+    ck_assert_int_eq(parse(plan, "feddbe", "", "set: {model.head: 3}", &e), -FL_R_CONF_CONFLICT);
+    ck_assert_ptr_nonnull(strstr(e.msg, "feddbe compares features"));
+    ck_assert_int_eq(parse(plan, "fedproto", "", "server: {lr: 0.5}", &e), -FL_R_CONF_CONFLICT);
+    for (int i = 0; i < 2; i++) {
+        const char *word = i ? "fedproto" : "feddbe";
+        ck_assert_int_eq(parse(plan, word, "", example, &e), -FL_R_PLAN_PRIVACY);
+        ck_assert_ptr_nonnull(strstr(e.msg, "has no row in the table of releases for this unit"));
+        ck_assert_int_eq(parse(plan, word, "", client, &e), 0);
+        snprintf(text, sizeof text, listed, word, "b");
+        ck_assert_int_eq(fl_plan_parse(plan, "job.yaml", text, strlen(text), &e),
+                         -FL_R_CONF_CONFLICT);
+    }
+    ck_assert_int_eq(parse(plan, "{feddbe: {momentum: 0}}", "", "", &e), -FL_R_CONF_RANGE);
     snprintf(text, sizeof text, listed, "fedala", "b");
     ck_assert_int_eq(fl_plan_parse(plan, "job.yaml", text, strlen(text), &e), -FL_R_CONF_CONFLICT);
     ck_assert_ptr_nonnull(strstr(e.msg, "a list of tensors has none"));
@@ -493,6 +533,7 @@ START_TEST(test_what_does_not_go_together)
 END_TEST
 
 TESTS_MAIN("personal", test_pytorch_comes_to_the_same, test_what_serves_never_reaches_an_upload,
+           test_prototypes_are_of_networks_that_begin_alike,
            test_what_is_trained_reaches_it_and_is_refused,
            test_the_shared_model_is_fedavgs_and_the_own_one_serves,
            test_corrections_are_made_of_what_is_released,
