@@ -189,6 +189,11 @@ static int keep_features(struct fl_plan *plan, const struct fl_conf_node *root, 
                    ? r
                    : fl_layout_tensor(l, FL_GROUP_SHARED, false, "mean.features", 1, shape + 1, e);
     }
+    if (fl_conf_find(root, "aggregate")) {
+        return fl_conf_fail(e, fl_plan_at(root, "aggregate"), FL_R_CONF_CONFLICT,
+                            "prototypes are sums divided by numbers of sites: a rule that is not "
+                            "the mean makes neither");
+    }
     if (spec->classes == 0) {
         return fl_conf_fail(e, fl_plan_at(root, "model.targets"), FL_R_CONF_CONFLICT,
                             "fedproto compares classes");

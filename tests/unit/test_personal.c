@@ -508,6 +508,9 @@ START_TEST(test_what_does_not_go_together)
     ck_assert_int_eq(parse(plan, "feddbe", "", "set: {model.head: 3}", &e), -FL_R_CONF_CONFLICT);
     ck_assert_ptr_nonnull(strstr(e.msg, "feddbe compares features"));
     ck_assert_int_eq(parse(plan, "fedproto", "", "server: {lr: 0.5}", &e), -FL_R_CONF_CONFLICT);
+    ck_assert_int_eq(parse(plan, "fedproto", "", "aggregate: {rule: median}", &e),
+                     -FL_R_CONF_CONFLICT);
+    ck_assert_ptr_nonnull(strstr(e.msg, "prototypes are sums"));
     for (int i = 0; i < 2; i++) {
         const char *word = i ? "fedproto" : "feddbe";
         ck_assert_int_eq(parse(plan, word, "", example, &e), -FL_R_PLAN_PRIVACY);
