@@ -320,6 +320,8 @@ int co_sums_place(const struct co_sums *s, uint64_t agent, uint32_t *ret, struct
  * fl_free. */
 int co_strategy_new(const struct fl_plan *plan, const struct fl_checkpoint *from,
                     const struct fl_strategy **ret, void **ret_shared, struct fl_err *e);
+/* Bytes of one member's contribution to an exchange of the open round, at most. On the loop. */
+uint64_t co_payload_size(const struct co_job *j, uint32_t exchange);
 void co_fold(struct co *co, struct co_job *j, const struct fl_round_item *item);
 void co_refold(struct co *co, struct co_job *j, const struct fl_round_item *item);
 /* [lane] The payloads that were folded, in order of agents (they are sorted). */

@@ -151,6 +151,8 @@ static bool round_view(struct co *co, struct co_job *j, struct fl_control_round 
         .state = fl_round_phase_name(v.phase),
         .exchange = v.exchange,
         .exchanges = v.exchange_count,
+        .exchange_name = v.name,
+        .gives_up = v.give_up,
         .attempt = v.attempt ? v.attempt - 1 : 0, /* retries */
         .opened_ms = v.open ? j->opened_ms : 0,
         .deadline_ms = wall_of(co, v.closes_ms),
@@ -162,7 +164,7 @@ static bool round_view(struct co *co, struct co_job *j, struct fl_control_round 
         .committed = v.committed,
         .lost = v.failed + v.declined,
         .bytes_up = j->bytes_up,
-        .bytes_up_expected = (uint64_t)v.members * fl_plan_update_size(j->plan),
+        .bytes_up_expected = v.members * co_payload_size(j, v.exchange),
         .bytes_down = j->bytes_down};
     if (j->frozen_text) {
         ret->plan = *fl_object_digest(j->frozen_text);
@@ -504,8 +506,7 @@ static void op_agent_models(void *arg, uint64_t ticket, const char *agent, uint3
 
 struct explain_walk {
     struct co *co;
-    uint64_t ticket;
-    struct co_job *j;
+    uint64_t ticket, expected;
 };
 
 static void explain_member(void *arg, const struct fl_member_view *m, const char *text)
@@ -519,7 +520,7 @@ static void explain_member(void *arg, const struct fl_member_view *m, const char
                                        .since_ms = wall_of(w->co, m->since_ms),
                                        .bytes =
                                            m->state >= FL_MEMBER_SEALED && m->size ? m->size : 0,
-                                       .bytes_expected = fl_plan_update_size(w->j->plan)};
+                                       .bytes_expected = m->size ? m->size : w->expected};
 
     (void)text;
     fl_control_member(w->co->control, w->ticket, &member);
@@ -532,7 +533,7 @@ static void op_round_show(void *arg, uint64_t ticket, const char *job, uint64_t 
     struct fl_control_round now;
 
     if (j && round_view(co, j, &now) && (round == 0 || round == now.round)) {
-        struct explain_walk w = {co, ticket, j};
+        struct explain_walk w = {co, ticket, co_payload_size(j, now.exchange)};
         fl_control_round_row(co->control, ticket, &now);
         fl_round_explain(j->round, 0, explain_member, &w);
         fl_control_done(co->control, ticket, 0, NULL, NULL);

@@ -183,6 +183,12 @@ int co_sums_place(const struct co_sums *s, uint64_t agent, uint32_t *ret, struct
     return r;
 }
 
+uint64_t co_payload_size(const struct co_job *j, uint32_t exchange)
+{
+    return j->sums && exchange < j->sums->terms_count ? j->sums->terms[exchange].size
+                                                      : fl_plan_update_size(j->plan);
+}
+
 /* ---- fold ---- */
 
 struct fold_op {

@@ -81,6 +81,8 @@ struct fl_control_round {
     const char
         *state; /* "fill", "collect", "drain", "finish", "publish", "published", "abandoned" */
     uint32_t exchange, exchanges;
+    const char *exchange_name;                                /* NULL = unknown */
+    bool gives_up;                                            /* below quorum at the last attempt */
     uint32_t attempt;                                         /* 0 = the first */
     uint64_t opened_ms, deadline_ms, closed_ms, published_ms; /* 0 = not (yet) */
     uint32_t wanted, quorum,

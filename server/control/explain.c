@@ -108,6 +108,12 @@ static void say_collecting(json_t *lines, const struct fl_control_round *r, uint
     }
     if (r->committed >= r->quorum) {
         say(lines, "The quorum of %u is reached: it closes %s at the latest.", r->quorum, t);
+    } else if (r->gives_up) {
+        say(lines,
+            "The quorum is %u: unless %u more arrive its members get more time %s (this is attempt "
+            "%u); after the last attempt the round is given up, and the next one begins with the "
+            "same model.",
+            r->quorum, r->quorum - r->committed, t, r->attempt + 1);
     } else {
         say(lines,
             "The quorum is %u: unless %u more arrive it is abandoned %s and tried again with a "
@@ -147,7 +153,8 @@ static void say_all(json_t *lines, const struct fl_control_explain *x, uint64_t 
             r->committed, r->state);
     }
     if (r->exchanges > 1) {
-        say(lines, "This is exchange %u of %u.", r->exchange + 1, r->exchanges);
+        say(lines, "This is exchange %u of %u, %s.", r->exchange + 1, r->exchanges,
+            r->exchange_name ? r->exchange_name : "?");
     }
 }
 

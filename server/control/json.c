@@ -144,6 +144,7 @@ json_t *fl_control_json_round(const struct fl_control_round *r)
     put_live(&o, live, "attempt", r->attempt);
     put_live(&o, live, "exchange", r->exchange);
     put_live(&o, live, "exchanges", r->exchanges);
+    put_text(&o, "exchange_name", live ? r->exchange_name : NULL);
     put_known(&o, "opened_ms", r->opened_ms);
     put_known(&o, "deadline_ms", r->deadline_ms);
     put_known(&o, "closed_ms", r->closed_ms);

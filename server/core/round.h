@@ -257,6 +257,7 @@ struct fl_round_view {
     uint64_t round, published, rounds;
     uint32_t exchange, exchange_count;
     const char *name; /* of the exchange */
+    bool give_up;     /* below quorum, it ends the round */
     bool open;        /* the plan is frozen */
     bool paused, draining;
     int reason; /* why it is paused */

@@ -182,6 +182,7 @@ void fl_round_view(const struct fl_round *r, struct fl_round_view *ret)
         .exchange = r->exchange,
         .exchange_count = r->frame->rules.exchange_count,
         .name = rules->name,
+        .give_up = rules->give_up,
         .open = r->open,
         .paused = r->paused,
         .draining = r->draining,

@@ -180,8 +180,13 @@ void fl_cli_print_round(const json_t *r)
                    (long long)fl_cli_int(r, "invited"));
         return;
     }
+    long long exchanges = (long long)fl_cli_int(r, "exchanges");
     fl_cli_row("round", "%lld, %s, attempt %lld", (long long)fl_cli_int(r, "round"),
                fl_cli_text(r, "state"), (long long)fl_cli_int(r, "attempt") + 1);
+    if (exchanges > 1) {
+        fl_cli_row("exchange", "%s, %lld of %lld", fl_cli_text(r, "exchange_name"),
+                   (long long)fl_cli_int(r, "exchange") + 1, exchanges);
+    }
     fl_cli_row("updates", "%lld committed of %lld wanted (quorum %lld); %lld invited, %lld lost",
                (long long)fl_cli_int(r, "committed"), (long long)fl_cli_int(r, "wanted"),
                (long long)fl_cli_int(r, "quorum"), (long long)fl_cli_int(r, "invited"),

@@ -164,3 +164,21 @@ cohortctl audit export masked -o "$work/transcript.txt" >/dev/null || die "audit
     die "the record of the given-up round: $(cat "$work/transcript.txt")"
 ok "its record names the model it began with"
 end_all
+
+# ---- an agent that cheats is out, by a reason, and nobody else is ----
+for how in garbage short forged stolen; do
+    begin masked 2 "$secure"
+    start_agents
+    python3 "$e2e_root/tests/e2e/secure_hostile.py" "$port" "$work/pki" site-05 masked $how || die "$how"
+    finishes masked 40 >/dev/null
+    export_to masked cheated
+    same_as fedavg-four cheated
+    stop "$agents"
+done
+ok "the sum is of the other four, each time"
+rounds=2 attempts='' begin masked 2 "$secure"
+start_agents
+python3 "$e2e_root/tests/e2e/secure_hostile.py" "$port" "$work/pki" site-05 masked shares || die "shares"
+expect_log cohortd 'round 1 is given up.*(secagg-too-few|secagg-share)'
+finishes masked 40
+stop "$agents"

@@ -552,6 +552,80 @@ START_TEST(test_second_exchange_with_the_same_cohort)
 }
 END_TEST
 
+/* Two members through the first exchange, and invited to the second. */
+static void into_the_second(struct desk *d, uint64_t round)
+{
+    d->round = round;
+    TELL(d, "RECEIVE 1;", OFFERED, BY(1));
+    TELL(d, "RECORD 1;", SPOOLED, BY(1));
+    TELL(d, "RECEIVE 2;", OFFERED, BY(2));
+    TELL(d, "RECORD 2;", SPOOLED, BY(2));
+    TELL(d, "ACK 1; FOLD 1;", COMMITTED, BY(1));
+    TELL(d, "ACK 2; FOLD 2; CLOSE 1,2;", COMMITTED, BY(2));
+    TELL(d, "", FOLDED, BY(1));
+    TELL(d, "", FOLDED, BY(2));
+    TELL(d, "FINISH;", CLOSED);
+    TELL(d, "ENLIST 1; ENLIST 2;", FINISHED, .exchange = 0);
+    TELL(d, "", ENLISTED, BY(1), .exchange = 1);
+    TELL(d, "", ENLISTED, BY(2), .exchange = 1);
+    TELL(d, "INVITE 1;", AVAILABLE, BY(1));
+    TELL(d, "INVITE 2;", AVAILABLE, BY(2));
+    TELL(d, "", ACCEPTED, BY(1), .exchange = 1);
+}
+
+START_TEST(test_a_round_that_cannot_be_retried_is_given_up)
+{
+    struct desk d;
+    struct fl_round_rules r = rules(2, 2, 0);
+
+    r.rounds = 9;
+    r.attempts = 2;
+    r.exchange_count = 2;
+    r.exchange[1] = r.exchange[0];
+    r.exchange[1].same_cohort = r.exchange[1].give_up = true;
+    start(&d, &r);
+    both_at_work(&d);
+    into_the_second(&d, 1);
+    TELL(&d, "RECEIVE 1;", OFFERED, BY(1), .exchange = 1);
+    TELL(&d, "RECORD 1;", SPOOLED, BY(1), .exchange = 1);
+    d.now += 1000; /* more time, as always */
+    TELL(&d, "RETRY (too-few-updates);", TICK);
+    d.now += 1000; /* the last attempt: but what the store writes is counted first */
+    TELL(&d, "", TICK);
+    TELL(&d, "DROP 2 (round-over); FINISH (too-few-updates);", COMMITTED, STATUS(UPDATE_CONFLICT),
+         BY(1), .exchange = 1);
+    TELL(&d, "DROP 2 (round-over);", OFFERED, BY(2), .exchange = 1); /* nothing is taken any more */
+    TELL(&d, "PUBLISH;", FINISHED, .exchange = 1, .given_up = true);
+    TELL(&d, "", PUBLISHED); /* and the next one begins */
+
+    /* There is no way on behind a close: likewise. A second one in a row pauses the job. */
+    d.round = 2;
+    TELL(&d, "", AVAILABLE, BY(1));
+    TELL(&d, "OPEN;", AVAILABLE, BY(2));
+    TELL(&d, "ENLIST 1; ENLIST 2;", OPENED);
+    TELL(&d, "INVITE 1;", ENLISTED, BY(1));
+    TELL(&d, "INVITE 2;", ENLISTED, BY(2));
+    TELL(&d, "", ACCEPTED, BY(1));
+    TELL(&d, "", ACCEPTED, BY(2));
+    TELL(&d, "RECEIVE 1;", OFFERED, BY(1));
+    TELL(&d, "RECORD 1;", SPOOLED, BY(1));
+    TELL(&d, "RECEIVE 2;", OFFERED, BY(2));
+    TELL(&d, "RECORD 2;", SPOOLED, BY(2));
+    TELL(&d, "ACK 1; FOLD 1;", COMMITTED, BY(1));
+    TELL(&d, "ACK 2; FOLD 2; CLOSE 1,2;", COMMITTED, BY(2));
+    TELL(&d, "", FOLDED, BY(1));
+    TELL(&d, "", FOLDED, BY(2));
+    TELL(&d, "FINISH;", CLOSED);
+    TELL(&d, "PUBLISH;", FINISHED, .exchange = 0, .given_up = true);
+    TELL(&d, "PAUSED (too-few-updates);", PUBLISHED);
+    d.round = 3;
+    TELL(&d, "", AVAILABLE, BY(1));
+    TELL(&d, "", AVAILABLE, BY(2));
+    TELL(&d, "OPEN;", RESUME);
+    fl_round_free(d.r);
+}
+END_TEST
+
 START_TEST(test_never_records_more_than_members)
 {
     struct desk d;
@@ -819,8 +893,9 @@ TESTS_MAIN("round", test_a_round_from_asking_to_publishing, test_job_ends_after_
            test_failures_of_the_store_pause_and_resume_repeats, test_pause_drain_and_cancel,
            test_revoked_agents_are_out, test_restart_goes_on_from_what_the_store_remembers,
            test_rules_of_the_next_round, test_second_exchange_with_the_same_cohort,
-           test_never_records_more_than_members, test_who_left_is_not_invited,
-           test_asking_during_a_pause_is_remembered, test_a_record_that_fails_at_the_deadline,
+           test_a_round_that_cannot_be_retried_is_given_up, test_never_records_more_than_members,
+           test_who_left_is_not_invited, test_asking_during_a_pause_is_remembered,
+           test_a_record_that_fails_at_the_deadline,
            test_sums_are_made_again_when_nothing_touches_them,
            test_a_retry_closes_at_the_quorum_and_the_next_round_wants_all,
            test_many_members_come_in_several_lists,

@@ -232,6 +232,95 @@ START_TEST(test_too_few)
 }
 END_TEST
 
+static struct fl_update object_of(struct sw_agent *a, enum fl_secagg_stage stage)
+{
+    return (struct fl_update){.agent = a->id,
+                              .exchange = stage,
+                              .weight = 1,
+                              .size = a->up[stage].size,
+                              .read = sw_read,
+                              .arg = &a->up[stage]};
+}
+
+static void principal_of(const struct sw_agent *a, uint8_t ret[FL_SECAGG_PRINCIPAL_SIZE])
+{
+    struct fl_digest d;
+
+    fl_digest_of(a->cert, sizeof a->cert, &d);
+    memcpy(ret, d.bytes, sizeof d.bytes);
+}
+
+/* In every stage: what is judged good is what folds; each byte that is wrong is found before, and
+ * judging changes nothing. */
+START_TEST(test_judged_before_it_counts)
+{
+    struct fl_plan *p = job("fedavg", 16, "");
+    struct fl_secure *s;
+    struct sw *w = agents(p, &s);
+    uint8_t own[FL_SECAGG_PRINCIPAL_SIZE], another[FL_SECAGG_PRINCIPAL_SIZE];
+    struct fl_err e;
+
+    principal_of(&w->agent[1], another);
+    for (int i = 0; i < FL_SECAGG_STAGES; i++) {
+        enum fl_secagg_stage stage = (enum fl_secagg_stage)i;
+        ck_assert_int_eq(fl_secure_stage(s), stage);
+        for (uint32_t k = 0; k < w->count; k++) {
+            struct sw_agent *a = &w->agent[k];
+            if (stage > FL_SECAGG_ADVERTISE) {
+                fl_secagg_bytes_free(&a->down);
+                ck_assert_int_eq(
+                    fl_secure_input(s, stage, a->id, &a->down.bytes, &a->down.size, &e), 0);
+            }
+            ck_assert_int_eq(sw_client_step(a, stage, &a->up[stage]), 0);
+        }
+        for (uint32_t k = 0; k < w->count; k++) {
+            struct fl_secagg_bytes *b = &w->agent[k].up[stage];
+            struct fl_update u = object_of(&w->agent[k], stage);
+            principal_of(&w->agent[k], own);
+            for (size_t at = 0; k == 0 && at < b->size; at += at < 64 ? 7 : 1 + b->size / 50) {
+                b->bytes[at] ^= 1;
+                bool hidden = (stage == FL_SECAGG_MASK && at >= FL_SECAGG_HEAD_SIZE) ||
+                              (stage == FL_SECAGG_SHARE && at >= FL_SECAGG_HEAD_SIZE) ||
+                              (stage == FL_SECAGG_SIGN && at >= FL_SECAGG_HEAD_SIZE + 2 + SW_SIG);
+                int r = fl_secure_judge(s, stage, &u, own, &e);
+                ck_assert_msg(r < 0 || hidden, "stage %d: byte %zu", i, at);
+                ck_assert_msg(r == 0 || r == -FL_R_SECAGG_OBJECT || r == -FL_R_SECAGG_KEYS ||
+                                  r == -FL_R_SECAGG_SHARE,
+                              "stage %d, byte %zu: %s", i, at, e.msg);
+                b->bytes[at] ^= 1;
+            }
+            if (stage == FL_SECAGG_ADVERTISE && k == 0) { /* signed by a certificate, not its own */
+                ck_assert_int_eq(fl_secure_judge(s, stage, &u, another, &e), -FL_R_SECAGG_KEYS);
+            }
+            ck_assert_int_eq(fl_secure_judge(s, stage, &u, own, &e), 0);
+            ck_assert_int_eq(fl_secure_fold(s, stage, &u, &e), 0);
+            ck_assert_int_eq(fl_secure_judge(s, stage, &u, own, &e), 0); /* the same again */
+            if (k == 4) { /* the disk failed: all of it is told again */
+                fl_secure_reset(s, stage);
+                for (uint32_t j = 0; j <= k; j++) {
+                    u = object_of(&w->agent[k - j], stage);
+                    ck_assert_int_eq(fl_secure_fold(s, stage, &u, &e), 0);
+                }
+            }
+        }
+        if (stage > FL_SECAGG_ADVERTISE) { /* of a stage that is over nothing is forgotten */
+            fl_secure_reset(s, (enum fl_secagg_stage)(stage - 1));
+        }
+        ck_assert_int_eq(fl_secure_between(s, &e), 0);
+    }
+    ck_assert_int_eq(fl_secure_stage(s), FL_SECAGG_STAGES);
+    struct made m = {0};
+    uint32_t members = 0;
+    made_open(&m, p);
+    ck_assert_int_eq(fl_secure_finish(s, m.strategy, m.shared, m.slot, &members, &e), 0);
+    ck_assert_uint_eq(members, AGENTS);
+    made_close(&m);
+    fl_secure_free(s);
+    sw_free(w);
+    fl_free(p);
+}
+END_TEST
+
 /* Payloads that are too long, weigh something, or come out of turn. */
 START_TEST(test_payloads)
 {
@@ -265,4 +354,4 @@ START_TEST(test_payloads)
 END_TEST
 
 TESTS_MAIN("secure", test_the_same_model, test_who_needs_more_than_sums, test_too_few,
-           test_payloads)
+           test_judged_before_it_counts, test_payloads)

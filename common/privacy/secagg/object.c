@@ -293,6 +293,7 @@ void fl_proofs_next(const struct fl_proofs_view *p, size_t *at, struct fl_proof_
 int fl_reveal_read(const struct fl_digest *context, const uint8_t *bytes, size_t size,
                    uint32_t members, struct fl_reveal_view *ret, struct fl_err *e)
 {
+    static const uint8_t none[FL_REVEAL_ITEM - 5];
     struct in in = {bytes, size, false};
     int r = head(FL_SECAGG_REVEAL, context, &in, e);
 
@@ -309,6 +310,7 @@ int fl_reveal_read(const struct fl_digest *context, const uint8_t *bytes, size_t
         const uint8_t *item = ret->items + (size_t)i * FL_REVEAL_ITEM;
         uint32_t index = fl_get_u32(item);
         if (index >= members || item[4] > FL_SECAGG_PAIR ||
+            (item[4] == FL_SECAGG_NONE && memcmp(item + 5, none, sizeof none) != 0) ||
             (i > 0 && index <= fl_get_u32(item - FL_REVEAL_ITEM))) {
             in.bad = true;
         }
