@@ -26,6 +26,12 @@ int fl_secure_check(const struct fl_plan *plan, const struct fl_strategy *strate
                        "secure_aggregation hides from the coordinator: choose one of them",
                        strategy->name);
     }
+    if (plan->secure.on && strategy->next_slots) {
+        return fl_fail(e, FL_R_PLAN_STRATEGY,
+                       "strategy %s has several models, and the sum of a few members would tell "
+                       "much of each: secure_aggregation is for one model",
+                       strategy->name);
+    }
     return 0;
 }
 
