@@ -226,9 +226,15 @@ struct fl_bubble_conf {
 enum fl_bubble_body { FL_BODY_OWN, FL_BODY_SHARED };
 
 /* Settings of single strategies; each has its own (plan_strategy.c), the others are 0. */
-enum fl_fedcac_variant { FL_FEDCAC_BETTER, FL_FEDCAC_PUBLISHED };
+enum fl_personal_variant { FL_PERSONAL_BETTER, FL_PERSONAL_PUBLISHED };
+struct fl_fedamp_conf {
+    enum fl_personal_variant variant;
+    double sigma; /* how fast weights fall with distance; better: in units of the mean distance */
+    double self;  /* better: part of an agent's own model */
+    double alpha; /* published: part of the others */
+};
 struct fl_fedcac_conf {
-    enum fl_fedcac_variant variant;
+    enum fl_personal_variant variant;
     double tau;        /* part of each tensor that is critical */
     uint32_t beta;     /* published: rounds until critical weights stay with their agent */
     uint32_t partners; /* better: that critical weights come from at the end of the job, at least */
@@ -237,8 +243,8 @@ struct fl_fedcac_conf {
 
 struct fl_strategy_conf {
     enum fl_local local;
-    float mu;        /* fedprox: local training minimises loss + mu/2 |theta - received|^2 */
-    float lambda;    /* ditto: the same for the personal model; fedproto: weight of the pull */
+    float mu;     /* fedamp, fedprox: local training minimises loss + mu/2 |theta - received|^2 */
+    float lambda; /* ditto: the same for the personal model; fedproto: weight of the pull */
     uint32_t epochs; /* ditto: of the personal model */
     float alpha; /* apfl: part of the own model in the mix, at first; feddyn: weight of the pull */
     bool learn;  /* apfl: alpha follows its gradient, one step a round */
@@ -249,7 +255,8 @@ struct fl_strategy_conf {
     float momentum;  /* feddbe: part of a batch in the running mean of features */
     uint32_t sites;  /* scaffold, feddyn: how many there are in all; 0: as many as a round has */
     struct fl_fedka_conf fedka;
-    uint32_t homes; /* fedcac: models of single agents at most */
+    uint32_t homes; /* fedamp, fedcac: models of single agents at most */
+    struct fl_fedamp_conf fedamp;
     struct fl_fedcac_conf fedcac;
     struct fl_bubble_conf bubble;
 };

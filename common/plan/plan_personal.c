@@ -12,6 +12,15 @@ static const char *const variants[] = {"better", "published", NULL};
         TYPED("homes", UINT32, homes), .min = 1, .max = 1024, .fallback = "256"                    \
     }
 
+const struct fl_conf_field fl_plan_fedamp_keys[] = {
+    HOMES,
+    {TYPED("variant", ENUM, fedamp.variant), .words = variants, .fallback = "better"},
+    {TYPED("sigma", DOUBLE, fedamp.sigma), .max = 1e9, .flags = FL_CONF_ABOVE_MIN, .fallback = "1"},
+    {TYPED("self", DOUBLE, fedamp.self), .max = 1, .fallback = "0.5"},
+    {TYPED("alpha", DOUBLE, fedamp.alpha), .max = 1e9, .flags = FL_CONF_ABOVE_MIN, .fallback = "1"},
+    {TYPED("mu", FLOAT, mu), .max = 1000, .fallback = "0.01"},
+    {.name = NULL},
+};
 const struct fl_conf_field fl_plan_fedcac_keys[] = {
     HOMES,
     {TYPED("variant", ENUM, fedcac.variant), .words = variants, .fallback = "better"},
@@ -27,18 +36,23 @@ static int check_variant(const struct fl_plan *p, const struct fl_conf_node *roo
 {
     static const struct {
         const char *path;
-        enum fl_fedcac_variant of;
+        enum fl_personal_variant of;
     } keys[] = {
-        {"strategy.fedcac.beta", FL_FEDCAC_PUBLISHED},
-        {"strategy.fedcac.partners", FL_FEDCAC_BETTER},
-        {"strategy.fedcac.decay", FL_FEDCAC_BETTER},
+        {"strategy.fedamp.self", FL_PERSONAL_BETTER},
+        {"strategy.fedamp.alpha", FL_PERSONAL_PUBLISHED},
+        {"strategy.fedcac.beta", FL_PERSONAL_PUBLISHED},
+        {"strategy.fedcac.partners", FL_PERSONAL_BETTER},
+        {"strategy.fedcac.decay", FL_PERSONAL_BETTER},
     };
+
+    const enum fl_personal_variant is =
+        strcmp(p->strategy, "fedamp") == 0 ? p->setting.fedamp.variant : p->setting.fedcac.variant;
 
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
         const struct fl_conf_node *n = fl_conf_find(root, keys[i].path);
-        if (n && keys[i].of != p->setting.fedcac.variant) {
+        if (n && keys[i].of != is) {
             return fl_conf_fail_key(e, n, FL_R_CONF_CONFLICT, "this is of variant %s, not of %s",
-                                    variants[keys[i].of], variants[p->setting.fedcac.variant]);
+                                    variants[keys[i].of], variants[is]);
         }
     }
     return 0;
@@ -76,5 +90,5 @@ int fl_plan_check_personal(const struct fl_plan *p, const struct fl_conf_node *r
                             "secure_aggregation hides from the coordinator: choose one of them",
                             p->strategy);
     }
-    return strcmp(p->strategy, "fedcac") == 0 ? check_variant(p, root, e) : 0;
+    return check_variant(p, root, e);
 }

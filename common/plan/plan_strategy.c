@@ -65,6 +65,7 @@ static const struct {
     {"fedala", FL_VISIBILITY_ALL_SHARED, fedala_keys},
     {"fedadagrad", FL_VISIBILITY_ALL_SHARED, no_keys},
     {"fedadam", FL_VISIBILITY_ALL_SHARED, no_keys},
+    {"fedamp", FL_VISIBILITY_ALL_SHARED, fl_plan_fedamp_keys},
     {"fedavg", FL_VISIBILITY_ALL_SHARED, no_keys},
     {"fedavgm", FL_VISIBILITY_ALL_SHARED, no_keys},
     {"fedcac", FL_VISIBILITY_ALL_SHARED, fl_plan_fedcac_keys},

@@ -43,6 +43,7 @@ static const struct fl_release_row rows[] = {
     MEAN_OF_SITES("fedala", "the whole model"),
     MEAN_OF("fedadagrad", "the whole model", "the whole model"),
     MEAN_OF("fedadam", "the whole model", "the whole model"),
+    SINGLES_OF("fedamp", "the whole model"),
     MEAN_OF("fedavg", "the whole model", "the whole model"),
     MEAN_OF("fedavgm", "the whole model", "the whole model"),
     SINGLES_OF("fedcac", "the whole model"),

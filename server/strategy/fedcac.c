@@ -175,17 +175,16 @@ static void free_masks(void *arg)
     fl_free(arg);
 }
 
-static int weigh(const struct fl_rows *rows, const double *b, double *a,
-                 struct fl_personal_masks *masks, struct fl_err *e)
+static int weigh(const struct fl_rows *rows, double *a, struct fl_personal_masks *masks,
+                 struct fl_err *e)
 {
     size_t pairs = (size_t)rows->count * rows->count;
-    bool published = rows->s->setting.fedcac.variant == FL_FEDCAC_PUBLISHED;
+    bool published = rows->s->setting.fedcac.variant == FL_PERSONAL_PUBLISHED;
     uint32_t *both = fl_try(pairs, sizeof *both);
     double *chance = fl_try(published ? 1 : pairs, sizeof *chance);
     struct fl_masks *m = fl_try(1, sizeof *m);
     int r = both && chance && m ? 0 : fl_fail(e, FL_R_NOMEM, "overlaps of %u members", rows->count);
 
-    (void)b;
     r = r ? r
           : fl_masks_init(m, rows, rows->s->setting.fedcac.tau,
                           published ? FL_MASKS_PUBLISHED : FL_MASKS_KEPT, e);

@@ -408,7 +408,7 @@ static int mix_all(struct finish *f, uint64_t total, struct fl_err *e)
         return fl_fail(e, FL_R_NOMEM, "a mix of %u models", n);
     }
     weigh_plain(f, total);
-    int r = s->method->weigh(&f->rows, f->b, f->a + n, &f->masks, e);
+    int r = s->method->weigh(&f->rows, f->a + n, &f->masks, e);
     for (uint32_t j = 0; f->masks.of && j < n; j++) {
         f->mask[1 + j] = f->rows.at[j].update ? j : FL_MIX_PLAIN;
     }

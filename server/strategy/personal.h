@@ -87,12 +87,12 @@ struct fl_personal_masks {
 };
 
 struct fl_personal_method {
-    const char *name;
-    /* How the model of each row is mixed: a is rows x rows, zeroed, b (for where a mask says 0) the
-     * weights of the global model. Rows without an update are nobody's to fill: they keep theirs.
-     * Masks are left alone by a method that has none; it is freed in any case. */
-    int (*weigh)(const struct fl_rows *rows, const double *b, double *a,
-                 struct fl_personal_masks *masks, struct fl_err *e);
+    /* How the model of each row that has an update is mixed: a is rows x rows, zeroed in these rows
+     * (the others keep their model; theirs are filled). Where a mask says 0, the global model's
+     * weights stand for a's. A method without masks leaves them alone; they are freed in any case.
+     */
+    int (*weigh)(const struct fl_rows *rows, double *a, struct fl_personal_masks *masks,
+                 struct fl_err *e);
 };
 
 int fl_personal_init(struct fl_personal *s, const struct fl_personal_method *method,

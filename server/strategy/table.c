@@ -1,5 +1,6 @@
 /* The table of strategies: a line for each. */
 #include "common/base/mem.h"
+#include "server/strategy/fedamp.h"
 #include "server/strategy/fedcac.h"
 #include "server/strategy/mean.h"
 #include "server/strategy/pacfl.h"
@@ -14,6 +15,7 @@ static const struct fl_strategy *const table[] = {
     &fl_strategy_fedala,
     &fl_strategy_fedadagrad,
     &fl_strategy_fedadam,
+    &fl_strategy_fedamp,
     &fl_strategy_fedavg,
     &fl_strategy_fedavgm,
     &fl_strategy_fedcac,

@@ -36,12 +36,12 @@ START_TEST(test_settings_of_fedcac)
 
     ck_assert_msg(parse("fedcac", TEN) == 0, "%s", e.msg);
     ck_assert(plan.layout.visibility == FL_VISIBILITY_ALL_SHARED);
-    ck_assert(c->variant == FL_FEDCAC_BETTER && c->tau == 0.5 && c->partners == 2 &&
+    ck_assert(c->variant == FL_PERSONAL_BETTER && c->tau == 0.5 && c->partners == 2 &&
               c->decay == 0.9);
     ck_assert_uint_eq(plan.setting.homes, 256);
     ck_assert_msg(parse("{fedcac: {variant: published, tau: 0.4, beta: 170, homes: 40}}", TEN) == 0,
                   "%s", e.msg);
-    ck_assert(c->variant == FL_FEDCAC_PUBLISHED && c->tau == 0.4 && c->beta == 170);
+    ck_assert(c->variant == FL_PERSONAL_PUBLISHED && c->tau == 0.4 && c->beta == 170);
     ck_assert_int_eq(parse("fedavg", TEN), 0);
     ck_assert_uint_eq(plan.setting.homes, 0);
 
@@ -54,6 +54,26 @@ START_TEST(test_settings_of_fedcac)
             "job.yaml:2:21: strategy.fedcac.beta: this is of variant published, not of better");
     refused("{fedcac: {variant: published, partners: 3}}", TEN, FL_R_CONF_CONFLICT,
             "job.yaml:2:41: strategy.fedcac.partners: this is of variant better");
+}
+END_TEST
+
+START_TEST(test_settings_of_fedamp)
+{
+    const struct fl_fedamp_conf *c = &plan.setting.fedamp;
+
+    ck_assert_msg(parse("fedamp", TEN) == 0, "%s", e.msg);
+    ck_assert(c->variant == FL_PERSONAL_BETTER && c->sigma == 1 && c->self == 0.5);
+    ck_assert(plan.setting.mu == 0.01f && plan.setting.homes == 256);
+    ck_assert_msg(parse("{fedamp: {variant: published, sigma: 50, alpha: 20, mu: 0}}", TEN) == 0,
+                  "%s", e.msg);
+    ck_assert(c->variant == FL_PERSONAL_PUBLISHED && c->sigma == 50 && c->alpha == 20);
+    refused("{fedamp: {sigma: 0}}", TEN, FL_R_CONF_RANGE, "job.yaml:2:28: strategy.fedamp.sigma");
+    refused("{fedamp: {alpha: 1}}", TEN, FL_R_CONF_CONFLICT,
+            "job.yaml:2:21: strategy.fedamp.alpha: this is of variant published, not of better");
+    refused("{fedamp: {variant: published, self: 0.3}}", TEN, FL_R_CONF_CONFLICT,
+            "job.yaml:2:41: strategy.fedamp.self: this is of variant better");
+    refused("fedamp", TEN "\nserver: {momentum: 0.9}", FL_R_CONF_CONFLICT,
+            "job.yaml:7:9: server: strategy fedamp mixes models");
 }
 END_TEST
 
@@ -94,5 +114,5 @@ START_TEST(test_units)
 }
 END_TEST
 
-TESTS_MAIN("plan_personal", test_settings_of_fedcac, test_what_does_not_go_with_single_models,
-           test_units)
+TESTS_MAIN("plan_personal", test_settings_of_fedcac, test_settings_of_fedamp,
+           test_what_does_not_go_with_single_models, test_units)
