@@ -106,6 +106,9 @@ static int train(struct fl_session *s, const struct fl_train_task *task, float *
     bool is_target;
     int r;
 
+    if (s->layout->spec.ridge > 0) {
+        return fl_train_solved(s, shared, private_, p, e);
+    }
     if ((r = fl_align_is_target(task, &is_target, e)) < 0 || is_target) {
         return r;
     }

@@ -118,6 +118,9 @@ int fl_train_head(struct fl_session *s, const struct fl_seed *seed, const char *
                   struct fl_err *e);
 int fl_train_batches(struct fl_session *s, struct fl_moves *moves, const struct fl_seed *seed,
                      uint64_t steps, struct fl_progress *p, struct fl_err *e);
+/* The last layer in closed form (solve.c). Shared or private_ and s->theta follow. */
+int fl_train_solved(struct fl_session *s, float *shared, float *private_, struct fl_progress *p,
+                    struct fl_err *e);
 /* DP-SGD (example.c). */
 int fl_train_noised(struct fl_session *s, struct fl_moves *moves, const struct fl_seed *seed,
                     struct fl_progress *p, struct fl_err *e);

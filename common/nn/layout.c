@@ -4,6 +4,7 @@
  */
 #include "common/nn/kinds.h"
 #include "common/nn/param/make.h"
+#include "common/nn/ridge.h"
 #include "common/nn/spec.h"
 
 #include <stdio.h>
@@ -47,6 +48,9 @@ int fl_tensors_add(struct fl_tensors *to, enum fl_group group, uint32_t fan_in, 
 
 static enum fl_group group_of(const struct fl_layout *layout, bool head)
 {
+    if (fl_ridge_shared(layout)) {
+        return FL_GROUP_GENERATED; /* made of moments */
+    }
     if (layout->visibility == FL_VISIBILITY_ALL_PRIVATE ||
         (head && layout->visibility != FL_VISIBILITY_ALL_SHARED)) {
         return FL_GROUP_PRIVATE;
@@ -301,6 +305,37 @@ static int check_generator(const struct fl_layout *layout, struct fl_err *e)
     return 0;
 }
 
+/* A closed form is of one linear layer; where it is shared its inputs' moments travel. */
+static int add_ridge(struct fl_layout *layout, struct fl_err *e)
+{
+    const struct fl_layer *last = &layout->spec.layers[layout->spec.layer_count - 1];
+    uint32_t in = last->in_shape[0], out = last->out;
+    uint32_t packed = (uint32_t)fl_ridge_packed(in), cross[2] = {out, in + 1};
+
+    if (fl_spec_weighted(&layout->spec) != 1 || layout->mixed) {
+        return fl_fail(e, FL_R_PLAN_MODEL,
+                       "a closed form is of one linear layer: no other layer may have weights, and "
+                       "no rule may make them");
+    }
+    if (!fl_ridge_shared(layout)) {
+        return 0;
+    }
+    if (in > FL_RIDGE_INPUTS_MAX) {
+        return fl_fail(
+            e, FL_R_PLAN_MODEL,
+            "layer %s takes %u numbers: moments travel of at most %d (pool the features)",
+            last->name, in, FL_RIDGE_INPUTS_MAX);
+    }
+    int r = fl_tensors_add(&layout->shared, FL_GROUP_SHARED, 1, 1, &packed, "moments.inputs", e);
+    if (r == 0) {
+        r = fl_tensors_add(&layout->shared, FL_GROUP_SHARED, 1, 2, cross, "moments.outputs", e);
+    }
+    for (uint32_t i = 0; r == 0 && i < layout->shared.count; i++) {
+        layout->shared.at[i].init = FL_INIT_ZERO;
+    }
+    return r;
+}
+
 int fl_layout_init(struct fl_layout *layout, const struct fl_spec *spec,
                    enum fl_visibility visibility, const struct fl_generator_conf *generator,
                    struct fl_err *e)
@@ -333,6 +368,9 @@ int fl_layout_init(struct fl_layout *layout, const struct fl_spec *spec,
     }
     if (layout->mixed && layout->shared.elements == 0 && layout->generated == 0) {
         return fl_fail(e, FL_R_PLAN_MODEL, "nothing is left that travels");
+    }
+    if (spec->ridge > 0 && (r = add_ridge(layout, e)) < 0) {
+        return r;
     }
     return visibility == FL_VISIBILITY_BODY_GENERATED ? add_generator(layout, e) : 0;
 }

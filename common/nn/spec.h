@@ -115,6 +115,8 @@ struct fl_spec {
     struct fl_loss loss;
     uint32_t classes; /* 0: the targets are numbers */
     uint32_t targets; /* numbers of one target */
+    float ridge;      /* > 0: the last layer, the only one with tensors, is solved with this lambda
+                         (ridge.h) instead of trained */
     uint64_t seed;    /* the job's: what fixed layers are drawn from */
     uint32_t head;    /* how many of the last layers with weights are the head (FedRep, HyperFL) */
     uint32_t layer_count;

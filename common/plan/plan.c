@@ -45,6 +45,7 @@ static const char *const noise_words[] = {"local", "central", NULL};
 static const char *const unit_words[] = {"none", "example", "client", NULL};
 static const char *const trainer_words[] = {"builtin", "exec", NULL};
 static const char *const optimizer_words[] = {"sgd", "nesterov", "adam", "adamw", NULL};
+static const char *const solver_words[] = {"sgd", "ridge", NULL};
 static const char *const schedule_words[] = {"constant", "cosine", "step", NULL};
 static const char *const weight_words[] = {"equal", "examples", NULL};
 static const char *const generator_words[] = {"affine", "chunked", "kronecker", NULL};
@@ -84,8 +85,10 @@ static const struct fl_conf_field train_keys[] = {
     {TYPED("batch", UINT32, batch), .min = 1, .max = 65536, .fallback = "32"},
     {TYPED("epochs", UINT32, epochs), .max = 1000, .fallback = "1"},
     {TYPED("steps", UINT32, steps), .max = 1e6, .fallback = "0"},
-    {TYPED("lr", FLOAT, body.lr), .max = 100, .flags = FL_CONF_ABOVE_MIN | FL_CONF_REQUIRED},
+    {TYPED("lr", FLOAT, body.lr), .max = 100, .flags = FL_CONF_ABOVE_MIN},
     SGD_KEYS(body),
+    {TYPED("solver", ENUM, solver), .words = solver_words, .fallback = "sgd"},
+    {TYPED("lambda", FLOAT, lambda), .max = 1e6, .flags = FL_CONF_ABOVE_MIN, .fallback = "0.001"},
     {TYPED("optimizer", ENUM, optimizer), .words = optimizer_words, .fallback = "sgd"},
     {TYPED("beta2", FLOAT, beta2), .max = 1, .flags = FL_CONF_BELOW_MAX, .fallback = "0.999"},
     {.name = "schedule", .type = FL_CONF_MAP, .fields = schedule_keys},
@@ -306,7 +309,9 @@ static int get_base(struct raw *raw, const struct fl_conf_node *root, struct fl_
 static int get_model(struct raw *raw, const struct fl_conf_node *root, const char *file,
                      struct fl_err *e)
 {
+    const struct fl_train_conf *t = &raw->plan.train;
     struct fl_spec spec = {.seed = raw->plan.seed,
+                           .ridge = t->solver == FL_SOLVER_RIDGE ? t->lambda : 0,
                            .classes = raw->model.classes,
                            .targets = raw->model.targets,
                            .head = raw->model.head};

@@ -53,7 +53,14 @@ struct fl_sgd {
         clip; /* L2 clip on the gradient of a step, 0 = none (the published HyperFL clips at 50) */
 };
 
+enum fl_solver {
+    FL_SOLVER_SGD,   /* steps, by the optimizer */
+    FL_SOLVER_RIDGE, /* the last layer in closed form (common/nn/ridge.h) */
+};
+
 struct fl_train_conf {
+    enum fl_solver solver;
+    float lambda;                 /* of the closed form */
     enum fl_optim_kind optimizer; /* of body and head; momentum is Adam's beta1 */
     float beta2;
     struct fl_schedule schedule; /* of all learning rates, over rounds */

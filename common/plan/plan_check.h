@@ -64,6 +64,10 @@ int fl_plan_loss(const struct fl_conf_node *n, const struct fl_conf_node *model,
 /* Gives layers of a checked spec the rules of model.parameters. */
 int fl_plan_parameters(const struct fl_conf_node *n, struct fl_spec *spec, struct fl_err *e);
 
+/* The rules of train.solver (plan_solver.c). */
+int fl_plan_check_solver(const struct fl_plan *plan, const struct fl_conf_node *root,
+                         struct fl_err *e);
+
 int fl_plan_check(const struct fl_plan *plan, const struct fl_conf_node *root, struct fl_err *e);
 
 #endif

@@ -245,8 +245,8 @@ bool fl_plan_key_is_free(const char *key)
 {
     static const char *const sections[] = {"train.", "round.", "server."};
 
-    if (strcmp(key, "server.optimizer") == 0) { /* its state is no other's */
-        return false;
+    if (strcmp(key, "server.optimizer") == 0 || strcmp(key, "train.solver") == 0) {
+        return false; /* its state, or what travels, is no other's */
     }
     for (size_t i = 0; i < FL_COUNT(sections); i++) {
         if (strncmp(key, sections[i], strlen(sections[i])) == 0) {

@@ -5,7 +5,7 @@
  * compare_protocol.py.
  *
  *     protocol --data DIR --out FILE.csv [--state DIR] [--seeds 1,2,3] [--rounds N]
- *              [--train N] [--test N] [--width PERCENT] JOB.yaml...
+ *              [--train N] [--test N] [--width PERCENT] [--disjoint] [--apart] JOB.yaml...
  *     protocol --data DIR --digests [--train N] [--test N]
  *
  * The method's name in a row is the job's. After every round the whole federation is written to
@@ -35,6 +35,8 @@ struct options {
     uint64_t seed[SEEDS_MAX];
     size_t seeds;
     bool digests;
+    bool disjoint; /* no image at two sites, instead of the published wrap-around */
+    bool apart;    /* the test files are not opened: test images are set apart from training ones */
 };
 
 struct federation {
@@ -89,7 +91,8 @@ static void parse_options(int argc, char **argv, struct options *o)
         {"state", required_argument, NULL, 's'},  {"seeds", required_argument, NULL, 'n'},
         {"rounds", required_argument, NULL, 'r'}, {"train", required_argument, NULL, 't'},
         {"test", required_argument, NULL, 'e'},   {"width", required_argument, NULL, 'w'},
-        {"digests", no_argument, NULL, 'g'},      {NULL, 0, NULL, 0},
+        {"digests", no_argument, NULL, 'g'},      {"disjoint", no_argument, NULL, 'j'},
+        {"apart", no_argument, NULL, 'a'},        {NULL, 0, NULL, 0},
     };
     int c;
 
@@ -124,13 +127,19 @@ static void parse_options(int argc, char **argv, struct options *o)
         case 'g':
             o->digests = true;
             break;
+        case 'a':
+            o->apart = true;
+            /* fall through */
+        case 'j':
+            o->disjoint = true;
+            break;
         default:
             exit(2);
         }
     }
     if (!o->data || !(o->digests || (o->out && optind < argc))) {
         fprintf(stderr, "usage: protocol --data DIR --out FILE.csv [--state DIR] [--seeds N,N] "
-                        "[--rounds N] JOB.yaml...\n"
+                        "[--rounds N] [--disjoint] [--apart] JOB.yaml...\n"
                         "       protocol --data DIR --digests\n");
         exit(2);
     }
@@ -148,14 +157,16 @@ static void load_site(const struct options *o, uint32_t i, struct fl_dataset *re
         .train = o->train,
         .test = o->test,
         .classes = CLASSES,
-        .disjoint = false,
+        .disjoint = o->disjoint,
     };
     struct fl_err e;
 
     snprintf(s.train_x, sizeof s.train_x, "%s/train-images-idx3-ubyte.gz", o->data);
     snprintf(s.train_y, sizeof s.train_y, "%s/train-labels-idx1-ubyte.gz", o->data);
-    snprintf(s.test_x, sizeof s.test_x, "%s/test-images-idx3-ubyte.gz", o->data);
-    snprintf(s.test_y, sizeof s.test_y, "%s/test-labels-idx1-ubyte.gz", o->data);
+    if (!o->apart) {
+        snprintf(s.test_x, sizeof s.test_x, "%s/test-images-idx3-ubyte.gz", o->data);
+        snprintf(s.test_y, sizeof s.test_y, "%s/test-labels-idx1-ubyte.gz", o->data);
+    }
     if (fl_dataset_load(&s, ret, &e)) {
         die(o->data, &e);
     }

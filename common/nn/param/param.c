@@ -4,6 +4,7 @@
 #include "common/math/vec.h"
 #include "common/nn/param/generator.h"
 #include "common/nn/param/make.h"
+#include "common/nn/ridge.h"
 
 #include <assert.h>
 #include <string.h>
@@ -114,6 +115,9 @@ int fl_param_make(const struct fl_layout *layout, const float *shared, const flo
         }
     }
     fl_rules_make(layout, shared, private_, theta);
+    if (fl_ridge_shared(layout)) {
+        return fl_ridge_make(layout, shared, theta, e);
+    }
     return ops ? generate(ops, layout, shared, private_, theta, e) : 0;
 }
 

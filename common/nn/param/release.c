@@ -1,6 +1,7 @@
 /* What each kind in a model releases: for `model show`. */
 #include "common/nn/param/make.h"
 #include "common/nn/param/param.h"
+#include "common/nn/ridge.h"
 
 #include <string.h>
 
@@ -14,6 +15,9 @@ static const char *word_of(const struct fl_layout *l, int row)
                                              [FL_GENERATOR_CHUNKED] = "chunked",
                                              [FL_GENERATOR_KRONECKER] = "kronecker"};
 
+    if (row == ROW_HYPER && fl_ridge_shared(l)) {
+        return "moments";
+    }
     if (row == ROW_HYPER) {
         return generators[l->generator.kind];
     }
