@@ -11,6 +11,7 @@
  *     co_sums.c      a round's sums, and folds
  *     co_secure.c    secure sums: what is judged before it is committed
  *     co_compute.c   finishes, writes checkpoints
+ *     co_tune.c      a worker process for work on target data
  *     co_submit.c    a job's first moment
  *     co_job.c       jobs go on and end; restart
  *     co_control.c   answers the control socket
@@ -47,7 +48,8 @@ enum {
     CO_SEAL_LANES = 2,    /* uploads verified side by side */
     CO_COMMIT_MAX = 1024, /* updates in one transaction */
     CO_REST_MS = 2000,    /* until an agent asks again after a Rest */
-    CO_RETRY_MS = 10000,  /* until a job that ran out of disk or memory is tried again */
+    CO_NOTE_MAX = 400,
+    CO_RETRY_MS = 10000, /* until a job that ran out of disk or memory is tried again */
 };
 
 /* ---- work for the store or a worker, with the way back ---- */
@@ -84,6 +86,10 @@ struct co_sums {
     struct fl_exchange_terms terms[FL_PLAN_EXCHANGES_MAX];
     uint32_t terms_count;
     struct fl_checkpoint *base; /* what the round began with */
+    char *text;                 /* the description it was frozen with */
+    size_t text_size;
+    /* from any thread */
+    atomic_bool cancel; /* the round was given up, or the coordinator stops */
     const struct fl_collector *collector[FL_PLAN_EXCHANGES_MAX];
     enum fl_secagg_stage stage[FL_PLAN_EXCHANGES_MAX]; /* FL_SECAGG_STAGES: it is none */
     struct fl_tls_conf *tls; /* judges the agents' signatures of a secure sum */
@@ -123,6 +129,7 @@ struct co_job {
     struct fl_digest model_digest; /* of its first model */
     uint64_t model_size;
     struct fl_control_counts counts; /* its section; value NULL: it has none */
+    char note[CO_NOTE_MAX];          /* of its strategy, about the round that made it */
     uint64_t model_used;
     bool unreadable;             /* it could not be opened */
     struct fl_round_rules rules; /* last given to the round core */
@@ -322,6 +329,8 @@ int co_strategy_new(const struct fl_plan *plan, const struct fl_checkpoint *from
                     const struct fl_strategy **ret, void **ret_shared, struct fl_err *e);
 /* Bytes of one member's contribution to an exchange of the open round, at most. On the loop. */
 uint64_t co_payload_size(const struct co_job *j, uint32_t exchange);
+/* What the strategy says of a checkpoint; "" = nothing. [job] */
+void co_note(const struct fl_plan *plan, const struct fl_checkpoint *from, char to[CO_NOTE_MAX]);
 void co_fold(struct co *co, struct co_job *j, const struct fl_round_item *item);
 void co_refold(struct co *co, struct co_job *j, const struct fl_round_item *item);
 /* [lane] The payloads that were folded, in order of agents (they are sorted). */
@@ -347,6 +356,25 @@ int co_secure_fold(struct co_sums *s, const struct fl_update *u, struct fl_err *
 int co_secure_finish(struct co_sums *s, uint32_t exchange, struct fl_err *e);
 /* Whether, after this failure of it, the round is to be given up. */
 bool co_secure_is_lost(const struct co_sums *s, uint32_t exchange, int status);
+
+/* co_tune.c */
+/* [job] What fl_next.tune does, with `arg` one of these. */
+struct co_tune {
+    struct fl_server_target target;
+    const char *dir; /* of the store */
+    const char *text;
+    size_t text_size;
+    const uint8_t *incarnation;
+    size_t elements; /* of a model */
+    const atomic_bool *cancel;
+};
+int co_tune(void *arg, const struct fl_tune *what, uint8_t **ret, size_t *ret_size,
+            struct fl_err *e);
+/* [job] Whether a job that needs target data can be run here: -FL_R_PLAN_STRATEGY. */
+int co_tune_check(const struct co *co, const struct fl_server_target *target,
+                  const struct fl_plan *plan, const char *text, size_t size, struct fl_err *e);
+/* Removes what a crash left. */
+void co_tune_sweep(const char *dir);
 
 /* co_compute.c */
 /* The row of what an item is about. */

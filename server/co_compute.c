@@ -379,11 +379,19 @@ static int make_end(const struct co_sums *s, struct made *m, struct fl_err *e)
 }
 
 static int make_checkpoint(struct co_sums *s, uint32_t exchange, const struct fl_updates *updates,
-                           const struct fl_seed *secret, struct made *m, struct fl_err *e)
+                           const struct fl_seed *secret, const struct fl_server_target *target,
+                           struct made *m, struct fl_err *e)
 {
     const struct fl_strategy *strategy = s->strategy;
     const struct fl_tensors *table = &s->plan->layout.shared;
     struct seen seen = {.base = s->base, .next = &m->models};
+    struct co_tune tune = {.target = *target,
+                           .dir = fl_store_dir(s->store),
+                           .text = s->text,
+                           .text_size = s->text_size,
+                           .incarnation = s->incarnation,
+                           .elements = table->elements,
+                           .cancel = &s->cancel};
     struct fl_next next = {.base = base_tile,
                            .put = put_tile,
                            .arg = &seen,
@@ -391,6 +399,8 @@ static int make_checkpoint(struct co_sums *s, uint32_t exchange, const struct fl
                            .put_count = s->base->slots,
                            .updates = *updates,
                            .round = s->round,
+                           .tune = target->data[0] ? co_tune : NULL,
+                           .tune_arg = &tune,
                            .secret = secret};
     int r = fl_checkpoint_head(s->base, table, &seen.base_head, e);
 
@@ -461,7 +471,7 @@ static int collect(struct co_sums *s, uint32_t exchange, const struct fl_updates
 
 /* [lane] */
 static int finish(struct co_sums *s, uint32_t exchange, const struct fl_seed *secret,
-                  struct made *m, struct fl_err *e)
+                  const struct fl_server_target *target, struct made *m, struct fl_err *e)
 {
     struct co_reader *reader;
     struct fl_updates updates;
@@ -479,7 +489,7 @@ static int finish(struct co_sums *s, uint32_t exchange, const struct fl_seed *se
         r = s->strategy->between(s->shared, s->slots, exchange, &updates, e);
     }
     if (r == 0 && last) {
-        r = make_checkpoint(s, exchange, &updates, secret, m, e);
+        r = make_checkpoint(s, exchange, &updates, secret, target, m, e);
     } else if (r == 0) {
         co_sums_reset(s, exchange);
     }
@@ -567,6 +577,7 @@ struct finish_op {
     struct fl_seed secret; /* of the job */
     int given_up;          /* -reason: nothing changes */
     struct fl_err why;     /* it is */
+    struct fl_server_target target;
     struct made made;
     struct fl_digest checkpoint;
 };
@@ -577,7 +588,7 @@ static void finish_run(struct co_op *op)
 
     FL_CRASH_POINT("round-finish-before");
     if (!f->given_up) {
-        op->status = finish(f->sums, f->exchange, &f->secret, &f->made, &op->err);
+        op->status = finish(f->sums, f->exchange, &f->secret, &f->target, &f->made, &op->err);
         if (co_secure_is_lost(f->sums, f->exchange, op->status)) {
             f->given_up = op->status;
             f->why = op->err;
@@ -610,7 +621,7 @@ static void write_done(struct co_op *op)
     struct finish_op *f = (struct finish_op *)op;
     struct co_job *j = co_job_by_id(op->co, op->job_id);
 
-    if (op->status) {
+    if (op->status && op->status != -FL_R_CANCELLED) {
         co_store_failed(op->co, op, "finish a round");
     }
     if (j && j->generation == op->generation) {
@@ -630,6 +641,9 @@ static void write_done(struct co_op *op)
         }
     }
     made_fini(&f->made);
+    if (op->status == -FL_R_CANCELLED) {
+        return; /* nobody waits: the round is gone, or is computed again after a restart */
+    }
     co_answer(op, &(struct fl_round_event){.type = FL_ROUND_EV_FINISHED,
                                            .round = f->round,
                                            .exchange = f->exchange,
@@ -670,6 +684,7 @@ void co_finish(struct co *co, struct co_job *j, const struct fl_round_item *item
     }
     memcpy(f->incarnation, j->incarnation, sizeof f->incarnation);
     co_secret_of(co, f->incarnation, &f->secret);
+    f->target = co->config.target;
     j->sums->finishing = true;
     co_submit(co, j->lane, &f->op);
 }

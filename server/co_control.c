@@ -79,6 +79,7 @@ static void op_jobs(void *arg, void (*each)(void *arg, const struct fl_control_j
                                       .update_size = j->plan ? fl_plan_update_size(j->plan) : 0,
                                       .model = &j->model_digest,
                                       .counts = j->counts.value ? &j->counts : NULL,
+                                      .note = j->note,
                                       .checkpoint = &j->checkpoint,
                                       .round_open = j->sums != NULL && j->round,
                                       .text = j->text,

@@ -189,6 +189,7 @@ int co_job_model(struct co *co, struct co_job *j, struct fl_err *e)
     }
     if (r == 0 && !j->counts.value) {
         r = co_counts_read(j->model, &j->counts, e);
+        co_note(j->plan, j->model, j->note);
     }
     if (r) {
         fl_checkpoint_close(j->model);

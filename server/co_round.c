@@ -34,6 +34,7 @@ void co_round_thaw(struct co *co, struct co_job *j)
         return;
     }
     struct thaw_op *t = co_op_new(co, sizeof *t, thaw_run, thaw_done);
+    atomic_store(&j->sums->cancel, true);
     t->sums = j->sums;
     j->sums = NULL;
     co_submit(co, j->lane, &t->op);
@@ -376,6 +377,8 @@ struct publish_op {
     uint8_t incarnation[FL_INCARNATION_SIZE];
     struct fl_checkpoint *fresh;
     struct fl_control_counts counts;
+    struct fl_plan plan;
+    char note[CO_NOTE_MAX];
 };
 
 static void publish_run(struct co_op *op)
@@ -386,6 +389,7 @@ static void publish_run(struct co_op *op)
     op->status = fl_checkpoint_open(p->path, p->round, &p->fresh, &op->err);
     op->status = op->status ? op->status : co_counts_read(p->fresh, &p->counts, &op->err);
     if (op->status == 0) {
+        co_note(&p->plan, p->fresh, p->note);
         op->status = fl_store_publish(op->co->store, op->job_id, p->round, &p->checkpoint,
                                       &p->model, p->model_size, p->late_rounds, &op->err);
     }
@@ -409,14 +413,16 @@ static void publish_done(struct co_op *op)
         fl_free(j->counts.value);
         j->counts = p->counts;
         p->counts.value = NULL;
+        memcpy(j->note, p->note, sizeof j->note);
         fl_object_unref(j->last_plan);
         j->last_plan = j->frozen_text;
         j->frozen_text = NULL;
         j->published = p->round;
         j->checkpoint = p->checkpoint;
         co_round_thaw(co, j);
-        fl_log(FL_LOG_INFO, j->name, "round %llu of %llu published", (unsigned long long)p->round,
-               (unsigned long long)j->plan->rounds);
+        fl_log(FL_LOG_INFO, j->name, "round %llu of %llu published%s%s",
+               (unsigned long long)p->round, (unsigned long long)j->plan->rounds,
+               j->note[0] ? ": " : "", j->note);
     }
     fl_checkpoint_close(p->fresh);
     fl_free(p->counts.value);
@@ -443,6 +449,7 @@ static void do_publish(struct co *co, struct co_job *j, const struct fl_round_it
     p->model = j->next_model;
     p->model_size = j->next_model_size;
     p->late_rounds = j->sums->plan->round.late_rounds;
+    p->plan = *j->sums->plan;
     memcpy(p->incarnation, j->incarnation, sizeof p->incarnation);
     co_submit(co, co->store_lane, &p->op);
 }

@@ -17,6 +17,7 @@ struct submit_op {
     char *text;
     size_t size;
     struct fl_plan *plan;
+    struct fl_server_target target;
     struct fl_store_job job;
 };
 
@@ -46,6 +47,7 @@ static int check_submission(struct submit_op *s, struct fl_err *e)
         r = fl_fail(e, FL_R_PLAN_STRATEGY, "%s: no strategy %s here", s->file, s->plan->strategy);
     }
     r = r ? r : fl_secure_check(s->plan, fl_strategy_find(s->plan->strategy), e);
+    r = r ? r : co_tune_check(s->op.co, &s->target, s->plan, s->text, s->size, e);
     if (r == 0) {
         fl_strategy_rules(s->plan, 1, &rules);
         r = fl_round_rules_check(&rules, e);
@@ -134,6 +136,7 @@ void co_job_submit(struct co *co, const struct fl_control_by *by, const char *fi
     memcpy(s->text, text, size);
     s->size = size;
     s->ticket = by->ticket;
+    s->target = co->config.target;
     snprintf(s->file, sizeof s->file, "%s", file);
     snprintf(s->who, sizeof s->who, "%s", by->who);
     snprintf(s->what, sizeof s->what, "%s", by->what);

@@ -45,6 +45,7 @@ void co_sums_free(struct co_sums *s)
     fl_free(s->slots);
     fl_free(s->shared);
     fl_free(s->plan);
+    fl_free(s->text);
     fl_free(s);
 }
 
@@ -89,6 +90,21 @@ int co_strategy_new(const struct fl_plan *plan, const struct fl_checkpoint *from
     return 0;
 }
 
+void co_note(const struct fl_plan *plan, const struct fl_checkpoint *from, char to[CO_NOTE_MAX])
+{
+    const struct fl_strategy *strategy = fl_strategy_find(plan->strategy);
+    struct fl_err unused = {0};
+    void *shared;
+
+    to[0] = 0;
+    if (strategy && strategy->note &&
+        co_strategy_new(plan, from, &strategy, &shared, &unused) == 0) {
+        strategy->note(shared, to, CO_NOTE_MAX);
+        strategy->fini(shared);
+        fl_free(shared);
+    }
+}
+
 static int make_slots(struct co_sums *s, struct fl_err *e)
 {
     uint32_t slots = s->strategy->slots(s->shared);
@@ -114,6 +130,12 @@ static int sums_init(struct co_sums *s, const struct fl_store *store, const stru
     if (r) {
         return r;
     }
+    s->text = fl_try(of->size + 1, 1);
+    if (!s->text) {
+        return fl_fail(e, FL_R_NOMEM, "a description");
+    }
+    memcpy(s->text, of->text, of->size);
+    s->text_size = of->size;
     s->round = of->round;
     memcpy(s->incarnation, of->incarnation, sizeof s->incarnation);
     s->store = store;

@@ -76,6 +76,23 @@ static const struct fl_conf_field log_fields[] = {WORD("level", log.level, level
                                                   WORD("format", log.format, formats, "auto"),
                                                   {.name = NULL}};
 
+static const struct fl_conf_field target_fields[] = {
+    STRING("data", target.data, .min = 1, .flags = FL_CONF_REQUIRED),
+    STRING("program", target.program, .min = 1, .fallback = FL_LIBEXEC "/cohort-tune"),
+    {.name = "time",
+     .type = FL_CONF_DURATION,
+     .offset = AT(target.time_ms),
+     .min = 1000,
+     .max = 86400e3,
+     .fallback = "10m"},
+    {.name = "memory",
+     .type = FL_CONF_SIZE,
+     .offset = AT(target.memory),
+     .min = 64 << 20,
+     .max = 1e15,
+     .fallback = "4GiB"},
+    {.name = NULL}};
+
 static const struct fl_conf_field threads_fields[] = {COUNT("short", threads.short_, 0, 64, "0"),
                                                       COUNT("sync", threads.sync, 0, 64, "0"),
                                                       COUNT("long", threads.long_, 0, 64, "0"),
@@ -89,6 +106,7 @@ static const struct fl_conf_field fields[] = {
     SECTION("limits", limits_fields, 0),
     SECTION("retention", retention_fields, 0),
     SECTION("log", log_fields, 0),
+    SECTION("target", target_fields, 0),
     SECTION("threads", threads_fields, 0),
     {.name = NULL}};
 
@@ -123,6 +141,8 @@ static int resolve_all(const struct fl_conf_node *root, const char *file,
         size_t size;
     } paths[] = {{"state", c->state, sizeof c->state},
                  {"socket.path", c->socket.path, sizeof c->socket.path},
+                 {"target.data", c->target.data, sizeof c->target.data},
+                 {"target.program", c->target.program, sizeof c->target.program},
                  {"tls.ca", c->tls.ca, sizeof c->tls.ca},
                  {"tls.certificate", c->tls.certificate, sizeof c->tls.certificate},
                  {"tls.key", c->tls.key, sizeof c->tls.key},
@@ -211,6 +231,7 @@ void fl_server_config_renew(struct fl_server_config *running, const struct fl_se
     running->limits.half_open = fresh->limits.half_open;
     running->limits.heartbeat_ms = fresh->limits.heartbeat_ms;
     running->log.level = fresh->log.level;
+    running->target = fresh->target;
     RESTART(&w, running, fresh, listen);
     RESTART(&w, running, fresh, state);
     RESTART(&w, running, fresh, socket);

@@ -41,6 +41,11 @@ struct fl_server_config {
         enum fl_log_level level;
         enum fl_log_format format;
     } log;
+    struct fl_server_target {
+        char data[FL_SERVER_PATH_MAX]; /* what examples of the target there are; "" = none */
+        char program[FL_SERVER_PATH_MAX];
+        uint64_t time_ms, memory;
+    } target;
     struct {
         uint32_t short_, sync, long_; /* 0 = by the number of cores */
     } threads;

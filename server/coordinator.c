@@ -259,6 +259,7 @@ static int open_all(struct co *co, struct fl_err *e)
         (r = fl_roster_new(FL_STORE_AGENTS_MAX, &co->roster, e)) != 0) {
         return r;
     }
+    co_tune_sweep(c->state);
     /* A restart asks for the path of every committed update at once; a connection has one upload
      * and one late offer under way. */
     co->store_lane = fl_lane_new(co->work, FL_WORK_SYNC,
@@ -337,6 +338,11 @@ void fl_coordinator_drain(struct fl_coordinator *coordinator)
         return;
     }
     co->draining = true;
+    for (struct co_job *j = co->jobs; j; j = j->hh.next) {
+        if (j->sums) {
+            atomic_store(&j->sums->cancel, true);
+        }
+    }
     uv_timer_stop(&co->timer);
     fl_listener_close(co->listener);
     co->listener = NULL;

@@ -5,6 +5,7 @@
  * once SIGHUP           configuration, certificates and CRL anew
  */
 #include "common/base/log.h"
+#include "common/io/keeper.h"
 #include "common/io/notify.h"
 #include "server/config.h"
 #include "server/coordinator.h"
@@ -206,6 +207,7 @@ int main(int argc, char **argv)
     struct fl_err e = {0};
     int c;
 
+    fl_keeper_main(argc, argv);
     while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
         switch (c) {
         case 'c':

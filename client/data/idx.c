@@ -202,7 +202,11 @@ int fl_idx_scan(const char *images, const char *labels, const char *clients, str
     describe(images, &h, fl_bytes_packed(b), &t);
     fl_bytes_close(b);
     t.count = h.dim[0];
-    r = fl_idx_numbers(labels, t.count, images, &y, e);
+    if (labels[0]) {
+        r = fl_idx_numbers(labels, t.count, images, &y, e);
+    } else if (!(y = fl_try(t.count, sizeof *y))) {
+        r = fl_fail(e, FL_R_NOMEM, "%s: out of memory", images);
+    }
     t.y = (int32_t *)y; /* a byte is the same bits signed or not */
     if (r == 0 && clients[0]) {
         r = fl_idx_numbers(clients, t.count, images, &t.client, e);

@@ -270,8 +270,10 @@ int fl_npy_scan(const char *x, const char *y, const char *clients, struct fl_tab
     struct fl_table t = {.records = fl_try(1, sizeof *t.records)};
 
     int r = t.records ? scan(x, &t, describe_x, e) : fl_fail(e, FL_R_NOMEM, "%s: out of memory", x);
-    if (r == 0) {
+    if (r == 0 && y[0]) {
         r = scan(y, &t, read_y, e);
+    } else if (r == 0 && !(t.y = fl_try(t.count, sizeof *t.y))) {
+        r = fl_fail(e, FL_R_NOMEM, "%s: out of memory", x);
     }
     if (r == 0 && clients[0]) {
         r = fl_idx_numbers(clients, t.count, x, &t.client, e);

@@ -55,8 +55,8 @@ size_t fl_table_features(const struct fl_table *t);
 void fl_table_fini(struct fl_table *t);
 
 /* IDX (unsigned bytes): images of rank 2 [n, features], 3 [n, h, w] or 4 [n, c, h, w], labels of
- * rank 1; gzip too. `clients` ("" = none) has one byte a row. Values become x / 255. Rows are read
- * by fl_records_read. */
+ * rank 1 ("" = there are none: all 0); gzip too. `clients` ("" = none) has one byte a row. Values
+ * become x / 255. Rows are read by fl_records_read. */
 int fl_idx_scan(const char *images, const char *labels, const char *clients, struct fl_table *ret,
                 struct fl_err *e);
 /* An IDX file of one byte a row, as numbers; `count` rows as the file `of` has. Freed by fl_free.
@@ -69,7 +69,7 @@ int fl_idx_numbers(const char *path, uint32_t count, const char *of, uint32_t **
 int fl_cifar_scan(const char *path, bool fine, bool test, const char *clients, struct fl_table *ret,
                   struct fl_err *e);
 
-/* NumPy: float y are targets, others classes. */
+/* NumPy: float y are targets, others classes; "" = there are none: class 0. */
 int fl_npy_scan(const char *x, const char *y, const char *clients, struct fl_table *ret,
                 struct fl_err *e);
 

@@ -70,6 +70,7 @@ struct fl_control_job {
     const struct fl_digest *model, *checkpoint;
     bool round_open; /* a round is running: a pause has not fully taken effect */
     const struct fl_control_counts *counts; /* NULL = there are none */
+    const char *note; /* of the strategy, about the last published round; NULL or "" = none */
     const char *text;
     size_t text_size; /* the description that the next round freezes */
 };

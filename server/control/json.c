@@ -124,6 +124,9 @@ json_t *fl_control_json_job(const struct fl_control_job *j, bool with_text)
     put_hex(&o, "incarnation", j->incarnation, FL_INCARNATION_SIZE);
     put_digest(&o, "model", j->model);
     put_digest(&o, "checkpoint", j->checkpoint);
+    if (with_text && j->note && j->note[0]) {
+        put_text(&o, "note", j->note);
+    }
     if (with_text && j->counts) {
         put(&o, "counts", counts_json(j->counts));
     }

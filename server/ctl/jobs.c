@@ -345,7 +345,7 @@ static void print_counts(const json_t *counts)
 int fl_cli_job_show(struct fl_cli *c)
 {
     struct fl_ctl_request q = {.verb = "job show"};
-    char text[300];
+    char text[500];
     json_t *list;
 
     fl_cli_argument(&q, "job", c->words[0]);
@@ -365,6 +365,9 @@ int fl_cli_job_show(struct fl_cli *c)
     fl_cli_row("model", "%s", fl_cli_text(o, "model"));
     if (fl_cli_int(o, "slots") > 1) {
         fl_cli_row("models", "%lld, one for each slot", (long long)fl_cli_int(o, "slots"));
+    }
+    if (fl_cli_text(o, "note")[0]) {
+        fl_cli_row("last round", "%s", clean(o, "note", text, sizeof text));
     }
     print_counts(json_object_get(o, "counts"));
     printf("\n%s", fl_cli_text(o, "text"));

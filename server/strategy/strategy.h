@@ -72,6 +72,16 @@ struct fl_updates {
     const struct fl_update *at;
 };
 
+/* Work on models that belongs into a process of its own, with limits (server/co_tune.c). */
+struct fl_tune {
+    const uint8_t *ask; /* what is to be done, as that process reads it */
+    size_t ask_size;
+    uint32_t models; /* each of plan->layout.shared.elements values, made one at a time */
+    int (*model)(void *arg, uint32_t i, float *to, struct fl_err *e);
+    void *arg;
+    size_t answer_max; /* bytes */
+};
+
 /* Models have plan->layout.shared.elements values each. */
 struct fl_next {
     /* A slot's model before: values [first, first + count). */
@@ -83,7 +93,12 @@ struct fl_next {
     uint32_t base_count; /* models before: slots(shared) */
     uint32_t put_count;  /* models after: next_slots, else the same */
     struct fl_updates updates;
-    uint64_t round;               /* that finish makes the model of */
+    uint64_t round; /* that finish makes the model of */
+    /* The same work makes the same answer, as after a crash it must; *ret is freed by fl_free.
+     * NULL: nobody does such work here. -FL_R_EXEC_*, -FL_R_CANCELLED. */
+    int (*tune)(void *arg, const struct fl_tune *what, uint8_t **ret, size_t *ret_size,
+                struct fl_err *e);
+    void *tune_arg;
     const struct fl_seed *secret; /* of the job, for noise on sums; NULL = there is none */
     uint8_t *state;               /* state_size bytes: the strategy's next state */
     size_t state_size;
@@ -140,6 +155,9 @@ struct fl_strategy {
     size_t (*state_size)(const void *shared);
     void (*save)(const void *shared, uint8_t *to);
     int (*load)(void *shared, const uint8_t *from, size_t size, struct fl_err *e);
+    /* What people should know of the round that made this state, in a line; "" = nothing. NULL: it
+     * never has anything to say. */
+    void (*note)(const void *shared, char *to, size_t size);
 };
 
 /* By the word of a job description ("fedavg", "hyperfl", ...); NULL when unknown. */

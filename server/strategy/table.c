@@ -2,6 +2,7 @@
 #include "common/base/mem.h"
 #include "server/strategy/fedamp.h"
 #include "server/strategy/fedcac.h"
+#include "server/strategy/fedka.h"
 #include "server/strategy/mean.h"
 #include "server/strategy/pacfl.h"
 #include "server/strategy/strategy.h"
@@ -21,6 +22,7 @@ static const struct fl_strategy *const table[] = {
     &fl_strategy_fedcac,
     &fl_strategy_feddbe,
     &fl_strategy_feddyn,
+    &fl_strategy_fedka,
     &fl_strategy_fedper,
     &fl_strategy_fedproto,
     &fl_strategy_fedprox,

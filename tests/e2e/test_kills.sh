@@ -34,7 +34,7 @@ command -v strings >/dev/null || {
 # These are passed once in a job's life: see at_submission and at_the_end below.
 once='store-job-before store-job-after agent-final-reported'
 # These only in rounds of several exchanges: test_exchanges.sh kills there.
-elsewhere=$(for p in $(points_of server/cohortd); do case $p in *between*) echo "$p" ;; esac; done | tr '\n' ' ')
+elsewhere=$(for p in $(points_of server/cohortd); do case $p in *between* | *tune*) echo "$p" ;; esac; done | tr '\n' ' ')
 wanted() { # POINT: is it to be killed at in the running job?
     case " $once $elsewhere " in *" $1 "*) return 1 ;; esac
     [ "$POINTS" = all ] && return 0

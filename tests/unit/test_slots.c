@@ -6,6 +6,7 @@
 #include "server/co_compute.c"
 #include "server/co_secure.c"
 #include "server/co_sums.c"
+#include "server/co_tune.c"
 
 #include "common/math/grid.h"
 #include "tests/lib/check_main.h"
@@ -310,7 +311,7 @@ static struct fl_digest one_round(struct job *j, uint64_t round, int step)
         }
     }
     f.made.models.fd = -1;
-    ck_assert_msg(finish(sums, 0, NULL, &f.made, &e) == 0, "%s", e.msg);
+    ck_assert_msg(finish(sums, 0, NULL, &f.target, &f.made, &e) == 0, "%s", e.msg);
     ck_assert_ptr_null(f.made.models.memory); /* several: in the scratch file */
     struct fl_store_bytes from = {SLOTS * f.made.models.model_size + BYTES_STATE + f.made.end_size,
                                   made_read, &f.made};
