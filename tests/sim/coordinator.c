@@ -25,11 +25,6 @@ static void tell_operator(struct world *w, uint64_t delay, enum fl_round_ev what
     ev->number = (uint32_t)what;
 }
 
-static void begin_sums(struct world *w)
-{
-    w->strategy->slot_reset(w->c.shared, w->c.slot);
-}
-
 /* What the store remembers of the open round, in the order of round.h. */
 static void remember(struct world *w)
 {
@@ -91,12 +86,7 @@ void coordinator_start(struct world *w)
             sim_fail(w, "start: %s", e.msg);
         }
     }
-    c->shared = fl_new(1, w->strategy->shared_size);
-    if (w->strategy->init(c->shared, w->plan, &e) != 0 ||
-        w->strategy->load(c->shared, w->disk.state, w->disk.state_size, &e) != 0 ||
-        w->strategy->slot_new(c->shared, &c->slot, &e) != 0) {
-        sim_fail(w, "start: %s", e.msg);
-    }
+    sums_begin(w, &c->sums);
     c->up = true;
     sim_trace(w, "coordinator starts");
     if (w->disk.paused) {
@@ -124,12 +114,9 @@ void coordinator_crash(struct world *w)
     c->epoch++;
     fl_round_free(c->round);
     fl_roster_free(c->roster);
-    w->strategy->slot_free(c->slot);
-    w->strategy->fini(c->shared);
-    fl_free(c->shared);
+    sums_end(w, &c->sums);
     c->round = NULL;
     c->roster = NULL;
-    c->shared = c->slot = NULL;
     for (uint32_t i = 0; i < CONNS_MAX; i++) {
         struct sim_conn *conn = &w->conn[i];
         if (conn->id != 0 && conn->server_knows) {
@@ -205,13 +192,14 @@ static void invite(struct world *w, const struct fl_round_item *it)
     if (!c || c->peer.state != FL_PEER_ASKING) {
         sim_fail(w, "agent %d is invited and does not ask", (int)it->agent);
     }
-    fl_peer_sent_task(&c->peer, &key, &d->plan, &d->base);
+    struct fl_digest base = sums_base(w, &w->c.sums, it->agent);
+    fl_peer_sent_task(&c->peer, &key, &d->plan, &base);
     fl_roster_set(w->c.roster, it->agent, FL_ROSTER_WORKING, 1, w->now);
     struct sim_msg m = {.type = MSG_TASK,
                         .key = key,
                         .has_key = true,
                         .plan = d->plan,
-                        .base = d->base,
+                        .base = base,
                         .size = UPDATE_SIZE,
                         .left_ms = fl_round_closes(w->c.round) - w->now};
     net_down(w, c->id, &m);
@@ -364,20 +352,14 @@ static void item(struct world *w, const struct fl_round_item *it)
 /* What the shell does itself at some answers, before the round hears of them. */
 static void before(struct world *w, const struct fl_round_event *ev)
 {
-    struct fl_err e = {0};
-    int r = 0;
-
     if (ev->type == FL_ROUND_EV_RESUME) {
         w->disk.paused = false;
     } else if (ev->type == FL_ROUND_EV_PUBLISHED && ev->status == 0) {
-        r = w->strategy->load(w->c.shared, w->disk.state, w->disk.state_size, &e);
-        begin_sums(w);
+        sums_end(w, &w->c.sums);
+        sums_begin(w, &w->c.sums);
     } else if (ev->type == FL_ROUND_EV_FINISHED && ev->status == 0 &&
                ev->exchange + 1 < w->rules.exchange_count) {
-        begin_sums(w);
-    }
-    if (r != 0) {
-        sim_fail(w, "load: %s", e.msg);
+        sums_reset(w, &w->c.sums);
     }
 }
 
@@ -482,7 +464,7 @@ static void on_offer(struct world *w, struct sim_conn *c, const struct sim_msg *
                                    .exchange_count = w->rules.exchange_count,
                                    .open = open,
                                    .plan = d->plan,
-                                   .base = d->base,
+                                   .base = sums_base(w, &w->c.sums, c->peer.agent),
                                    .update_size = UPDATE_SIZE,
                                    .max_weight = 4,
                                    .late_rounds = LATE_ROUNDS};

@@ -35,7 +35,6 @@ static int open_round(struct world *w, const struct op *op)
     if (!d->open) {
         d->open = true;
         fl_digest_of(&op->item.round, sizeof op->item.round, &d->plan);
-        fl_digest_of(d->model, sizeof d->model, &d->base);
     }
     return 0;
 }
@@ -148,9 +147,10 @@ static int publish(struct world *w, const struct op *op)
                  (int)op->item.round);
     }
     law_published(w);
-    memcpy(d->model, d->next_model, sizeof d->model);
-    memcpy(d->state, d->next_state, sizeof d->state);
-    d->state_size = d->next_state_size;
+    d->models = d->next.models;
+    memcpy(d->model, d->next.model, sizeof d->model);
+    memcpy(d->state, d->next.state, sizeof d->state);
+    d->state_size = d->next.state_size;
     d->published++;
     d->history[d->published % 64] = d->checkpoint;
     d->open = d->has_checkpoint = false;

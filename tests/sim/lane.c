@@ -1,6 +1,5 @@
 /* The coordinator's work off the loop: one lane for the disk, one for the sums. An operation ends
  * at one moment and its answer arrives at a later one; a crash may fall between. */
-#include "tests/lib/next_memory.h"
 #include "tests/sim/world.h"
 
 #include <string.h>
@@ -24,29 +23,14 @@ void lane_submit(struct world *w, uint32_t n, enum op_type type, const struct fl
     }
 }
 
-static int read_bytes(void *arg, uint64_t offset, uint8_t *to, size_t size, struct fl_err *e)
-{
-    (void)e;
-    memcpy(to, (const uint8_t *)arg + offset, size);
-    return 0;
-}
-
 static int fold(struct world *w, const struct fl_round_item *it)
 {
     const struct disk_update *u = disk_find(&w->disk, it->round, it->exchange, it->agent);
-    uint8_t bytes[UPDATE_SIZE];
 
     if (!u || !fl_digest_equal(&u->digest, &it->digest)) {
         sim_fail(w, "agent %d is folded and not committed", (int)it->agent);
     }
-    memcpy(bytes, u->bytes, sizeof bytes);
-    struct fl_update f = {.agent = it->agent,
-                          .exchange = it->exchange,
-                          .weight = it->weight,
-                          .size = it->size,
-                          .read = read_bytes,
-                          .arg = bytes};
-    int r = w->strategy->fold(w->c.slot, w->c.shared, &f, NULL);
+    int r = sums_fold(w, &w->c.sums, u);
     /* A failure may leave anything behind: here, the whole update. */
     return r == 0 && sim_chance(w, w->conf.fold_fails) ? -FL_R_STORE_IO : r;
 }
@@ -54,10 +38,7 @@ static int fold(struct world *w, const struct fl_round_item *it)
 static int finish(struct world *w, const struct fl_round_item *it, struct fl_digest *ret)
 {
     struct disk *d = &w->disk;
-    float next[ELEMENTS];
-    uint8_t state[STATE_MAX] = {0};
-    struct next_memory m = {.base = d->model, .next = next, .elements = ELEMENTS};
-    struct fl_next n = next_in_memory(&m, 1, state, w->strategy->state_size(w->c.shared));
+    struct sim_made made;
     struct fl_hash h;
 
     if (!d->closed[it->exchange]) {
@@ -67,22 +48,16 @@ static int finish(struct world *w, const struct fl_round_item *it, struct fl_dig
         return -FL_R_DISK_FULL;
     }
     if (it->exchange + 1 < w->rules.exchange_count) {
-        const struct fl_updates none = {0};
-        return w->strategy->between(w->c.shared, &w->c.slot, it->exchange, &none, NULL);
+        return sums_between(w, &w->c.sums, it->exchange);
     }
-    int r = w->strategy->finish(w->c.shared, &w->c.slot, it->exchange, &n, NULL);
+    int r = sums_finish(w, &w->c.sums, it->exchange, &made);
     if (r != 0) {
         return r;
     }
-    if (n.members != d->listed[it->exchange]) {
-        sim_fail(w, "%u updates are in the sum of %u members", n.members, d->listed[it->exchange]);
-    }
-    memcpy(d->next_model, next, sizeof next);
-    memcpy(d->next_state, state, sizeof state);
-    d->next_state_size = n.state_size;
+    d->next = made;
     fl_hash_init(&h);
-    fl_hash_add(&h, next, sizeof next);
-    fl_hash_add(&h, state, n.state_size);
+    fl_hash_add(&h, made.model, made.models * sizeof made.model[0]);
+    fl_hash_add(&h, made.state, made.state_size);
     fl_hash_end(&h, &d->checkpoint);
     d->has_checkpoint = true;
     *ret = d->checkpoint;
@@ -109,7 +84,7 @@ void lane_perform(struct world *w, const struct op *op, struct fl_round_event *a
     if (op->type == OP_FOLD) {
         answer->status = fold(w, &op->item);
     } else if (op->type == OP_REFOLD) {
-        w->strategy->slot_reset(w->c.shared, w->c.slot);
+        sums_reset(w, &w->c.sums);
     } else if (op->type == OP_FINISH) {
         answer->status = finish(w, &op->item, &answer->digest);
     } else {

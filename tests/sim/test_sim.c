@@ -52,7 +52,7 @@ START_TEST(test_nothing_goes_wrong)
     /* open, close, finish, publish, and for each member enlist, invite, receive, record, ack, fold
      */
     ck_assert_uint_eq(w->items, 3 * (4 + 6 * 4) + 1);
-    ck_assert(w->disk.model[0] != 0.0f);
+    ck_assert(w->disk.model[0][0] != 0.0f);
     done(w);
 }
 END_TEST
@@ -102,6 +102,22 @@ START_TEST(test_two_exchanges_and_a_crash_before_every_item)
 }
 END_TEST
 
+/* FedCAC: each agent fetches a model of its own, which its update depends on. */
+START_TEST(test_personal_models_and_a_crash_before_every_item)
+{
+    struct sim_conf conf = all_of_four;
+
+    conf.personal = true;
+    struct world *w = run(&conf);
+    ck_assert_uint_eq(w->disk.models, 5);
+    ck_assert_mem_ne(w->disk.model[1], w->disk.model[0], sizeof w->disk.model[1]);
+    ck_assert_mem_ne(w->disk.model[1], w->disk.model[3], sizeof w->disk.model[1]);
+    done(w);
+    crash_before_every_item(&conf, false);
+    crash_before_every_item(&conf, true);
+}
+END_TEST
+
 /* Everything at once, a little of each, by the seed. */
 static struct sim_conf random_conf(uint64_t seed)
 {
@@ -129,6 +145,7 @@ static struct sim_conf random_conf(uint64_t seed)
     for (size_t i = 0; i < FL_COUNT(chance); i++) {
         *chance[i] = fl_rng_below(&rng, 3) ? (uint32_t)fl_rng_below(&rng, 30000) : 0;
     }
+    c.personal = c.exchanges == 1 && fl_rng_below(&rng, 2);
     c.weather = fl_rng_below(&rng, 3) ? (uint32_t)fl_rng_below(&rng, 500000) : 0;
     return c;
 }
@@ -183,4 +200,4 @@ END_TEST
 
 TESTS_MAIN("sim", test_nothing_goes_wrong, test_coordinator_crashes_before_every_item,
            test_site_crashes_before_every_item, test_two_exchanges_and_a_crash_before_every_item,
-           test_random_federations)
+           test_personal_models_and_a_crash_before_every_item, test_random_federations)

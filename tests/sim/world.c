@@ -1,5 +1,4 @@
 #include "tests/sim/world.h"
-#include "tests/lib/next_memory.h"
 
 #include "common/base/mem.h"
 #include "tests/lib/check_main.h"
@@ -197,66 +196,35 @@ void law_closed(struct world *w, uint32_t exchange, const uint64_t *list, uint32
     }
 }
 
-static int read_bytes(void *arg, uint64_t offset, uint8_t *to, size_t size, struct fl_err *e)
-{
-    (void)e;
-    memcpy(to, (const uint8_t *)arg + offset, size);
-    return 0;
-}
-
 /* What is published is what anybody computes from the records, in any order (here: backwards). */
 void law_published(struct world *w)
 {
-    const struct fl_strategy *s = w->strategy;
     struct disk *d = &w->disk;
-    void *shared = fl_new(1, s->shared_size), *slot = NULL;
-    float next[ELEMENTS];
-    uint8_t state[STATE_MAX];
-    struct next_memory m = {.base = d->model, .next = next, .elements = ELEMENTS};
-    struct fl_next n = next_in_memory(&m, 1, state, 0);
-    const struct fl_updates none = {0};
+    struct sim_sums sums;
+    struct sim_made made;
 
-    if (s->init(shared, w->plan, NULL) != 0 || s->slot_new(shared, &slot, NULL) != 0 ||
-        s->load(shared, d->state, d->state_size, NULL) != 0) {
-        sim_fail(w, "the strategy does not begin");
-    }
-    n.state_size = s->state_size(shared);
+    sums_begin(w, &sums);
     for (uint32_t x = 0; x < w->rules.exchange_count; x++) {
+        bool last = x + 1 == w->rules.exchange_count;
         if (!d->closed[x]) {
             sim_fail(w, "published before exchange %u was closed", x);
         }
-        s->slot_reset(shared, slot);
+        sums_reset(w, &sums);
         for (uint32_t i = d->listed[x]; i-- > 0;) {
-            struct disk_update *u = NULL;
-            for (uint32_t k = 0; k < d->updates; k++) {
-                if (d->update[k].round == d->published + 1 && d->update[k].exchange == x &&
-                    d->update[k].agent == d->list[x][i]) {
-                    u = &d->update[k];
-                }
-            }
-            struct fl_update f = {.agent = u->agent,
-                                  .exchange = x,
-                                  .weight = u->weight,
-                                  .size = u->size,
-                                  .read = read_bytes,
-                                  .arg = u->bytes};
-            if (s->fold(slot, shared, &f, NULL) != 0) {
+            if (sums_fold(w, &sums, disk_find(d, d->published + 1, x, d->list[x][i])) != 0) {
                 sim_fail(w, "a committed update does not fold");
             }
         }
-        bool last = x + 1 == w->rules.exchange_count;
-        if ((last ? s->finish(shared, &slot, x, &n, NULL)
-                  : s->between(shared, &slot, x, &none, NULL)) != 0) {
+        if ((last ? sums_finish(w, &sums, x, &made) : sums_between(w, &sums, x)) != 0) {
             sim_fail(w, "the sums do not finish");
         }
     }
-    if (memcmp(next, d->next_model, sizeof next) != 0 || n.state_size != d->next_state_size ||
-        memcmp(state, d->next_state, n.state_size) != 0) {
-        sim_fail(w, "the published model is not that of its records");
+    if (made.models != d->next.models || made.state_size != d->next.state_size ||
+        memcmp(made.model, d->next.model, sizeof made.model) != 0 ||
+        memcmp(made.state, d->next.state, sizeof made.state) != 0) {
+        sim_fail(w, "the published models are not those of their records");
     }
-    s->slot_free(slot);
-    s->fini(shared);
-    fl_free(shared);
+    sums_end(w, &sums);
 }
 
 /* ---- one event ---- */
@@ -383,13 +351,18 @@ static void begin(struct world *w, const struct sim_conf *conf)
     fl_seed_from_u64(conf->seed, &seed);
     fl_rng_init(&w->rng, &seed, 0);
     w->trace = conf->trace ? fl_new(1, TRACE_SIZE) : NULL;
-    w->strategy = conf->exchanges == 2 ? &sim_twostep : fl_strategy_find("fedavg");
+    w->strategy = conf->exchanges == 2 ? &sim_twostep
+                                       : fl_strategy_find(conf->personal ? "fedcac" : "fedavg");
     w->plan = fl_new(1, sizeof *w->plan);
     w->plan->rounds = conf->rounds;
     w->plan->seed = 7;
     w->plan->grid.bits = 16;
     w->plan->grid.step = -6;
     w->plan->layout.shared.elements = ELEMENTS;
+    w->plan->layout.shared.count = 1;
+    w->plan->layout.shared.at[0].count = ELEMENTS;
+    w->plan->setting.homes = SITES_MAX;
+    w->plan->setting.fedcac = (struct fl_fedcac_conf){.tau = 0.5, .partners = 1, .decay = 0.9};
     w->plan->weighting = FL_WEIGHT_EXAMPLES;
     w->plan->max_weight = 4;
     w->plan->server.lr = 0.75f;
@@ -401,6 +374,7 @@ static void begin(struct world *w, const struct sim_conf *conf)
                                             .fill_ms = 500,
                                             .attempts = conf->attempts};
     fl_strategy_rules(w->plan, 1, &w->rules);
+    sums_initial(w);
     if (conf->exchanges == 2) {
         w->rules.exchange_count = 2;
         w->rules.exchange[1] = w->rules.exchange[0];

@@ -12,6 +12,7 @@
  *   world.c         clock, queue, chance, laws        net.c     connections and messages
  *   coordinator.c   shell of the server cores         lane.c    its work off the loop
  *   disk.c          what survives the coordinator     site.c    shell of the agent core
+ *   sums.c          what a round computes with
  *   twostep.c       a strategy of two exchanges
  */
 #ifndef TESTS_SIM_WORLD_H
@@ -30,6 +31,7 @@ enum {
     UPDATE_SIZE = 2 * ELEMENTS, /* 16 bits each */
     CHUNK = 4,
     STATE_MAX = 256,
+    MODELS_MAX = SITES_MAX + 1,
     EXCHANGES_MAX = 2,
     CONNS_MAX = 64,
     LATE_ROUNDS = 3,
@@ -44,6 +46,7 @@ struct world;
 struct sim_conf {
     uint64_t seed;
     uint32_t sites, members, quorum, over_select, rounds, attempts, exchanges;
+    bool personal; /* a model for each agent: fedcac instead of fedavg; of one exchange */
     uint64_t deadline_ms;
     bool same_cohort;
     /* chances in a million: of a connection per message, of a crash per item and per operation, ...
@@ -119,14 +122,23 @@ struct disk_spool {
     uint8_t bytes[UPDATE_SIZE];
 };
 
+/* The content of a checkpoint. */
+struct sim_made {
+    uint32_t models;
+    float model[MODELS_MAX][ELEMENTS];
+    uint8_t state[STATE_MAX];
+    size_t state_size;
+};
+
 struct disk {
     uint64_t published;
     bool paused, done;
-    float model[ELEMENTS];
+    uint32_t models;
+    float model[MODELS_MAX][ELEMENTS];
     uint8_t state[STATE_MAX];
     size_t state_size;
     bool open;
-    struct fl_digest plan, base;
+    struct fl_digest plan;
     uint64_t member[EXCHANGES_MAX][RECORDS_MAX];
     uint32_t members[EXCHANGES_MAX];
     struct disk_update update[RECORDS_MAX];
@@ -136,14 +148,18 @@ struct disk {
     uint32_t listed[EXCHANGES_MAX];
     bool has_checkpoint;
     struct fl_digest checkpoint;
-    float next_model[ELEMENTS];
-    uint8_t next_state[STATE_MAX];
-    size_t next_state_size;
+    struct sim_made next;
     struct disk_spool spool[SITES_MAX];
     struct fl_digest history[64]; /* of every published checkpoint */
 };
 
 /* ---- the coordinator ---- */
+
+struct sim_sums {
+    void *shared, *slot[MODELS_MAX];
+    uint32_t models;
+    float model[MODELS_MAX][ELEMENTS]; /* as they were read when the round began */
+};
 
 enum op_type {
     OP_OPEN,
@@ -174,7 +190,7 @@ struct coordinator {
     struct fl_roster *roster;
     struct fl_round *round;
     struct lane lane[2]; /* 0 store and spools, 1 sums */
-    void *shared, *slot;
+    struct sim_sums sums;
     bool stepping;
     struct fl_round_event queue[64];
     uint32_t queued;
@@ -284,6 +300,17 @@ void law_acked_is_durable(struct world *w, uint64_t agent, const struct fl_key *
                           const struct fl_digest *digest);
 void law_closed(struct world *w, uint32_t exchange, const uint64_t *list, uint32_t count);
 void law_published(struct world *w);
+
+/* sums.c */
+void sums_initial(struct world *w);
+void sums_begin(struct world *w, struct sim_sums *s);
+void sums_end(struct world *w, struct sim_sums *s);
+void sums_reset(struct world *w, struct sim_sums *s);
+int sums_fold(struct world *w, struct sim_sums *s, const struct disk_update *u);
+int sums_between(struct world *w, struct sim_sums *s, uint32_t exchange);
+int sums_finish(struct world *w, struct sim_sums *s, uint32_t exchange, struct sim_made *ret);
+/* Of the model that an agent starts from in the open round. */
+struct fl_digest sums_base(struct world *w, const struct sim_sums *s, uint64_t agent);
 
 /* net.c */
 struct sim_conn *net_find(struct world *w, uint64_t id);
