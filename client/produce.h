@@ -29,9 +29,10 @@ struct fl_produce {
     struct fl_key key;
     const char *agent; /* its name, as the site knows it */
     const struct fl_dataset *data;
-    const float *base;    /* terms->model: the slot's model, finite; else NULL */
-    const uint8_t *input; /* terms->input: what the coordinator made, which may be hostile; else
-                             NULL */
+    const float *base;     /* terms->model: the slot's model, finite; else NULL */
+    const float *private_; /* this site's private tensors, with a model; else NULL */
+    const uint8_t *input;  /* terms->input: what the coordinator made, which may be hostile; else
+                              NULL */
     size_t input_size;
     const struct fl_seed *seed; /* of this key's intent: never used with other inputs */
     const struct fl_seed *site; /* the agent's own, for ever: for secrets that several exchanges of
@@ -59,6 +60,7 @@ struct fl_producer {
 };
 
 extern const struct fl_producer fl_produce_embedding; /* produce_embedding.c */
+extern const struct fl_producer fl_produce_score;     /* produce_score.c */
 extern const struct fl_producer fl_produce_advertise, fl_produce_share, fl_produce_sign,
     fl_produce_unmask; /* produce_secure.c */
 

@@ -349,16 +349,20 @@ static int produce(struct fl_task *t, struct fl_err *e)
                             .sessions = t->sessions,
                             .tls = t->tls};
     struct fl_seed seed;
-    float *base = NULL;
+    float *base = NULL, *private_ = NULL;
     uint8_t *input = NULL;
     int r = t->terms.model ? load_base(t, &base, e) : 0;
 
+    if (r == 0 && t->terms.model) {
+        r = fl_task_load_private(t, &t->inputs.private_state, &private_, e);
+    }
     r = r ? r : load_input(t, &input, &in.input_size, e);
     fl_task_drop_vectors(t);
     if (r == 0) {
         fl_seed_derive(&t->seed, t->terms.name, t->what.key.round, &seed);
         in.seed = &seed;
         in.base = base;
+        in.private_ = private_;
         in.input = input;
         r = t->producer->make(&in, &t->produced, e);
         explicit_bzero(&seed, sizeof seed);
@@ -368,6 +372,7 @@ static int produce(struct fl_task *t, struct fl_err *e)
     }
     FL_CRASH_POINT("agent-train-after");
     fl_free(base);
+    fl_free(private_);
     fl_free(input);
     return r;
 }

@@ -405,6 +405,8 @@ int co_job_take_text(struct co_job *j, const char *text, size_t size, struct fl_
 int co_job_round(struct co *co, struct co_job *j, struct fl_err *e);
 int co_jobs_load(struct co *co, struct fl_err *e);
 void co_job_free(struct co *co, struct co_job *j);
+/* An operation of control (control.h): `job scores`. */
+void co_scores(void *co, uint64_t ticket, const char *job);
 /* What people see of a checkpoint's section `counts`. [job] */
 int co_counts_read(const struct fl_checkpoint *c, struct fl_control_counts *ret, struct fl_err *e);
 /* The model of a job's last checkpoint, opened when it is not. */

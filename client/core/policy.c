@@ -154,5 +154,11 @@ int fl_policy_judge(const struct fl_policy *policy, const struct fl_plan *plan, 
                        "job %s uploads %zu bytes a round; this site allows at most %llu",
                        plan->name, size, (unsigned long long)job->max_update_bytes);
     }
+    if (plan->score.on && plan->privacy.unit == FL_UNIT_NONE && !job->scores) {
+        return fl_fail(e, FL_R_POLICY_JOB,
+                       "job %s asks what its model is worth here, and this site does not say it "
+                       "(scores: true would allow it)",
+                       plan->name);
+    }
     return judge_privacy(job, plan, e);
 }

@@ -33,6 +33,7 @@ struct fl_policy_job {
     double min_noise_multiplier; /* 0 = no floor */
     double max_clip;             /* 0 = no ceiling */
     uint64_t max_update_bytes;   /* 0 = no ceiling */
+    bool scores;                 /* jobs without a unit may ask for scores of their models */
     struct fl_budget budget;     /* its unit is the unit the site requires (NONE = any) */
 };
 

@@ -62,6 +62,11 @@ uint32_t fl_plan_exchanges(const struct fl_plan *plan, uint64_t round,
                      fl_fedka_embedding(plan) + 1);
         x->model = x->input = true;
     }
+    if (plan->score.on && round == plan->rounds) {
+        x = add(ret, &count, "score");
+        grid_payload(x, FL_SCORE_BITS, FL_SCORE_STEP, 1);
+        x->model = true;
+    }
     if (plan->secure.on) {
         for (int stage = 0; stage < FL_SECAGG_STAGES; stage++) {
             fl_plan_secure_exchange(plan, (enum fl_secagg_stage)stage, add(ret, &count, ""));

@@ -153,6 +153,13 @@ static const struct fl_conf_field secure_keys[] = {
 };
 #undef OF
 
+#define OF fl_score_conf
+static const struct fl_conf_field score_keys[] = {
+    {TYPED("noise_multiplier", DOUBLE, noise_multiplier), .max = 100, .fallback = "0"},
+    {.name = NULL},
+};
+#undef OF
+
 #define OF raw
 static const struct fl_conf_field data_keys[] = {
     {TYPED("mean", FLOATS, plan.data.mean), .min = -1e6, .max = 1e6,
@@ -196,6 +203,7 @@ static const struct fl_conf_field plan_keys[] = {
     {TYPED("counts", MAP, plan.counts), .fields = counts_keys},
     {TYPED("aggregate", NODE, aggregate)},
     {TYPED("descriptor", MAP, plan.descriptor), .fields = fl_plan_descriptor_keys},
+    {TYPED("score", MAP, plan.score), .fields = score_keys},
     {TYPED("secure_aggregation", MAP, plan.secure), .fields = secure_keys},
     {.name = NULL},
 };
@@ -389,6 +397,7 @@ static void fill_in(struct raw *raw, const struct fl_conf_node *root)
     if (raw->plan.weighting == FL_WEIGHT_EQUAL) {
         raw->plan.max_weight = 1;
     }
+    raw->plan.score.on = fl_conf_find(root, "score") != NULL;
     raw->plan.secure.on = fl_conf_find(root, "secure_aggregation") != NULL;
     if (raw->plan.secure.survivors == 0) {
         raw->plan.secure.survivors = raw->plan.round.quorum;

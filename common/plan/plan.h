@@ -27,6 +27,8 @@ enum {
     FL_COUNTS_STEP = -4,
     FL_PLAN_BUBBLES_MAX = 64,
     FL_DESCRIPTOR_MAX = 16384, /* numbers of a descriptor */
+    FL_SCORE_BITS = 32,        /* grid of the exchange `score`: up to 2048 */
+    FL_SCORE_STEP = -20,
 };
 
 enum fl_unit {
@@ -181,6 +183,13 @@ struct fl_descriptor_conf {
     uint32_t every;          /* again each so many rounds; 0: in the first round only */
 };
 
+/* The exchange `score`, in a job's last round: what the model that a site would be served is worth
+ * to it, by its validation examples; accuracy, or R2 cut to [0, 1]. */
+struct fl_score_conf {
+    bool on;
+    double noise_multiplier; /* noise std of each site's score; 0: none (unit none only) */
+};
+
 /* Secure aggregation: the coordinator sees sums of updates only (common/plan/secure.h). */
 struct fl_secure_conf {
     bool on;
@@ -291,6 +300,7 @@ struct fl_plan {
     struct fl_data_conf data;
     struct fl_counts_conf counts;
     struct fl_descriptor_conf descriptor;
+    struct fl_score_conf score;
     struct fl_secure_conf secure;
     struct fl_aggregate_conf aggregate;
     struct fl_digest model_base; /* of a file that frozen tensors come from; zero = none */

@@ -366,6 +366,7 @@ int fl_plan_check(const struct fl_plan *plan, const struct fl_conf_node *root, s
         check_train,
         check_privacy,
         check_counts,
+        fl_plan_check_score,
         fl_plan_check_secure,
         fl_plan_check_aggregate,
         fl_plan_check_personal,

@@ -52,6 +52,10 @@ extern const struct fl_conf_field fl_plan_pacfl_keys[];
 int fl_plan_check_bubbles(const struct fl_plan *plan, const struct fl_conf_node *root,
                           struct fl_err *e);
 
+/* The rules of score (plan_score.c). */
+int fl_plan_check_score(const struct fl_plan *plan, const struct fl_conf_node *root,
+                        struct fl_err *e);
+
 /* The rules of secure_aggregation (plan_secure.c). */
 int fl_plan_check_secure(const struct fl_plan *plan, const struct fl_conf_node *root,
                          struct fl_err *e);

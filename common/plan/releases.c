@@ -72,6 +72,12 @@ static const struct fl_release_row rows[] = {
     {"descriptor", FL_UNIT_EXAMPLE, FL_RELEASE_DESCRIPTOR,
      "sum over examples of their moments, beside a strategy with bubbles",
      "1 in L2, as each example's vector is clipped to 1", "Gauss(descriptor.noise_multiplier)"},
+    {"score", FL_UNIT_CLIENT, FL_RELEASE_SCORE,
+     "score of the model a site would be served, beside any strategy", "1: it is between 0 and 1",
+     "Gauss(score.noise_multiplier)"},
+    {"score", FL_UNIT_EXAMPLE, FL_RELEASE_SCORE,
+     "score of the model a site would be served, beside any strategy",
+     "1: it is between 0 and 1, and may hang on one example", "Gauss(score.noise_multiplier)"},
     {"local", FL_UNIT_CLIENT, FL_RELEASE_NOTHING, "nothing", "0", "none"},
     {"local", FL_UNIT_EXAMPLE, FL_RELEASE_NOTHING, "nothing", "0", "none"},
     SINGLES_OF("pacfl", "what travels in a bubble"),
@@ -137,6 +143,7 @@ int fl_release_event(const struct fl_plan *plan, struct fl_event *ret, struct fl
         case FL_RELEASE_COUNTS:
         case FL_RELEASE_EMBEDDING:
         case FL_RELEASE_DESCRIPTOR:
+        case FL_RELEASE_SCORE:
         case FL_RELEASE_SUM:
             event.count = 1;
             break;
@@ -188,6 +195,10 @@ int fl_release_total(const struct fl_plan *plan, double sigma,
     if (plan->descriptor.on && plan->descriptor.noise_multiplier > 0) {
         ret[(*ret_count)++] = (struct fl_event){
             .q = 1, .sigma = plan->descriptor.noise_multiplier, .count = fl_descriptor_times(plan)};
+    }
+    if (plan->score.on && plan->score.noise_multiplier > 0) { /* in the last round */
+        ret[(*ret_count)++] =
+            (struct fl_event){.q = 1, .sigma = plan->score.noise_multiplier, .count = 1};
     }
     return 0;
 }

@@ -22,6 +22,7 @@ enum fl_release_kind {
     FL_RELEASE_COUNTS,  /* of examples of each class, noised at the site; beside any strategy */
     FL_RELEASE_EMBEDDING,  /* mean embedding of a site's features, noised at the site; fedka */
     FL_RELEASE_DESCRIPTOR, /* of a site's data, noised at the site; for strategies with bubbles */
+    FL_RELEASE_SCORE, /* of the model that a site would be served, noised at the site; beside any */
     FL_RELEASE_TREE, /* unit client: prefix sums over rounds, noised by the coordinator as a tree */
 };
 
@@ -42,7 +43,7 @@ int fl_release_row(const struct fl_plan *plan, const struct fl_release_row **ret
  * and the whole job at most. noise_multiplier may still be 0, unresolved. -FL_R_PLAN_PRIVACY as
  * above. */
 int fl_release_event(const struct fl_plan *plan, struct fl_event *ret, struct fl_err *e);
-enum { FL_RELEASE_EVENTS_MAX = 3 };
+enum { FL_RELEASE_EVENTS_MAX = 4 };
 /* The first is the strategy's, with `sigma` in place of the plan's; others stand beside it, of
  * which one that is not resolved yet counts as none. */
 int fl_release_total(const struct fl_plan *plan, double sigma,

@@ -14,10 +14,10 @@ _cohortctl() {
         esac
     done
     command="${words[0]} ${words[1]}"
-    case ${words[0]} in status | watch | reload | verbs) command=${words[0]} ;; esac
+    case ${words[0]} in status | watch | recommend | reload | verbs) command=${words[0]} ;; esac
     case $previous in
     --socket | --output | -o) mapfile -t COMPREPLY < <(compgen -f -- "$word") && return ;;
-    --timeout | --limit | --round | --count | --first | --days) return ;;
+    --timeout | --limit | --round | --rounds | --count | --first | --days | --candidates) return ;;
     esac
 
     case $command in
@@ -27,6 +27,7 @@ _cohortctl() {
         'job list') ;;
         'job show') jobs=1 ;;
         'job wait') jobs=1 ;;
+        'job scores') jobs=1 ;;
         'job pause') options='--wait '; jobs=1 ;;
         'job resume') jobs=1 ;;
         'job drain') options='--wait '; jobs=1 ;;
@@ -44,6 +45,7 @@ _cohortctl() {
         'model show') options='--set '; files=1 ;;
         'audit export') options='--output '; jobs=1 ;;
         'audit verify') options='--update --head --plan '; files=1 ;;
+        'recommend') options='--set --candidates --rounds --sigma '; files=1 ;;
         'reload') ;;
         'verbs') ;;
         'pki init') options='--name '; files=1 ;;
@@ -63,10 +65,10 @@ _cohortctl() {
     if [[ $word == -* ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$everywhere$options" -- "$word")
     elif ((${#words[@]} == 0)); then
-        mapfile -t COMPREPLY < <(compgen -W 'status watch job round agent model audit reload verbs pki privacy selftest' -- "$word")
+        mapfile -t COMPREPLY < <(compgen -W 'status watch job round agent model audit recommend reload verbs pki privacy selftest' -- "$word")
     elif ((${#words[@]} == 1)) && [[ -z $jobs ]]; then
         case ${words[0]} in
-        job) mapfile -t COMPREPLY < <(compgen -W 'submit list show wait pause resume drain cancel set' -- "$word") ;;
+        job) mapfile -t COMPREPLY < <(compgen -W 'submit list show wait scores pause resume drain cancel set' -- "$word") ;;
         round) mapfile -t COMPREPLY < <(compgen -W 'list show explain' -- "$word") ;;
         agent) mapfile -t COMPREPLY < <(compgen -W 'list show models enrol revoke' -- "$word") ;;
         model) mapfile -t COMPREPLY < <(compgen -W 'export show' -- "$word") ;;

@@ -125,6 +125,13 @@ struct fl_control_containing {
 
 /* ---- what the room asks ---- */
 
+/* What a site says of the model it would be served. */
+struct fl_control_score {
+    const char *agent;
+    uint64_t round;
+    double score, noise_std;
+};
+
 struct fl_control_which {
     const char *job;
     bool newest;       /* the last published; else that of */
@@ -177,6 +184,8 @@ struct fl_control_ops {
     void (*agent_models)(void *co, uint64_t ticket, const char *agent, uint32_t limit);
     /* -FL_R_NO_OBJECT when it is not kept any more, or there is no such slot. */
     void (*model)(void *co, uint64_t ticket, const struct fl_control_which *which);
+    /* fl_control_score_row of each site; none when the job has no scores (yet). */
+    void (*scores)(void *co, uint64_t ticket, const char *job);
     /* All records that are kept (fl_store_transcript); answered by fl_control_transcript. */
     void (*transcript)(void *co, uint64_t ticket, const char *job);
 };
@@ -187,6 +196,7 @@ void fl_control_round_row(struct fl_control *c, uint64_t ticket, const struct fl
 void fl_control_member(struct fl_control *c, uint64_t ticket, const struct fl_control_member *m);
 void fl_control_containing_row(struct fl_control *c, uint64_t ticket,
                                const struct fl_control_containing *m);
+void fl_control_score_row(struct fl_control *c, uint64_t ticket, const struct fl_control_score *s);
 struct fl_control_model {
     uint64_t round;
     uint32_t slot;

@@ -195,6 +195,17 @@ json_t *fl_control_json_containing(const struct fl_control_containing *m)
     return o;
 }
 
+json_t *fl_control_json_score(const struct fl_control_score *s)
+{
+    json_t *o = json_object();
+
+    put_text(&o, "agent", s->agent);
+    put_number(&o, "round", s->round);
+    put(&o, "score", json_real(s->score));
+    put(&o, "noise_std", json_real(s->noise_std));
+    return o;
+}
+
 json_t *fl_control_json_agent(const struct fl_control_agent *a)
 {
     json_t *o = json_object();

@@ -286,6 +286,12 @@ static int run_round_show(struct ask *a)
     return 0;
 }
 
+static int run_job_scores(struct ask *a)
+{
+    ops(a)->scores(a->c->conf.co, a->by->ticket, get(a, "job"));
+    return 0;
+}
+
 static int run_model_export(struct ask *a)
 {
     struct fl_control_which which = {.job = get(a, "job"),
@@ -332,6 +338,10 @@ static const struct fl_control_verb verbs[] = {
      {{"job", KIND_JOB, true}},
      .run = run_job_wait,
      .wait = FL_CONTROL_FOR_END},
+    {"job scores",
+     "what the sites say of the model of a job's last round, one document each",
+     {{"job", KIND_JOB, true}},
+     .run = run_job_scores},
     {"job pause",
      "finish the open round, then rest",
      {{"job", KIND_JOB, true}, {"wait", KIND_FLAG, false}},

@@ -323,6 +323,30 @@ int fl_cli_job_submit(struct fl_cli *c)
     return status;
 }
 
+int fl_cli_job_scores(struct fl_cli *c)
+{
+    static const char *const heads[] = {"AGENT", ">ROUND", ">SCORE", ">NOISE", NULL};
+    struct fl_ctl_request q = {.verb = "job scores"};
+    json_t *list;
+
+    fl_cli_argument(&q, "job", c->words[0]);
+    int status = fl_cli_ask_or_print(c, &q, false, true, &list);
+    if (status) {
+        return status < 0 ? status : 0;
+    }
+    struct fl_table *table = fl_table_new(heads);
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *o = json_array_get(list, i);
+        fl_table_add(table, "%s", fl_cli_text(o, "agent"));
+        fl_table_add(table, "%lld", (long long)fl_cli_int(o, "round"));
+        fl_table_add(table, "%.4f", json_number_value(json_object_get(o, "score")));
+        fl_table_add(table, "%.4f", json_number_value(json_object_get(o, "noise_std")));
+    }
+    fl_table_print(table, stdout, "no scores: the job has none, or its last round is not over");
+    json_decref(list);
+    return 0;
+}
+
 /* Noised: shown with what the noise may be off by. */
 static void print_counts(const json_t *counts)
 {

@@ -47,6 +47,8 @@ static const struct {
     {"dimensions", "N", "noised coordinates that matter (default: all)"},
     {"update", "DIGEST", "of an update (a site's `cohort-agent ledger` has them): is it in there?"},
     {"head", "DIGEST", "the head of an earlier export: is it still in there?"},
+    {"candidates", "WORDS", "strategies from simple to elaborate, as local,fedavg,hyperfl"},
+    {"rounds", "N", "of each pilot (default 5)"},
     {"plan", "DIGEST", "of a job's text: which rounds ran it?"},
 };
 
@@ -66,6 +68,8 @@ static const struct command commands[] = {
     {"job list", "", "all jobs", " ", 0, 0, fl_cli_job_list},
     {"job show", "JOB", "one job, its description, its running round", " ", 1, 1, fl_cli_job_show},
     {"job wait", "JOB", "until the job is done; fails when it fails", " ", 1, 1, fl_cli_job_wait},
+    {"job scores", "JOB", "what the sites say of the model of its last round", " ", 1, 1,
+     fl_cli_job_scores},
     {"job pause", "JOB", "finish the open round, then rest", " wait ", 1, 1, fl_cli_job_pause},
     {"job resume", "JOB", "go on with a paused job", " ", 1, 1, fl_cli_job_resume},
     {"job drain", "JOB", "finish the open round, then the job is done", " wait ", 1, 1,
@@ -92,6 +96,8 @@ static const struct command commands[] = {
      " output ", 1, 1, fl_cli_audit_export},
     {"audit verify", "FILE", "check such a chain; needs no coordinator", " update head plan ", 1, 1,
      fl_cli_audit_verify},
+    {"recommend", "FILE", "short pilots of some strategies, and which of them is worth it here",
+     " set candidates rounds sigma ", 1, 1, fl_cli_recommend},
     {"reload", "", "certificates, CRL and the live part of the configuration", " ", 0, 0,
      fl_cli_reload},
     {"verbs", "", "what the daemon understands", " ", 0, 0, fl_cli_verbs},

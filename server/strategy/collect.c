@@ -117,20 +117,19 @@ double fl_counts_at(const struct fl_counts *c, uint32_t i)
     return fl_get_double(c->values + 8 * (size_t)i);
 }
 
-static const struct fl_collector table[] = {
-    {.exchange = "counts",
-     .init = counts_init,
-     .fini = counts_fini,
-     .reset = counts_reset,
-     .fold = counts_fold,
-     .finish = counts_finish},
-};
+static const struct fl_collector counts = {.exchange = "counts",
+                                           .init = counts_init,
+                                           .fini = counts_fini,
+                                           .reset = counts_reset,
+                                           .fold = counts_fold,
+                                           .finish = counts_finish};
+static const struct fl_collector *const table[] = {&counts, &fl_collect_score};
 
 const struct fl_collector *fl_collector_find(const char *exchange)
 {
     for (size_t i = 0; i < FL_COUNT(table); i++) {
-        if (strcmp(table[i].exchange, exchange) == 0) {
-            return &table[i];
+        if (strcmp(table[i]->exchange, exchange) == 0) {
+            return table[i];
         }
     }
     return NULL;

@@ -43,4 +43,17 @@ struct fl_counts {
 int fl_counts_view(const uint8_t *section, size_t size, struct fl_counts *ret, struct fl_err *e);
 double fl_counts_at(const struct fl_counts *c, uint32_t i);
 
+/* The section `scores`, little-endian: sites (uint32), 0 (uint32), noise std of each (double), then
+ * of each site its number (uint64) and what its model is worth to it, noised (double), by rising
+ * number. */
+struct fl_scores {
+    uint32_t sites;
+    double noise_std;
+    const uint8_t *values; /* of the section */
+};
+int fl_scores_view(const uint8_t *section, size_t size, struct fl_scores *ret, struct fl_err *e);
+void fl_scores_at(const struct fl_scores *c, uint32_t i, uint64_t *ret_agent, double *ret_score);
+
+extern const struct fl_collector fl_collect_score; /* collect_score.c */
+
 #endif

@@ -613,6 +613,22 @@ START_TEST(test_counts_and_their_epsilon)
     ck_assert_str_eq(terms[0].name, "counts");
     ck_assert_uint_eq(terms[0].size, 3 * 4);
     ck_assert_uint_eq(fl_plan_exchanges(&plan, 2, terms), 1);
+    ck_assert_int_eq(
+        fl_plan_override(plain, strlen(plain), "score.noise_multiplier", "4", &with, &size, &err),
+        0);
+    ck_assert_int_eq(fl_plan_resolve(with, strlen(with), &resolved, &size, &err), 0);
+    ck_assert_int_eq(parse(resolved), 0);
+    fl_free(resolved);
+    fl_free(with);
+    sum = 10 / pow(plan.privacy.noise_multiplier, 2) + 1 / 16.0;
+    ck_assert_double_eq_tol(sum, 10 / (alone * alone), 1e-3 * sum);
+    ck_assert_uint_eq(fl_plan_exchanges(&plan, 9, terms), 1);
+    ck_assert_uint_eq(fl_plan_exchanges(&plan, 10, terms), 2);
+    ck_assert_str_eq(terms[0].name, "score");
+    ck_assert_uint_eq(terms[0].size, 4);
+    ck_assert_int_eq(fl_plan_override(plain, strlen(plain), "score.noise_multiplier", "0.005",
+                                      &with, &size, &err),
+                     -FL_R_PLAN_PRIVACY);
     ck_assert_int_eq(fl_plan_override(plain, strlen(plain), "counts.noise_multiplier", "0.3", &with,
                                       &size, &err),
                      0);

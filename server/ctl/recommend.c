@@ -1,0 +1,317 @@
+/*
+ * `recommend FILE`: which strategy is worth it here? Each candidate runs as a short job of its own,
+ * a pilot, in whose last round every site says what the model it would be served is worth to it
+ * (the exchange `score`: noised and debited where the job has a privacy unit). Sites are compared
+ * with themselves.
+ *
+ * The rule. Candidates are given from simple to elaborate. The best by its mean is compared with
+ * each simpler one by a paired test over sites (one-sided sign-flip test: under "no difference"
+ * each site's difference is as likely to be its negative), and the answer is the simplest that the
+ * best does not beat at 5 %. So an elaborate strategy has to be shown better, and what cannot be
+ * told apart stays simple; noise in the scores makes that more frequent, never less.
+ */
+#include "common/base/mem.h"
+#include "server/ctl/cli.h"
+#include "server/ctl/signflip.h"
+#include "server/ctl/table.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { CANDIDATES_MAX = 16, ROUNDS = 5, WHY_MAX = 256 };
+#define CANDIDATES  "local,fedavg,fedrep,hyperfl"
+#define SIGNIFICANT 0.05
+
+struct candidate {
+    char word[FL_PLAN_NAME_MAX], job[FL_PLAN_NAME_MAX];
+    json_t *scores;    /* documents of `job scores` */
+    double mean;       /* over the sites that scored every candidate */
+    double p;          /* that the best is no better than this one; 1 for the best itself */
+    char why[WHY_MAX]; /* it did not run: */
+};
+
+struct trial {
+    struct candidate of[CANDIDATES_MAX];
+    uint32_t count, sites, best, choice;
+    double *score; /* sites x count */
+};
+
+/* ---- pilots ---- */
+
+/* Replaces *text by the same with one more key. */
+static int set_key(struct fl_cli *c, char **text, size_t *size, const char *key, const char *value)
+{
+    char *next;
+    int status = fl_plan_override(*text, *size, key, value, &next, size, &c->err);
+
+    if (status == 0) {
+        fl_free(*text);
+        *text = next;
+    }
+    return status;
+}
+
+static int pilot_text(struct fl_cli *c, const char *base, size_t base_size,
+                      const struct candidate *x, uint64_t rounds, char **ret, size_t *ret_size)
+{
+    const char *sigma = fl_cli_option(c, "sigma", 0);
+    char number[24];
+    char *text = NULL;
+    size_t size;
+
+    snprintf(number, sizeof number, "%llu", (unsigned long long)rounds);
+    int status = fl_plan_override(base, base_size, "strategy", x->word, &text, &size, &c->err);
+    status = status ? status : set_key(c, &text, &size, "name", x->job);
+    status = status ? status : set_key(c, &text, &size, "rounds", number);
+    status =
+        status ? status : set_key(c, &text, &size, "score.noise_multiplier", sigma ? sigma : "0");
+    if (status) {
+        fl_free(text);
+        return status;
+    }
+    *ret = text;
+    *ret_size = size;
+    return 0;
+}
+
+static int run_pilot(struct fl_cli *c, const char *text, size_t size, struct candidate *x)
+{
+    struct fl_ctl_request submit = {.verb = "job submit",
+                                    .body = (const uint8_t *)text,
+                                    .body_size = size},
+                          ask = {.verb = "job scores"};
+    json_t *list;
+
+    fl_cli_argument(&submit, "file", x->job);
+    fl_cli_argument(&submit, "wait", "1");
+    int status = fl_cli_ask(c, &submit, true, &list);
+    json_decref(list);
+    if (status) {
+        return status;
+    }
+    fl_cli_argument(&ask, "job", x->job);
+    status = fl_cli_ask(c, &ask, false, &x->scores);
+    if (status == 0 && json_array_size(x->scores) == 0) {
+        status = fl_fail(&c->err, FL_R_NO_OBJECT, "job %s ended without scores", x->job);
+    }
+    return status;
+}
+
+static int split_candidates(struct fl_cli *c, struct trial *t, const char *name)
+{
+    const char *at = fl_cli_option(c, "candidates", 0);
+
+    for (at = at ? at : CANDIDATES; *at; at += *at == ',') {
+        size_t n = strcspn(at, ",");
+        struct candidate *x = &t->of[t->count];
+        if (t->count == CANDIDATES_MAX || n == 0 || n >= sizeof x->word) {
+            return fl_fail(&c->err, FL_R_ARG, "--candidates: 1 to %d words, commas between",
+                           CANDIDATES_MAX);
+        }
+        snprintf(x->word, sizeof x->word, "%.*s", (int)n, at);
+        int w = snprintf(x->job, sizeof x->job, "%s-pilot-%.*s", name, (int)n, at);
+        if (w < 0 || (size_t)w >= sizeof x->job) {
+            return fl_fail(&c->err, FL_R_ARG, "%s: no room for the names of pilots", name);
+        }
+        t->count++;
+        at += n;
+    }
+    return 0;
+}
+
+/* ---- the answer ---- */
+
+static double score_of(const json_t *scores, const char *agent)
+{
+    const json_t *o;
+    size_t i;
+
+    json_array_foreach((json_t *)(uintptr_t)scores, i, o)
+    {
+        if (strcmp(fl_cli_text(o, "agent"), agent) == 0) {
+            return json_number_value(json_object_get(o, "score"));
+        }
+    }
+    return (double)NAN;
+}
+
+/* The sites that scored every candidate that ran. */
+static int pair(struct fl_cli *c, struct trial *t)
+{
+    const json_t *first = NULL, *o;
+    size_t i;
+
+    for (uint32_t k = 0; k < t->count && !first; k++) {
+        first = t->of[k].scores;
+    }
+    t->score = fl_try(json_array_size(first) * CANDIDATES_MAX, sizeof *t->score);
+    if (!t->score) {
+        return fl_fail(&c->err, FL_R_NOMEM, "scores");
+    }
+    json_array_foreach((json_t *)(uintptr_t)first, i, o)
+    {
+        double *row = t->score + (size_t)t->sites * CANDIDATES_MAX;
+        bool all = true;
+        for (uint32_t k = 0; k < t->count; k++) {
+            row[k] = t->of[k].scores ? score_of(t->of[k].scores, fl_cli_text(o, "agent")) : 0;
+            all = all && isfinite(row[k]);
+        }
+        t->sites += all;
+    }
+    return t->sites ? 0 : fl_fail(&c->err, FL_R_NO_OBJECT, "no site scored every pilot");
+}
+
+static int decide(struct fl_cli *c, struct trial *t)
+{
+    int status = pair(c, t);
+    double *d = status ? NULL : fl_try(t->sites, sizeof *d);
+
+    if (!d) {
+        return status ? status : fl_fail(&c->err, FL_R_NOMEM, "differences");
+    }
+    t->best = CANDIDATES_MAX;
+    for (uint32_t k = 0; k < t->count; k++) {
+        double sum = 0;
+        for (uint32_t i = 0; i < t->sites; i++) {
+            sum += t->score[(size_t)i * CANDIDATES_MAX + k];
+        }
+        t->of[k].mean = sum / t->sites;
+        if (t->of[k].scores && (t->best == CANDIDATES_MAX || t->of[k].mean > t->of[t->best].mean)) {
+            t->best = k;
+        }
+    }
+    t->choice = t->best;
+    for (uint32_t k = t->count; k-- > 0;) {
+        for (uint32_t i = 0; i < t->sites; i++) {
+            const double *row = t->score + (size_t)i * CANDIDATES_MAX;
+            d[i] = row[t->best] - row[k];
+        }
+        t->of[k].p = k == t->best ? 1 : fl_sign_flip(d, t->sites);
+        if (t->of[k].scores && k < t->best && t->of[k].p >= SIGNIFICANT) {
+            t->choice = k;
+        }
+    }
+    fl_free(d);
+    return 0;
+}
+
+/* What the least sure of the simpler ones leaves. */
+static double confidence(const struct trial *t)
+{
+    double p = 0;
+
+    for (uint32_t k = 0; k < t->choice; k++) {
+        p = t->of[k].scores && t->of[k].p > p ? t->of[k].p : p;
+    }
+    return 1 - p;
+}
+
+static void print_json(const struct trial *t)
+{
+    json_t *o = json_object(), *list = json_array();
+
+    for (uint32_t k = 0; k < t->count; k++) {
+        const struct candidate *x = &t->of[k];
+        json_t *one = json_pack("{ss ss}", "strategy", x->word, "job", x->job);
+        if (x->scores) {
+            json_object_set_new(one, "mean", json_real(x->mean));
+            json_object_set_new(one, "p", json_real(x->p));
+        } else {
+            json_object_set_new(one, "why", json_string(x->why));
+        }
+        json_array_append_new(list, one);
+    }
+    json_object_set_new(o, "strategy", json_string(t->of[t->choice].word));
+    json_object_set_new(o, "best", json_string(t->of[t->best].word));
+    json_object_set_new(o, "confidence", json_real(confidence(t)));
+    json_object_set_new(o, "sites", json_integer(t->sites));
+    json_object_set_new(o, "candidates", list);
+    fl_cli_print_json(o);
+    json_decref(o);
+}
+
+static void print_table(const struct trial *t)
+{
+    static const char *const heads[] = {"STRATEGY", ">MEAN SCORE", ">P", "", NULL};
+    struct fl_table *table = fl_table_new(heads);
+
+    for (uint32_t k = 0; k < t->count; k++) {
+        const struct candidate *x = &t->of[k];
+        fl_table_add(table, "%s", x->word);
+        if (!x->scores) {
+            fl_table_add(table, "-");
+            fl_table_add(table, "-");
+            fl_table_add(table, "did not run: %s", x->why);
+            continue;
+        }
+        fl_table_add(table, "%.4f", x->mean);
+        if (k == t->best) {
+            fl_table_add(table, "-");
+        } else {
+            fl_table_add(table, "%.3g", x->p);
+        }
+        fl_table_add(table, "%s",
+                     k == t->best         ? "best"
+                     : x->p < SIGNIFICANT ? "worse"
+                                          : "not told apart");
+    }
+    fl_table_print(table, stdout, "");
+    if (t->choice == t->best && t->choice == 0) {
+        printf("%s: the simplest, and nothing was better, over %u sites\n", t->of[0].word,
+               t->sites);
+    } else if (t->choice == t->best) {
+        printf("%s: better than everything simpler, confidence %.3f, over %u sites\n",
+               t->of[t->choice].word, confidence(t), t->sites);
+    } else {
+        printf("%s and %s are not distinguishable over %u sites: keep the simple one, %s\n",
+               t->of[t->best].word, t->of[t->choice].word, t->sites, t->of[t->choice].word);
+    }
+}
+
+int fl_cli_recommend(struct fl_cli *c)
+{
+    struct trial *t = fl_new(1, sizeof *t);
+    struct fl_plan *plan = fl_try(1, sizeof *plan);
+    char *text = NULL, *pilot;
+    size_t size, pilot_size;
+    uint64_t rounds = 0;
+    uint32_t ran = 0;
+
+    int status = plan ? fl_cli_job_text(c, &text, &size) : fl_fail(&c->err, FL_R_NOMEM, "plan");
+    status = status ? status : fl_plan_parse(plan, c->words[0], text, size, &c->err);
+    status = status ? status : fl_cli_count(c, "rounds", 2, 1000, ROUNDS, &rounds);
+    status = status ? status : split_candidates(c, t, plan->name);
+    for (uint32_t k = 0; status == 0 && k < t->count; k++) {
+        struct candidate *x = &t->of[k];
+        int r = pilot_text(c, text, size, x, rounds, &pilot, &pilot_size);
+        if (r == 0) {
+            r = run_pilot(c, pilot, pilot_size, x);
+            fl_free(pilot);
+        }
+        if (r == -FL_R_CTL_CONNECT) {
+            status = r;
+        } else if (r) { /* one that does not fit the job is no candidate; say so and go on */
+            json_decref(x->scores);
+            x->scores = NULL;
+            snprintf(x->why, sizeof x->why, "%.*s", (int)sizeof x->why - 1, c->err.msg);
+        }
+        ran += r == 0;
+    }
+    if (status == 0 && ran < 2) {
+        status = fl_fail(&c->err, FL_R_NO_OBJECT, "%u of %u pilots ran: %s", ran, t->count,
+                         t->of[t->count - 1].why[0] ? t->of[t->count - 1].why : t->of[0].why);
+    }
+    status = status ? status : decide(c, t);
+    if (status == 0) {
+        c->json ? print_json(t) : print_table(t);
+    }
+    for (uint32_t k = 0; k < t->count; k++) {
+        json_decref(t->of[k].scores);
+    }
+    fl_free(t->score);
+    fl_free(t);
+    fl_free(text);
+    fl_free(plan);
+    return status;
+}
