@@ -59,11 +59,10 @@ static json_t *tensors(const char *folder, const struct fl_tensors *t, const cha
 static json_t *settings_of(const struct fl_plan *p)
 {
     json_t *o = json_object();
-    const char *name = NULL;
-    double value = 0;
+    struct fl_setting x;
 
-    for (uint32_t i = 0; fl_plan_setting(p, i, &name, &value); i++) {
-        json_object_set_new(o, name, json_real(value));
+    for (uint32_t i = 0; fl_plan_setting(p, i, &x); i++) {
+        json_object_set_new(o, x.name, x.word ? json_string(x.word) : json_real(x.number));
     }
     return o;
 }

@@ -249,6 +249,11 @@ struct fl_fedamp_conf {
     double self;  /* better: part of an agent's own model */
     double alpha; /* published: part of the others */
 };
+struct fl_pfedhn_conf {
+    enum fl_personal_variant variant;
+    uint32_t embedding, hidden;
+    double lr, embedding_lr;
+};
 struct fl_fedcac_conf {
     enum fl_personal_variant variant;
     double tau;        /* part of each tensor that is critical */
@@ -271,9 +276,10 @@ struct fl_strategy_conf {
     float momentum;  /* feddbe: part of a batch in the running mean of features */
     uint32_t sites;  /* scaffold, feddyn: how many there are in all; 0: as many as a round has */
     struct fl_fedka_conf fedka;
-    uint32_t homes; /* fedamp, fedcac: models of single agents at most */
+    uint32_t homes; /* fedamp, fedcac, pfedhn: models of single agents at most */
     struct fl_fedamp_conf fedamp;
     struct fl_fedcac_conf fedcac;
+    struct fl_pfedhn_conf pfedhn;
     struct fl_bubble_conf bubble;
 };
 
@@ -352,9 +358,13 @@ static inline float fl_plan_part(const struct fl_plan *plan)
 
     return sites > members ? (float)members / (float)sites : 1;
 }
-/* The i-th setting of the plan's strategy by name, as a number (truth values: 0, 1). False: there
- * are no more. */
-bool fl_plan_setting(const struct fl_plan *plan, uint32_t i, const char **ret_name, double *ret);
+/* The i-th setting of the plan's strategy: a word, or NULL and a number (truth values: 0, 1).
+ * False: there are no more. */
+struct fl_setting {
+    const char *name, *word;
+    double number;
+};
+bool fl_plan_setting(const struct fl_plan *plan, uint32_t i, struct fl_setting *ret);
 /* The strategy that says what of the model travels and how it trains: the one inside the bubbles
  * where there are any, else the job's. */
 static inline const char *fl_plan_model(const struct fl_plan *plan)

@@ -21,7 +21,8 @@ int fl_plan_strategy(const struct fl_conf_node *n, struct fl_plan *plan, enum fl
 
 /* Strategies with a model for each agent (plan_personal.c): their settings, and what does not go
  * with them. */
-extern const struct fl_conf_field fl_plan_fedamp_keys[], fl_plan_fedcac_keys[];
+extern const struct fl_conf_field fl_plan_fedamp_keys[], fl_plan_fedcac_keys[],
+    fl_plan_pfedhn_keys[];
 int fl_plan_check_personal(const struct fl_plan *plan, const struct fl_conf_node *root,
                            struct fl_err *e);
 

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+static const uint64_t HYPER_MAX = (uint64_t)1 << 27; /* in the coordinator's memory */
 static const char *const variants[] = {"better", "published", NULL};
 
 #define OF                  fl_strategy_conf
@@ -28,6 +29,16 @@ const struct fl_conf_field fl_plan_fedcac_keys[] = {
     {TYPED("beta", UINT32, fedcac.beta), .min = 1, .max = 1e6, .fallback = "100"},
     {TYPED("partners", UINT32, fedcac.partners), .max = 1024, .fallback = "2"},
     {TYPED("decay", DOUBLE, fedcac.decay), .max = 1, .fallback = "0.9"},
+    {.name = NULL},
+};
+
+const struct fl_conf_field fl_plan_pfedhn_keys[] = {
+    HOMES,
+    {TYPED("variant", ENUM, pfedhn.variant), .words = variants, .fallback = "better"},
+    {TYPED("embedding", UINT32, pfedhn.embedding), .min = 1, .max = 1024, .fallback = "16"},
+    {TYPED("hidden", UINT32, pfedhn.hidden), .min = 1, .max = 1024, .fallback = "8"},
+    {TYPED("lr", DOUBLE, pfedhn.lr), .max = 100, .flags = FL_CONF_ABOVE_MIN, .fallback = "1"},
+    {TYPED("embedding_lr", DOUBLE, pfedhn.embedding_lr), .max = 1e6, .fallback = "1"},
     {.name = NULL},
 };
 
@@ -89,6 +100,12 @@ int fl_plan_check_personal(const struct fl_plan *p, const struct fl_conf_node *r
                             "strategy %s compares and mixes the models of single agents, which "
                             "secure_aggregation hides from the coordinator: choose one of them",
                             p->strategy);
+    }
+    uint64_t values = ((uint64_t)p->setting.pfedhn.hidden + 1) * p->layout.shared.elements;
+    if (p->setting.pfedhn.hidden && values > HYPER_MAX) {
+        return fl_conf_fail(e, fl_plan_at(root, "strategy.pfedhn.hidden"), FL_R_CONF_RANGE,
+                            "a hypernetwork of %llu values for this model; %llu at most",
+                            (unsigned long long)values, (unsigned long long)HYPER_MAX);
     }
     return check_variant(p, root, e);
 }

@@ -80,6 +80,7 @@ static const struct {
     {"hyperfl", FL_VISIBILITY_BODY_GENERATED, no_keys},
     {"local", FL_VISIBILITY_ALL_PRIVATE, no_keys},
     {"pacfl", FL_VISIBILITY_ALL_SHARED, fl_plan_pacfl_keys},
+    {"pfedhn", FL_VISIBILITY_ALL_SHARED, fl_plan_pfedhn_keys},
     {"scaffold", FL_VISIBILITY_ALL_SHARED, scaffold_keys},
 };
 
@@ -156,7 +157,7 @@ int fl_plan_strategy(const struct fl_conf_node *n, struct fl_plan *plan, enum fl
     return r;
 }
 
-bool fl_plan_setting(const struct fl_plan *plan, uint32_t i, const char **ret_name, double *ret)
+bool fl_plan_setting(const struct fl_plan *plan, uint32_t i, struct fl_setting *ret)
 {
     size_t at = find(plan->strategy);
     const struct fl_conf_field *f = at < FL_COUNT(strategies) ? strategies[at].keys : no_keys;
@@ -165,30 +166,32 @@ bool fl_plan_setting(const struct fl_plan *plan, uint32_t i, const char **ret_na
         f++;
         i--;
     }
-    if (!f->name ||
-        plan->setting.bubble.model[0]) { /* those of bubbles are no trainer's business */
+    if (!f->name) {
         return false;
     }
-    const char *from = (const char *)&plan->setting + f->offset;
+    const void *from = (const char *)&plan->setting + f->offset;
+    *ret = (struct fl_setting){.name = f->name};
     switch (f->type) {
-    case FL_CONF_FLOAT: {
-        float x;
-        memcpy(&x, from, sizeof x);
-        *ret = (double)x;
+    case FL_CONF_FLOAT:
+        ret->number = (double)*(const float *)from;
         break;
-    }
-    case FL_CONF_UINT32: {
-        uint32_t x;
-        memcpy(&x, from, sizeof x);
-        *ret = x;
+    case FL_CONF_DOUBLE:
+        ret->number = *(const double *)from;
         break;
-    }
+    case FL_CONF_UINT32:
+        ret->number = *(const uint32_t *)from;
+        break;
     case FL_CONF_BOOL:
-        *ret = *(const bool *)from;
+        ret->number = *(const bool *)from;
+        break;
+    case FL_CONF_ENUM:
+        ret->word = f->words[*(const unsigned *)from];
+        break;
+    case FL_CONF_STRING:
+        ret->word = from;
         break;
     default: /* no setting is of another type */
         assert(false);
     }
-    *ret_name = f->name;
     return true;
 }

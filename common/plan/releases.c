@@ -80,6 +80,7 @@ static const struct fl_release_row rows[] = {
      "1: it is between 0 and 1, and may hang on one example", "Gauss(score.noise_multiplier)"},
     {"local", FL_UNIT_CLIENT, FL_RELEASE_NOTHING, "nothing", "0", "none"},
     {"local", FL_UNIT_EXAMPLE, FL_RELEASE_NOTHING, "nothing", "0", "none"},
+    SINGLES_OF("pfedhn", "the whole model"),
     SINGLES_OF("pacfl", "what travels in a bubble"),
 };
 

@@ -178,7 +178,7 @@ int fl_personal_fold(void *slot, const void *shared, const struct fl_update *u, 
 
 /* ---- rows ---- */
 
-static void rows_fini(struct fl_rows *rows)
+void fl_rows_fini(struct fl_rows *rows)
 {
     fl_free(rows->at);
     fl_free(rows->bytes);
@@ -274,7 +274,7 @@ int fl_personal_next_slots(const void *shared, void *const *slots, const struct 
     if (r == 0) {
         *ret = 1 + rows.count;
     }
-    rows_fini(&rows);
+    fl_rows_fini(&rows);
     return r;
 }
 
@@ -314,8 +314,8 @@ int fl_rows_read(const struct fl_rows *rows, uint32_t row, size_t first, size_t 
     return r;
 }
 
-static int rows_init(struct fl_rows *rows, const struct fl_personal *s, const struct fl_next *next,
-                     struct fl_err *e)
+int fl_rows_init(struct fl_rows *rows, const struct fl_personal *s, const struct fl_next *next,
+                 struct fl_err *e)
 {
     *rows = (struct fl_rows){.s = s, .next = next};
     int r = merge(rows, &next->updates, next->round, e);
@@ -328,7 +328,7 @@ static int rows_init(struct fl_rows *rows, const struct fl_personal *s, const st
         r = fl_fail(e, FL_R_INTERNAL, "%u models for %u agents", next->put_count, rows->count);
     }
     if (r) {
-        rows_fini(rows);
+        fl_rows_fini(rows);
     }
     return r;
 }
@@ -423,8 +423,7 @@ static int mix_all(struct finish *f, uint64_t total, struct fl_err *e)
     return r ? r : fl_mix(&m, s->elements, e);
 }
 
-/* Nobody took part: every model stays as it is. */
-static int keep_all(const struct fl_next *next, size_t elements, struct fl_err *e)
+int fl_personal_keep(const struct fl_next *next, size_t elements, struct fl_err *e)
 {
     float tile[FL_ROWS_TILE];
     int r = 0;
@@ -439,12 +438,23 @@ static int keep_all(const struct fl_next *next, size_t elements, struct fl_err *
     return r;
 }
 
+void fl_rows_save(const struct fl_rows *rows, struct fl_next *next)
+{
+    next->members = rows->fresh;
+    next->weight = 0;
+    memset(next->state, 0, fl_personal_state_size(rows->s));
+    for (uint32_t j = 0; j < rows->count; j++) {
+        next->weight += rows->at[j].update ? rows->at[j].update->weight : 0;
+        put_home(next->state, j, &rows->at[j].home);
+    }
+}
+
 int fl_personal_finish(const void *shared, void *const *slots, uint32_t exchange,
                        struct fl_next *next, struct fl_err *e)
 {
     const struct fl_personal *s = shared;
     struct finish f = {.moved = 0};
-    int r = rows_init(&f.rows, s, next, e);
+    int r = fl_rows_init(&f.rows, s, next, e);
 
     (void)slots;
     (void)exchange;
@@ -452,14 +462,8 @@ int fl_personal_finish(const void *shared, void *const *slots, uint32_t exchange
         return r;
     }
     assert(next->state_size == fl_personal_state_size(s));
-    next->members = f.rows.fresh;
-    next->weight = 0;
-    memset(next->state, 0, next->state_size);
-    for (uint32_t j = 0; j < f.rows.count; j++) {
-        next->weight += f.rows.at[j].update ? f.rows.at[j].update->weight : 0;
-        put_home(next->state, j, &f.rows.at[j].home);
-    }
-    r = f.rows.fresh ? mix_all(&f, next->weight, e) : keep_all(next, s->elements, e);
+    fl_rows_save(&f.rows, next);
+    r = f.rows.fresh ? mix_all(&f, next->weight, e) : fl_personal_keep(next, s->elements, e);
     next->update_norm = sqrt(f.moved);
     if (f.masks.free) {
         f.masks.free(f.masks.arg);
@@ -468,6 +472,6 @@ int fl_personal_finish(const void *shared, void *const *slots, uint32_t exchange
     fl_free(f.b);
     fl_free(f.mask);
     fl_free(f.before);
-    rows_fini(&f.rows);
+    fl_rows_fini(&f.rows);
     return r;
 }

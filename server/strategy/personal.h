@@ -74,6 +74,15 @@ struct fl_rows {
 int fl_rows_read(const struct fl_rows *rows, uint32_t row, size_t first, size_t count,
                  float *before, float *after, struct fl_err *e);
 
+/* For strategies that make their models otherwise than by a mix, in their own finish: the rows of
+ * this round; homes, members and weight into the state and the rest of `next`; and every model as
+ * it is, for a round that nobody took part in. */
+int fl_rows_init(struct fl_rows *rows, const struct fl_personal *s, const struct fl_next *next,
+                 struct fl_err *e);
+void fl_rows_fini(struct fl_rows *rows);
+void fl_rows_save(const struct fl_rows *rows, struct fl_next *next);
+int fl_personal_keep(const struct fl_next *next, size_t elements, struct fl_err *e);
+
 /* ---- a method ---- */
 
 /* Which weights are critical to a row's agent, and what a mask leaves in the model that it blended.

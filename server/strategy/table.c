@@ -5,6 +5,7 @@
 #include "server/strategy/fedka.h"
 #include "server/strategy/mean.h"
 #include "server/strategy/pacfl.h"
+#include "server/strategy/pfedhn.h"
 #include "server/strategy/strategy.h"
 
 #include <string.h>
@@ -31,6 +32,7 @@ static const struct fl_strategy *const table[] = {
     &fl_strategy_hyperfl,
     &fl_strategy_local,
     &fl_strategy_pacfl,
+    &fl_strategy_pfedhn,
     &fl_strategy_scaffold,
 };
 /* clang-format on */

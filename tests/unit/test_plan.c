@@ -169,6 +169,41 @@ START_TEST(test_settings)
 }
 END_TEST
 
+/* Whatever settings a strategy has, a trainer program can be told them. */
+START_TEST(test_settings_of_every_strategy_by_name)
+{
+    char list[1024], line[128];
+    struct fl_setting x;
+    uint32_t words = 0, settings = 0;
+
+    bad(2, "strategy: fedsgd", "", FL_R_PLAN_STRATEGY, "job.yaml:2:11: strategy: fedsgd");
+    snprintf(list, sizeof list, "%s", strstr(err.msg, "there are ") + strlen("there are "));
+    for (char *word = strtok(list, ", "); word; word = strtok(NULL, ", ")) {
+        char *text;
+        snprintf(line, sizeof line, "strategy: %s", word);
+        text = text_with(2, line, "");
+        if (parse(text) == 0) { /* some want more of a job than a word */
+            uint32_t i = 0;
+            for (; fl_plan_setting(&plan, i, &x); i++) {
+                ck_assert(strlen(x.name) > 0 && isfinite(x.number));
+            }
+            settings += i;
+            words++;
+        }
+        fl_free(text);
+    }
+    ck_assert_uint_ge(words, 15);
+    ck_assert_uint_ge(settings, 25);
+    good(2, "strategy: {pfedhn: {variant: published, hidden: 7}}", "");
+    ck_assert(fl_plan_setting(&plan, 1, &x));
+    ck_assert_str_eq(x.name, "variant");
+    ck_assert_str_eq(x.word, "published");
+    ck_assert(fl_plan_setting(&plan, 3, &x));
+    ck_assert(strcmp(x.name, "hidden") == 0 && !x.word && x.number == 7);
+    ck_assert(!fl_plan_setting(&plan, 6, &x));
+}
+END_TEST
+
 START_TEST(test_hypernetworks)
 {
     good(0, "", "hypernetwork: affine\n");
@@ -877,11 +912,12 @@ START_TEST(test_secure_aggregation_rules)
 END_TEST
 
 TESTS_MAIN("plan", test_listed_tensors, test_tables, test_a_plan_and_its_defaults,
-           test_one_word_changes_the_strategy, test_settings, test_hypernetworks,
-           test_lines_of_errors, test_impossible_shapes_name_the_layer_and_line,
-           test_blocks_unfold_and_say_what_is_wrong, test_sums_that_could_overflow,
-           test_privacy_claims_that_cannot_be_made, test_unit_example_needs_all_it_counts,
-           test_resolving_epsilon, test_set_writes_the_last_section, test_set_refuses,
+           test_one_word_changes_the_strategy, test_settings,
+           test_settings_of_every_strategy_by_name, test_hypernetworks, test_lines_of_errors,
+           test_impossible_shapes_name_the_layer_and_line, test_blocks_unfold_and_say_what_is_wrong,
+           test_sums_that_could_overflow, test_privacy_claims_that_cannot_be_made,
+           test_unit_example_needs_all_it_counts, test_resolving_epsilon,
+           test_set_writes_the_last_section, test_set_refuses,
            test_steps_that_an_epsilon_counts_stay, test_text_too_long,
            test_every_allocation_may_fail, test_counts_and_their_epsilon,
            test_documented_keys_exist_with_their_defaults, test_documented_example_parses,
