@@ -12,6 +12,7 @@
 #include "common/math/grid.h"
 #include "common/nn/param/param.h"
 #include "common/nn/tensors.h"
+#include "common/nn/trap.h"
 #include "common/plan/beside.h"
 
 #include <math.h>
@@ -231,6 +232,10 @@ int fl_task_judge(struct fl_task *t, bool *ret_costs, struct fl_err *e)
     if (r) {
         return r;
     }
+    r = fl_trap_spec(&t->plan->layout.spec, e);
+    if (r) {
+        return r;
+    }
     if (!fl_plan_resolved(t->plan)) {
         return fl_fail(e, FL_R_PLAN_PRIVACY, "the plan has a unit but no noise");
     }
@@ -314,14 +319,30 @@ static struct fl_exec exec_of(const struct fl_task *t, char folder[FL_VAULT_PATH
     return (struct fl_exec){t->vault->agent, folder};
 }
 
+/* What the builtin trainer does itself: a program is given no trap either. */
+static int check_trap(const struct fl_train_task *task, struct fl_err *e)
+{
+    const struct fl_layout *l = &task->plan->layout;
+    float *theta = fl_try_aligned(l->theta.elements + 1, sizeof *theta);
+    int r = theta ? fl_param_make(l, task->base, task->private_in, theta, e)
+                  : fl_fail(e, FL_R_NOMEM, "out of memory for the network");
+
+    r = r ? r : fl_trap_check(l, theta, e);
+    fl_free(theta);
+    return r;
+}
+
 static int train_by(const struct fl_task *t, const struct fl_train_task *task,
                     struct fl_train_result *ret, struct fl_err *e)
 {
     char folder[FL_VAULT_PATH_MAX];
     const struct fl_exec x = exec_of(t, folder);
 
-    return t->plan->trainer == FL_TRAINER_EXEC ? fl_exec_train(&x, task, ret, e)
-                                               : fl_train(task, ret, e);
+    if (t->plan->trainer != FL_TRAINER_EXEC) {
+        return fl_train(task, ret, e);
+    }
+    int r = t->plan->layout.spec.layer_count ? check_trap(task, e) : 0;
+    return r ? r : fl_exec_train(&x, task, ret, e);
 }
 
 /* What the coordinator made for this exchange; *ret stays NULL where the plan has nothing. */

@@ -28,6 +28,7 @@
 
 #include "common/base/mem.h"
 #include "common/math/vec.h"
+#include "common/nn/trap.h"
 #include "common/plan/beside.h"
 
 #include <math.h>
@@ -208,7 +209,9 @@ int fl_train(const struct fl_train_task *task, struct fl_train_result *ret, stru
 
     if ((r = check_plan(plan, task->data, e)) < 0 ||
         (r = check_received(layout, task->base, task->private_in, e)) < 0 ||
-        (r = fl_session_init(&s, plan, task->data, task->kept, task->cancel, e)) < 0) {
+        (r = fl_session_init(&s, plan, task->data, task->kept, task->cancel, e)) < 0 ||
+        (r = fl_param_make(layout, task->base, task->private_in, s.theta, e)) < 0 ||
+        (r = fl_trap_check(layout, s.theta, e)) < 0) {
         goto out;
     }
     /* The caller's memory holds the trained vectors on the way. */

@@ -95,6 +95,7 @@
     X(509, REJECTED, "rejected", "the site's administrator did not approve this update")           \
     X(510, PARTICIPATION, "participation",                                                         \
       "this site took part already as often as the noise covers")                                  \
+    X(511, TRAP, "trap", "a model made to give away single examples")                              \
     X(600, STORE_OPEN, "store-open", "the state folder or its database cannot be opened")          \
     X(601, STORE_CORRUPT, "store-corrupt", "the database is damaged")                              \
     X(602, STORE_FOREIGN, "store-foreign", "the database belongs to another program or version")   \

@@ -58,6 +58,7 @@ _cohortctl() {
         'privacy rounds') options='--sigma --q --delta --epsilon --population ' ;;
         'privacy compose') options='--event --relation --delta --population ' ;;
         'privacy table') files=1 ;;
+        'selftest attack') options='--set --count --seed '; files=1 ;;
         'selftest dp') options='--set --count '; files=1 ;;
         'privacy plan') options='--set --examples --dimensions '; files=1 ;;
     esac
@@ -74,7 +75,7 @@ _cohortctl() {
         model) mapfile -t COMPREPLY < <(compgen -W 'export show' -- "$word") ;;
         audit) mapfile -t COMPREPLY < <(compgen -W 'export verify' -- "$word") ;;
         pki) mapfile -t COMPREPLY < <(compgen -W 'init issue revoke refresh list' -- "$word") ;;
-        selftest) mapfile -t COMPREPLY < <(compgen -W 'dp' -- "$word") ;;
+        selftest) mapfile -t COMPREPLY < <(compgen -W 'attack dp' -- "$word") ;;
         privacy) mapfile -t COMPREPLY < <(compgen -W 'epsilon sigma rounds compose table plan' -- "$word") ;;
         esac
     elif [[ -n $jobs ]]; then

@@ -140,6 +140,7 @@ int fl_cli_privacy_rounds(struct fl_cli *c);
 int fl_cli_privacy_compose(struct fl_cli *c);
 int fl_cli_privacy_table(struct fl_cli *c);
 int fl_cli_privacy_plan(struct fl_cli *c);
+int fl_cli_selftest_attack(struct fl_cli *c);
 int fl_cli_selftest_dp(struct fl_cli *c);
 
 #endif

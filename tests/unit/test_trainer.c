@@ -1,5 +1,6 @@
 #include "client/trainer/augment.h"
 #include "client/trainer/trainer.h"
+#include "common/nn/tensors.h"
 #include "tests/lib/small_site.h"
 
 #include <math.h>
@@ -369,6 +370,16 @@ START_TEST(test_what_cannot_be_trained_is_refused)
     s.private_[0] = INFINITY;
     refused(&s, FL_R_TRAIN, "private state");
     s.private_[0] = 0;
+    /* A coordinator's trap: all rows of the first dense layer are the first one. */
+    const struct fl_tensor *t0 = fl_tensors_find(&s.plan->layout.shared, "fc1.weight");
+    for (size_t i = 0; t0 && i < t0->count; i++) {
+        s.shared[t0->offset + i] = s.shared[t0->offset + i % t0->shape[1]];
+    }
+    ck_assert_ptr_nonnull(t0);
+    refused(&s, FL_R_TRAP, "layer fc1");
+    for (size_t i = 0; i < t0->count; i++) {
+        s.shared[t0->offset + i] = (float)(i % 11) - 5;
+    }
     s.data.train.count = 0;
     refused(&s, FL_R_DATA_EMPTY, "no examples");
     s.data.train.count = 43;
