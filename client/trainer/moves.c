@@ -157,6 +157,7 @@ void fl_moves_step(struct fl_moves *m)
     if (m->head) {
         step_range(m, &m->head_optim, m->head_clip, cut, s->layout->theta.elements);
     }
+    fl_model_settle(s->model, s->theta);
 }
 
 void fl_moves_end(struct fl_moves *m)

@@ -82,7 +82,8 @@ static void head_fini(struct head *h)
 static int head_init(struct head *h, struct fl_session *s, struct fl_err *e)
 {
     const uint32_t *in = s->half[1].input;
-    uint32_t shard = s->batch < 64 ? (uint32_t)s->batch : 64;
+    bool together = fl_spec_together(&s->half[1]) != NULL;
+    uint32_t shard = s->batch < 64 || together ? (uint32_t)s->batch : 64;
     size_t count = s->data->train.count;
     int r;
 
@@ -141,6 +142,7 @@ static void head_step(struct head *h, struct fl_session *s, const struct fl_sgd 
     } else {
         fl_optim_step(&optim, factor, h->grad, h->momentum, theta, h->elements);
     }
+    fl_model_settle(h->model, theta);
 }
 
 int fl_train_head(struct fl_session *s, const struct fl_seed *seed, const char *label,

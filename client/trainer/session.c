@@ -130,7 +130,9 @@ int fl_session_init(struct fl_session *s, const struct fl_plan *plan, const stru
     size_t most = fl_fedka_gives(plan) ? FL_FEDKA_BATCH_MAX : SHARD_MAX;
     int r;
 
-    shard = shard < SHARD_MIN ? SHARD_MIN : shard > most ? most : shard;
+    if (!fl_spec_together(spec)) { /* else statistics are of a batch */
+        shard = shard < SHARD_MIN ? SHARD_MIN : shard > most ? most : shard;
+    }
     memset(s, 0, sizeof *s);
     s->plan = plan;
     s->shard = shard;

@@ -264,8 +264,9 @@ static int weight_and_bias(struct fl_weight *w, uint32_t out, uint32_t in, uint3
     uint32_t fan_in = in * kernel * kernel;
 
     w[0] = (struct fl_weight){
-        "weight", kernel ? 4 : 2, {out, in, kernel, kernel}, kernel ? fan_in : in, FL_INIT_FAN_IN};
-    w[1] = (struct fl_weight){"bias", 1, {out}, w[0].fan_in, FL_INIT_FAN_IN};
+        "weight",       kernel ? 4 : 2, {out, in, kernel, kernel}, kernel ? fan_in : in,
+        FL_INIT_FAN_IN, false};
+    w[1] = (struct fl_weight){"bias", 1, {out}, w[0].fan_in, FL_INIT_FAN_IN, false};
     return 2;
 }
 
@@ -286,9 +287,19 @@ static int linear_weights(const struct fl_layer *l, struct fl_weight *w)
 
 static int norm_weights(const struct fl_layer *l, struct fl_weight *w)
 {
-    w[0] = (struct fl_weight){"weight", 1, {l->in_shape[0]}, l->in_shape[0], FL_INIT_ONE};
-    w[1] = (struct fl_weight){"bias", 1, {l->in_shape[0]}, l->in_shape[0], FL_INIT_ZERO};
+    w[0] = (struct fl_weight){"weight", 1, {l->in_shape[0]}, l->in_shape[0], FL_INIT_ONE, false};
+    w[1] = (struct fl_weight){"bias", 1, {l->in_shape[0]}, l->in_shape[0], FL_INIT_ZERO, false};
     return 2;
+}
+
+static int batch_norm_weights(const struct fl_layer *l, struct fl_weight *w)
+{
+    uint32_t channels = l->in_shape[0];
+
+    norm_weights(l, w);
+    w[2] = (struct fl_weight){"mean", 1, {channels}, channels, FL_INIT_ZERO, true};
+    w[3] = (struct fl_weight){"variance", 1, {channels}, channels, FL_INIT_ONE, true};
+    return 4;
 }
 
 static int embedding_weights(const struct fl_layer *l, struct fl_weight *w)
@@ -298,7 +309,7 @@ static int embedding_weights(const struct fl_layer *l, struct fl_weight *w)
     for (uint32_t i = 0; i < l->category_count; i++) {
         rows += l->categories[i];
     }
-    w[0] = (struct fl_weight){"weight", 2, {rows, l->out}, l->out, FL_INIT_NORMAL};
+    w[0] = (struct fl_weight){"weight", 2, {rows, l->out}, l->out, FL_INIT_NORMAL, false};
     return 1;
 }
 
@@ -307,8 +318,8 @@ static int positions_weights(const struct fl_layer *l, struct fl_weight *w)
     if (l->sinusoidal) {
         return 0;
     }
-    w[0] = (struct fl_weight){
-        "weight", 2, {l->in_shape[1], l->in_shape[0]}, l->in_shape[0], FL_INIT_SMALL};
+    w[0] = (struct fl_weight){"weight",      2,    {l->in_shape[1], l->in_shape[0]}, l->in_shape[0],
+                              FL_INIT_SMALL, false};
     return 1;
 }
 
@@ -316,10 +327,10 @@ static int attention_weights(const struct fl_layer *l, struct fl_weight *w)
 {
     uint32_t width = l->in_shape[0];
 
-    w[0] = (struct fl_weight){"in.weight", 2, {3 * width, width}, width, FL_INIT_XAVIER};
-    w[1] = (struct fl_weight){"in.bias", 1, {3 * width}, width, FL_INIT_ZERO};
-    w[2] = (struct fl_weight){"out.weight", 2, {width, width}, width, FL_INIT_FAN_IN};
-    w[3] = (struct fl_weight){"out.bias", 1, {width}, width, FL_INIT_ZERO};
+    w[0] = (struct fl_weight){"in.weight", 2, {3 * width, width}, width, FL_INIT_XAVIER, false};
+    w[1] = (struct fl_weight){"in.bias", 1, {3 * width}, width, FL_INIT_ZERO, false};
+    w[2] = (struct fl_weight){"out.weight", 2, {width, width}, width, FL_INIT_FAN_IN, false};
+    w[3] = (struct fl_weight){"out.bias", 1, {width}, width, FL_INIT_ZERO, false};
     return 4;
 }
 
@@ -331,29 +342,35 @@ static int join_weights(const struct fl_layer *l, struct fl_weight *w)
 /* ---- the table ---- */
 
 static const struct fl_kind kinds[FL_LAYER_KINDS] = {
-    [FL_LAYER_CONV2D] = {"conv2d", "conv", conv_shape, conv_weights, true, false},
-    [FL_LAYER_MAX_POOL] = {"max_pool", "pool", pool_shape, NULL, true, false},
-    [FL_LAYER_LINEAR] = {"linear", "fc", linear_shape, linear_weights, true, false},
-    [FL_LAYER_LEAKY_RELU] = {"leaky_relu", "relu", leaky_shape, NULL, true, false},
-    [FL_LAYER_FLATTEN] = {"flatten", "flatten", flatten_shape, NULL, true, false},
-    [FL_LAYER_GELU] = {"gelu", "gelu", same_shape, NULL, true, false},
-    [FL_LAYER_TANH] = {"tanh", "tanh", same_shape, NULL, true, false},
-    [FL_LAYER_AVG_POOL] = {"avg_pool", "avgpool", pool_shape, NULL, true, false},
-    [FL_LAYER_GLOBAL_POOL] = {"global_pool", "global", global_shape, NULL, true, false},
-    [FL_LAYER_GROUP_NORM] = {"group_norm", "gn", group_norm_shape, norm_weights, false, false},
-    [FL_LAYER_LAYER_NORM] = {"layer_norm", "ln", layer_norm_shape, norm_weights, false, false},
-    [FL_LAYER_DROPOUT] = {"dropout", "dropout", dropout_shape, NULL, true, false},
-    [FL_LAYER_EMBEDDING] = {"embedding", "embed", embedding_shape, embedding_weights, false, false},
-    [FL_LAYER_SEQUENCE] = {"sequence", "sequence", sequence_shape, NULL, true, false},
-    [FL_LAYER_POSITIONS] = {"positions", "positions", token_shape, positions_weights, false, false},
-    [FL_LAYER_ATTENTION] = {"attention", "attention", attention_shape, attention_weights, false,
+    [FL_LAYER_CONV2D] = {"conv2d", "conv", conv_shape, conv_weights, true, false, false},
+    [FL_LAYER_MAX_POOL] = {"max_pool", "pool", pool_shape, NULL, true, false, false},
+    [FL_LAYER_LINEAR] = {"linear", "fc", linear_shape, linear_weights, true, false, false},
+    [FL_LAYER_LEAKY_RELU] = {"leaky_relu", "relu", leaky_shape, NULL, true, false, false},
+    [FL_LAYER_FLATTEN] = {"flatten", "flatten", flatten_shape, NULL, true, false, false},
+    [FL_LAYER_GELU] = {"gelu", "gelu", same_shape, NULL, true, false, false},
+    [FL_LAYER_TANH] = {"tanh", "tanh", same_shape, NULL, true, false, false},
+    [FL_LAYER_AVG_POOL] = {"avg_pool", "avgpool", pool_shape, NULL, true, false, false},
+    [FL_LAYER_GLOBAL_POOL] = {"global_pool", "global", global_shape, NULL, true, false, false},
+    [FL_LAYER_GROUP_NORM] = {"group_norm", "gn", group_norm_shape, norm_weights, false, true,
+                             false},
+    [FL_LAYER_LAYER_NORM] = {"layer_norm", "ln", layer_norm_shape, norm_weights, false, true,
+                             false},
+    [FL_LAYER_DROPOUT] = {"dropout", "dropout", dropout_shape, NULL, true, false, false},
+    [FL_LAYER_EMBEDDING] = {"embedding", "embed", embedding_shape, embedding_weights, false, false,
                             false},
-    [FL_LAYER_FORK] = {"residual", "residual", same_shape, NULL, true, false},
-    [FL_LAYER_GROUPED] = {"conv2d", "gconv", grouped_shape, grouped_weights, true, false},
-    [FL_LAYER_FIRST_TOKEN] = {"first_token", "first", first_token_shape, NULL, true, false},
-    [FL_LAYER_SCATTERING] = {"scattering", "scattering", scattering_shape, NULL, true, true},
-    [FL_LAYER_FOURIER] = {"fourier", "fourier", fourier_shape, NULL, true, true},
-    [FL_LAYER_JOIN] = {"join", "join", join_shape, join_weights, true, false},
+    [FL_LAYER_SEQUENCE] = {"sequence", "sequence", sequence_shape, NULL, true, false, false},
+    [FL_LAYER_POSITIONS] = {"positions", "positions", token_shape, positions_weights, false, false,
+                            false},
+    [FL_LAYER_ATTENTION] = {"attention", "attention", attention_shape, attention_weights, false,
+                            false, false},
+    [FL_LAYER_FORK] = {"residual", "residual", same_shape, NULL, true, false, false},
+    [FL_LAYER_GROUPED] = {"conv2d", "gconv", grouped_shape, grouped_weights, true, false, false},
+    [FL_LAYER_FIRST_TOKEN] = {"first_token", "first", first_token_shape, NULL, true, false, false},
+    [FL_LAYER_SCATTERING] = {"scattering", "scattering", scattering_shape, NULL, true, false, true},
+    [FL_LAYER_BATCH_NORM] = {"batch_norm", "bn", same_shape, batch_norm_weights, false, true,
+                             false},
+    [FL_LAYER_FOURIER] = {"fourier", "fourier", fourier_shape, NULL, true, false, true},
+    [FL_LAYER_JOIN] = {"join", "join", join_shape, join_weights, true, false, false},
 };
 
 const struct fl_kind *fl_kind_of(enum fl_layer_kind kind)

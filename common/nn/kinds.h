@@ -9,6 +9,7 @@ struct fl_weight {
     const char *suffix;
     uint32_t rank, shape[4], fan_in;
     enum fl_init init;
+    bool buffer; /* as of struct fl_tensor */
 };
 
 struct fl_kind {
@@ -19,6 +20,7 @@ struct fl_kind {
     /* Its tensors; NULL: it has none. Returns how many. */
     int (*weights)(const struct fl_layer *l, struct fl_weight ret[FL_LAYER_TENSORS_MAX]);
     bool generated; /* a generator can make its tensors: they start around zero */
+    bool norm;      /* what FedBN keeps at home */
     bool fixed;     /* features that nobody trains: no layer before it has tensors */
 };
 

@@ -46,10 +46,13 @@ int fl_tensors_add(struct fl_tensors *to, enum fl_group group, uint32_t fan_in, 
     return 0;
 }
 
-static enum fl_group group_of(const struct fl_layout *layout, bool head)
+static enum fl_group group_of(const struct fl_layout *layout, const struct fl_kind *kind, bool head)
 {
     if (fl_ridge_shared(layout)) {
         return FL_GROUP_GENERATED; /* made of moments */
+    }
+    if (layout->visibility == FL_VISIBILITY_NORMS_PRIVATE) {
+        return kind->norm ? FL_GROUP_PRIVATE : FL_GROUP_SHARED;
     }
     if (layout->visibility == FL_VISIBILITY_ALL_PRIVATE ||
         (head && layout->visibility != FL_VISIBILITY_ALL_SHARED)) {
@@ -95,7 +98,7 @@ static int add_layer(struct fl_layout *layout, uint32_t i, bool head, struct fl_
     const struct fl_layer *l = &layout->spec.layers[i];
     const struct fl_kind *kind = fl_kind_of(l->kind);
     struct fl_weight weights[FL_LAYER_TENSORS_MAX];
-    enum fl_group group = group_of(layout, head);
+    enum fl_group group = group_of(layout, kind, head);
     int count = kind->weights ? kind->weights(l, weights) : 0;
 
     if (count && l->make.kind != FL_MAKE_STRATEGY && group == FL_GROUP_PRIVATE) {
@@ -123,6 +126,7 @@ static int add_layer(struct fl_layout *layout, uint32_t i, bool head, struct fl_
             return r;
         }
         layout->theta.at[layout->theta.count - 1].init = w->init;
+        layout->theta.at[layout->theta.count - 1].buffer = w->buffer;
     }
     return 0;
 }
@@ -141,7 +145,7 @@ static void follow_nested(struct fl_layout *layout)
         }
         bool whole = l->make.kind == FL_MAKE_NESTED;
         if (nested && l->make.kind == FL_MAKE_STRATEGY &&
-            group_of(layout, i >= head) == FL_GROUP_SHARED) {
+            group_of(layout, fl_kind_of(l->kind), i >= head) == FL_GROUP_SHARED) {
             l->make.kind = FL_MAKE_NESTED;
             l->make.columns_only = true;
         }
@@ -178,6 +182,7 @@ static int place_network(struct fl_layout *layout, struct fl_err *e)
             return r;
         }
         to->at[to->count - 1].init = t->init;
+        to->at[to->count - 1].buffer = t->buffer;
         to->at[to->count - 1].fixed = t->fixed;
     }
     return 0;
@@ -358,6 +363,13 @@ int fl_layout_init(struct fl_layout *layout, const struct fl_spec *spec,
                            spec->head);
         }
     }
+    const struct fl_layer *together = fl_spec_together(spec);
+    if (together && (layout->mixed || visibility == FL_VISIBILITY_BODY_GENERATED)) {
+        return fl_fail(e, FL_R_PLAN_MODEL,
+                       "layer %s keeps running statistics, which rules of model.parameters and "
+                       "hypernetworks do not move: use group_norm with them",
+                       together->name);
+    }
     if ((r = place_network(layout, e)) < 0 || (r = fl_make_place(layout, e)) < 0) {
         return r;
     }
@@ -365,6 +377,10 @@ int fl_layout_init(struct fl_layout *layout, const struct fl_spec *spec,
     if (visibility == FL_VISIBILITY_BODY_GENERATED && layout->generated == 0) {
         return fl_fail(e, FL_R_PLAN_MODEL,
                        "every layer of the body has a rule: nothing is left for the hypernetwork");
+    }
+    if (visibility == FL_VISIBILITY_NORMS_PRIVATE && layout->private_.count == 0) {
+        return fl_fail(e, FL_R_PLAN_MODEL,
+                       "this strategy keeps layers that normalise at home, and the model has none");
     }
     if (layout->mixed && layout->shared.elements == 0 && layout->generated == 0) {
         return fl_fail(e, FL_R_PLAN_MODEL, "nothing is left that travels");

@@ -67,7 +67,8 @@ int fl_layout_listed(struct fl_layout *layout, const struct fl_spec *spec,
             r = append(t.group == FL_GROUP_PRIVATE ? &layout->private_ : &layout->shared, &t, e);
         }
     }
-    if (r == 0 && visibility == FL_VISIBILITY_HEAD_PRIVATE &&
+    if (r == 0 &&
+        (visibility == FL_VISIBILITY_HEAD_PRIVATE || visibility == FL_VISIBILITY_NORMS_PRIVATE) &&
         (layout->private_.count == 0 || layout->shared.count == 0)) {
         r = fl_fail(e, FL_R_PLAN_MODEL,
                     "this strategy needs tensors that are private and some that are not");

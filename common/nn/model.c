@@ -18,6 +18,9 @@
  * differ. Backward, JOIN hands its gradient to both ways and FORK adds what comes back through the
  * block.
  *
+ * Batch norm takes its statistics over the shard, so with one in the network every operation is
+ * done for the whole shard before the next begins, and all buffers are kept.
+ *
  * A buffer between two operations is kept for each example of the shard if backward will look at it
  * (inputs of convolutions and linear layers, outputs of leaky ReLUs), otherwise all examples share
  * one. Gradients of spatial buffers are always shared.
@@ -100,6 +103,7 @@ static struct fl_run run_of(struct fl_model *m, const struct op *op, size_t firs
                            .kept = op->kept ? op->kept + first * op->kept_each : NULL,
                            .scratch = op->scratch,
                            .state = op->state,
+                           .learning = m->learning,
                            .drop = m->drops ? &m->drop : NULL};
 }
 
@@ -158,12 +162,15 @@ static void forward(struct fl_model *m, const float *x, size_t count)
 
     for (size_t n = 0; n < count; n++) {
         fl_to_hwc(x + n * input->count, m->spec.input[0], pixels, input->at + n * input->each);
-        for (uint32_t i = 0; i < m->batched; i++) {
+        for (uint32_t i = 0; !m->whole && i < m->batched; i++) {
             run_forward(m, &m->op[i], n, 1);
         }
     }
-    for (uint32_t i = m->batched; i < m->ops; i++) {
-        run_forward(m, &m->op[i], 0, count);
+    for (uint32_t i = m->whole ? 0 : m->batched; i < m->ops; i++) {
+        size_t at_once = m->op[i].single ? 1 : count;
+        for (size_t n = 0; n < count; n += at_once) {
+            run_forward(m, &m->op[i], n, at_once);
+        }
     }
 }
 
@@ -280,14 +287,17 @@ static void run_backward(struct fl_model *m, uint32_t i, size_t first, size_t co
 /* `first`: the shard's place in its batch. */
 static void backward(struct fl_model *m, size_t first, size_t count, float *grad)
 {
-    for (uint32_t i = m->ops; i-- > m->batched && i >= m->first;) {
-        run_backward(m, i, 0, count, grad);
+    for (uint32_t i = m->ops; i-- > (m->whole ? m->first : m->batched) && i >= m->first;) {
+        size_t at_once = m->op[i].single ? 1 : count;
+        for (size_t n = 0; n < count; n += at_once) {
+            run_backward(m, i, n, at_once, grad);
+        }
         if (m->tap && i == m->tapped) {
             const struct value *z = &m->value[m->op[i].in];
             m->tap->add(m->tap->arg, first, count, z->at, z->d);
         }
     }
-    for (size_t n = 0; n < count; n++) {
+    for (size_t n = 0; !m->whole && n < count; n++) {
         for (uint32_t i = m->batched; i-- > m->first;) {
             run_backward(m, i, n, 1, grad);
         }
@@ -317,7 +327,9 @@ void fl_model_gradient(struct fl_model *m, const float *x, const void *y, size_t
     zero_convs(m);
     while (count) {
         size_t n = count < m->shard ? count : m->shard;
+        m->learning = true;
         forward(m, x, n);
+        m->learning = false;
         score(m, y, n, weight, &sum);
         backward(m, first, n, grad);
         first += n;
@@ -334,6 +346,19 @@ void fl_model_gradient(struct fl_model *m, const float *x, const void *y, size_t
     }
     if (ret_score) {
         *ret_score = sum;
+    }
+}
+
+void fl_model_settle(const struct fl_model *m, float *theta)
+{
+    for (uint32_t i = 0; m->whole && i < m->ops; i++) {
+        const struct op *op = &m->op[i];
+        const float *running =
+            op->kind == FL_LAYER_BATCH_NORM ? fl_batch_norm_running(op->state) : NULL;
+        if (running) {
+            size_t channels = op->layer->in_shape[0];
+            memcpy(theta + op->weight + 2 * channels, running, 2 * channels * sizeof *theta);
+        }
     }
 }
 

@@ -58,6 +58,12 @@ struct fl_tap {
  * its own, or one that does not begin with a layer on vectors. */
 bool fl_model_tap(struct fl_model *m, const struct fl_tap *tap);
 
+/* Batch norm: a gradient is taken with the statistics of its batch (of each shard of it: give
+ * `shard` the batch's size), everything else with the running ones in theta. Gradients at those are
+ * 0; this writes what the last gradient made of them, 0.9 of the old and 0.1 of the batch's, into
+ * theta after the step. */
+void fl_model_settle(const struct fl_model *m, float *theta);
+
 /* The gradient of one example's loss, in the pieces that make norms cheap: a linear layer's is the
  * product d a^T of what flows back and what went in, never written out. A layer of other tensors is
  * one vector `d` at `bias`, with in = 0. */

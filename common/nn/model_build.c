@@ -21,6 +21,7 @@ static const struct fl_runner *const runners[FL_LAYER_KINDS] = {
     [FL_LAYER_ATTENTION] = &fl_run_attention,
     [FL_LAYER_GROUPED] = &fl_run_grouped,
     [FL_LAYER_FIRST_TOKEN] = &fl_run_first_token,
+    [FL_LAYER_BATCH_NORM] = &fl_run_batch_norm,
     [FL_LAYER_SCATTERING] = &fl_run_scattering,
     [FL_LAYER_FOURIER] = &fl_run_fourier,
 };
@@ -29,8 +30,8 @@ static const struct fl_runner *const runners[FL_LAYER_KINDS] = {
 static bool is_single(const struct op *op)
 {
     return op->kind == FL_LAYER_CONV2D || op->kind == FL_LAYER_MAX_POOL ||
-           (op->layer->in_shape[2] > 1 && op->kind != FL_LAYER_SEQUENCE &&
-            op->kind != FL_LAYER_LEAKY_RELU);
+           (op->kind != FL_LAYER_BATCH_NORM && op->layer->in_shape[2] > 1 &&
+            op->kind != FL_LAYER_SEQUENCE && op->kind != FL_LAYER_LEAKY_RELU);
 }
 
 /* The order in which layers run; returns how many. */
@@ -127,6 +128,10 @@ static void plan_ops(struct fl_model *m)
         at = op->out;
     }
     m->first = m->first < m->ops ? m->first : m->ops;
+    m->whole = fl_spec_together(&m->spec) != NULL;
+    for (uint32_t i = 0; i < m->ops; i++) {
+        m->op[i].single = m->whole ? is_single(&m->op[i]) : i < m->batched;
+    }
 }
 
 static void keep_value(struct value *v)
@@ -150,7 +155,7 @@ static void plan_values(struct fl_model *m)
             m->value[op->second].each = m->value[op->second].d_each = m->value[op->second].count;
         }
     }
-    for (uint32_t v = boundary; v < m->values; v++) {
+    for (uint32_t v = m->whole ? 0 : boundary; v < m->values; v++) {
         m->value[v].each = m->value[v].d_each = m->value[v].count;
     }
 }
@@ -211,7 +216,7 @@ static bool new_op(struct fl_model *m, struct op *op)
         }
     }
     if (op->runner && op->runner->scratch) {
-        size_t at_once = op < m->op + m->batched ? 1 : m->shard;
+        size_t at_once = op->single ? 1 : m->shard;
         op->scratch = fl_try_aligned(at_once * op->runner->scratch(l) + 1, sizeof(float));
         if (!op->scratch) {
             return false;

@@ -25,6 +25,7 @@ struct op {
     size_t rows;             /* of a linear layer: tokens of one example */
     struct fl_conv conv;
     uint8_t *place;                 /* max-pool: for each example */
+    bool single;                    /* runs example by example */
     const struct fl_runner *runner; /* NULL: it is one of those in this file */
     float *kept, *scratch;          /* of the runner */
     void *state;                    /* of the runner too */
@@ -50,6 +51,8 @@ struct fl_model {
     uint32_t tapped;
     struct fl_rng drop; /* of dropout */
     bool drops;
+    bool whole;    /* a layer looks at all examples: every operation runs for the shard */
+    bool learning; /* this forward is for a gradient */
 };
 
 #endif

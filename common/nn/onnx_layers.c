@@ -368,6 +368,39 @@ static int group_norm(struct fl_onnx_graph *g, const struct fl_layer *l, struct 
     return 0;
 }
 
+static int batch_norm(struct fl_onnx_graph *g, const struct fl_layer *l, struct fl_err *e)
+{
+    uint32_t channels = l->in_shape[0];
+    float *variance = fl_try(channels, sizeof *variance);
+    struct fl_onnx_node n;
+    name_t name, out[1];
+
+    if (!variance) {
+        return fl_fail(e, FL_R_NOMEM, "out of memory for the ONNX file");
+    }
+    for (uint32_t c = 0; c < channels; c++) { /* as run_image.c reads it */
+        variance[c] = fmaxf(g->model->theta[tensor_of(g, l, 3)->offset + c], 0);
+    }
+    if (l->in_shape[1] == 1 && l->in_shape[2] == 1) {
+        fl_onnx_to_vector(g);
+    } else {
+        fl_onnx_to_image(g);
+    }
+    fl_onnx_begin(&n, "BatchNormalization");
+    fl_onnx_in(&n, g->now.name);
+    for (int k = 0; k < 3; k++) {
+        tensor(g, l, k, "normal", name);
+        fl_onnx_in(&n, name);
+    }
+    fl_onnx_floats(g, "variance", &channels, 1, variance, name);
+    fl_onnx_in(&n, name);
+    fl_free(variance);
+    fl_onnx_attr_float(&n, "epsilon", 1e-5f);
+    fl_onnx_end(g, &n, 1, out);
+    memcpy(g->now.name, out[0], sizeof out[0]);
+    return 0;
+}
+
 /* Numeric columns pass, then a row of its table for each category. */
 static void embedding(struct fl_onnx_graph *g, const struct fl_layer *l)
 {
@@ -562,6 +595,8 @@ int fl_onnx_layer(struct fl_onnx_graph *g, const struct fl_layer *l, struct fl_e
         return 0;
     case FL_LAYER_GROUP_NORM:
         return group_norm(g, l, e);
+    case FL_LAYER_BATCH_NORM:
+        return batch_norm(g, l, e);
     case FL_LAYER_LAYER_NORM:
         to_channels(g, l);
         normalise(g);

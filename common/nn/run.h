@@ -21,7 +21,12 @@ struct fl_run {
     float *scratch;      /* fl_runner.scratch floats an example */
     struct fl_rng *drop; /* of dropout; NULL: nothing is dropped */
     void *state;         /* of the runner's open */
+    bool learning; /* a gradient will be wanted: batch norm takes the statistics of its batch */
 };
+
+/* Batch norm's running statistics after the last forward that was learning: mean, then variance, of
+ * each channel; NULL: there was none. */
+const float *fl_batch_norm_running(const void *state);
 
 struct fl_runner {
     void (*forward)(const struct fl_run *r);
@@ -35,7 +40,7 @@ struct fl_runner {
 extern const struct fl_runner fl_run_gelu, fl_run_tanh, fl_run_avg_pool, fl_run_global_pool,
     fl_run_group_norm, fl_run_layer_norm, fl_run_dropout, fl_run_embedding, fl_run_sequence,
     fl_run_positions, fl_run_attention, fl_run_grouped, fl_run_first_token, fl_run_scattering,
-    fl_run_fourier;
+    fl_run_batch_norm, fl_run_fourier;
 
 static inline size_t fl_run_in(const struct fl_layer *l)
 {

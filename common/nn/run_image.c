@@ -1,4 +1,6 @@
-/* Activations, average pools, group norm and dropout: what knows pixels and channels only. */
+/* Activations, average pools, group and batch norm, and dropout: what knows pixels and channels
+ * only. */
+#include "common/base/mem.h"
 #include "common/math/vec.h"
 #include "common/nn/run.h"
 
@@ -285,6 +287,121 @@ static size_t group_kept(const struct fl_layer *l)
     return 2 * (size_t)l->groups;
 }
 
+/* ---- batch norm: the same over all examples and pixels of a channel ---- */
+
+/* Ioffe & Szegedy 2015 (arXiv 1502.03167), as PyTorch's nn.BatchNorm: momentum 0.1, the running
+ * variance from the unbiased one. Running values can come out of noised averages: a variance below
+ * 0 counts as 0. */
+struct batch_norm {
+    struct by_channel k;
+    float *rstd, *sum, *running; /* running: mean, then variance */
+    bool known;
+    size_t channels;
+};
+
+static void *batch_norm_open(const struct fl_layer *l)
+{
+    size_t channels = l->in_shape[0];
+    struct batch_norm *s = fl_try(1, sizeof *s);
+    float *at = s ? fl_try_aligned(8 * channels, sizeof *at) : NULL;
+
+    if (!at) {
+        fl_free(s);
+        return NULL;
+    }
+    s->k = (struct by_channel){at, at + channels, at + 2 * channels, at + 3 * channels};
+    s->rstd = at + 4 * channels;
+    s->sum = at + 5 * channels;
+    s->running = at + 6 * channels;
+    s->channels = channels;
+    return s;
+}
+
+static void batch_norm_close(void *state)
+{
+    struct batch_norm *s = state;
+
+    if (s) {
+        fl_free(s->k.mean);
+    }
+    fl_free(s);
+}
+
+const float *fl_batch_norm_running(const void *state)
+{
+    const struct batch_norm *s = state;
+
+    return s->known ? s->running : NULL;
+}
+
+/* Mean and 1 / std of the batch, and what the running values become. */
+static void batch_statistics(struct batch_norm *s, const struct fl_run *r, size_t pixels)
+{
+    size_t channels = s->channels, values = r->count * pixels;
+    const float *old = r->theta + 2 * channels;
+
+    memset(s->sum, 0, channels * sizeof *s->sum);
+    fl_vec_sum_rows(r->x, values, channels, s->sum);
+    fl_vec_scale(1 / (float)values, s->sum, s->k.mean, channels);
+    memset(s->sum, 0, channels * sizeof *s->sum);
+    add_squares(r->x, values, channels, s->k.mean, s->sum);
+    for (size_t c = 0; c < channels; c++) {
+        double variance = (double)s->sum[c] / (double)values;
+        double unbiased = values > 1 ? (double)s->sum[c] / (double)(values - 1) : variance;
+        s->rstd[c] = (float)(1 / sqrt(variance + 1e-5));
+        s->running[c] = 0.9f * old[c] + 0.1f * s->k.mean[c];
+        s->running[channels + c] = (float)(0.9 * (double)old[channels + c] + 0.1 * unbiased);
+    }
+    s->known = true;
+}
+
+static void batch_norm_forward(const struct fl_run *r)
+{
+    struct batch_norm *s = r->state;
+    size_t channels = s->channels;
+    size_t pixels = (size_t)r->layer->in_shape[1] * r->layer->in_shape[2];
+
+    if (r->learning) {
+        batch_statistics(s, r, pixels);
+    } else {
+        memcpy(s->k.mean, r->theta + 2 * channels, channels * sizeof *s->k.mean);
+        for (size_t c = 0; c < channels; c++) {
+            s->rstd[c] = 1 / sqrtf(fmaxf(r->theta[3 * channels + c], 0) + 1e-5f);
+        }
+    }
+    for (size_t c = 0; c < channels; c++) {
+        s->k.a[c] = s->rstd[c] * r->theta[c];
+    }
+    scale_channels(r->x, r->count * pixels, channels, s->k.mean, s->k.a, r->theta + channels, r->y);
+}
+
+/* dx = rstd gamma (dy - mean(dy) - h mean(dy h)), h = (x - mean) rstd; after a forward that was
+ * learning. */
+static void batch_norm_backward(const struct fl_run *r)
+{
+    struct batch_norm *s = r->state;
+    size_t channels = s->channels;
+    size_t values = r->count * r->layer->in_shape[1] * r->layer->in_shape[2];
+    struct by_channel k = s->k;
+
+    memset(k.a, 0, channels * sizeof *k.a);
+    memset(k.b, 0, channels * sizeof *k.b);
+    add_products(r->x, r->dy, values, channels, k.mean, k.a, k.b);
+    for (size_t c = 0; c < channels; c++) {
+        float scale = s->rstd[c] * r->theta[c], dh = k.b[c] * s->rstd[c];
+        if (r->grad) {
+            r->grad[c] += dh;
+            r->grad[channels + c] += k.a[c];
+        }
+        k.b[c] = scale * s->rstd[c] * dh / (float)values;
+        k.c[c] = scale * k.a[c] / (float)values;
+        k.a[c] = scale;
+    }
+    if (r->dx) {
+        group_back(r->x, r->dy, values, channels, &k, r->dx);
+    }
+}
+
 /* ---- dropout: what is kept is scaled by 1 / (1 - rate) ---- */
 
 static void dropout_forward(const struct fl_run *r)
@@ -319,3 +436,7 @@ const struct fl_runner fl_run_group_norm = {.forward = group_forward,
                                             .scratch = group_scratch};
 const struct fl_runner fl_run_dropout = {
     .forward = dropout_forward, .backward = dropout_backward, .kept = fl_run_in};
+const struct fl_runner fl_run_batch_norm = {.forward = batch_norm_forward,
+                                            .backward = batch_norm_backward,
+                                            .open = batch_norm_open,
+                                            .close = batch_norm_close};

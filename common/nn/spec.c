@@ -158,6 +158,16 @@ uint32_t fl_spec_fixed(const struct fl_spec *spec)
     return fixed ? i : 0;
 }
 
+const struct fl_layer *fl_spec_together(const struct fl_spec *spec)
+{
+    for (uint32_t i = 0; i < spec->layer_count; i++) {
+        if (spec->layers[i].kind == FL_LAYER_BATCH_NORM) {
+            return &spec->layers[i];
+        }
+    }
+    return NULL;
+}
+
 uint32_t fl_spec_head(const struct fl_spec *spec)
 {
     uint32_t at = spec->layer_count, seen = 0;

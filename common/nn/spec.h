@@ -57,6 +57,7 @@ enum fl_layer_kind {
     FL_LAYER_GROUPED,   /* conv2d with groups above 1, which divide channels and out */
     FL_LAYER_FIRST_TOKEN, /* of a sequence: a vector */
     FL_LAYER_SCATTERING,  /* fixed: scales, angles, order, root */
+    FL_LAYER_BATCH_NORM,  /* over a batch's examples and pixels; keeps running statistics */
     FL_LAYER_FOURIER,     /* fixed: out, bandwidth; drawn from the job's seed */
     FL_LAYER_KINDS
 };
@@ -140,6 +141,9 @@ uint32_t fl_spec_head(const struct fl_spec *spec);
  * tensors, a dropout, or a residual block. 0 when none of them is a kind of fixed features, whose
  * outputs are worth keeping. */
 uint32_t fl_spec_fixed(const struct fl_spec *spec);
+/* Whether a layer looks at the examples of a batch together, so that what one of them contributes
+ * depends on the others; the first such layer, or NULL. */
+const struct fl_layer *fl_spec_together(const struct fl_spec *spec);
 /* "conv2d", as descriptions have it. */
 const char *fl_layer_word(enum fl_layer_kind kind);
 
@@ -151,6 +155,7 @@ enum fl_visibility {
     FL_VISIBILITY_HEAD_PRIVATE,   /* FedRep: shared body, private head */
     FL_VISIBILITY_BODY_GENERATED, /* HyperFL: generated body, private head and embedding */
     FL_VISIBILITY_ALL_PRIVATE,    /* local only */
+    FL_VISIBILITY_NORMS_PRIVATE,  /* FedBN: layers that normalise stay home, all others travel */
 };
 
 /* How generated tensors are made. theta = generator(shared tensors, private embedding v). */
@@ -195,6 +200,7 @@ struct fl_tensor {
     enum fl_init init; /* of the network's own tensors and of parts */
     float spread;      /* of FL_INIT_UNIFORM and FL_INIT_GAUSS */
     bool part;         /* made into something else: starts alike at all sites */
+    bool buffer;       /* running statistics: set from what was seen, not by a gradient */
     bool fixed;        /* never trained: a frozen tensor, a site's width */
     bool serving;      /* private, and no release ever reads it */
 };

@@ -388,7 +388,7 @@ static void fill_in(struct raw *raw, const struct fl_conf_node *root)
         t->serve_lr = t->head.lr;
     }
     if (v == FL_VISIBILITY_ALL_SHARED || v == FL_VISIBILITY_ALL_PRIVATE ||
-        strcmp(fl_plan_model(&raw->plan), "fedper") == 0) {
+        v == FL_VISIBILITY_NORMS_PRIVATE || strcmp(fl_plan_model(&raw->plan), "fedper") == 0) {
         t->head_epochs = 0; /* no head apart from the body, or one that trains with it */
     }
     if (raw->plan.round.quorum == 0) {

@@ -202,13 +202,25 @@ static int check_example(const struct fl_plan *p, const struct fl_conf_node *roo
     return 0;
 }
 
-/* One example's gradient must be a function of that example alone; the mask of a dropout is drawn
- * in the order of the batch, so it also depends on who else is in it. */
-static int check_dropout(const struct fl_plan *p, const struct fl_conf_node *root, struct fl_err *e)
+/* One example's gradient must be a function of that example alone. The mask of a dropout is drawn
+ * in the order of the batch, so it also depends on who else is in it; batch norm's statistics are
+ * of the batch. */
+static int check_apart(const struct fl_plan *p, const struct fl_conf_node *root, struct fl_err *e)
 {
     const struct fl_spec *s = &p->layout.spec;
+    const struct fl_layer *together = fl_spec_together(s);
 
-    for (uint32_t i = 0; p->privacy.unit == FL_UNIT_EXAMPLE && i < s->layer_count; i++) {
+    if (p->privacy.unit != FL_UNIT_EXAMPLE) {
+        return 0;
+    }
+    if (together) {
+        return fl_conf_fail(e, fl_plan_at(root, "privacy.unit"), FL_R_PLAN_PRIVACY,
+                            "layer %s (line %u) is a batch norm: its statistics tie the examples "
+                            "of a batch to each other, and its running ones leave without noise, "
+                            "so no promise about one example holds. Use group_norm",
+                            together->name, together->line);
+    }
+    for (uint32_t i = 0; i < s->layer_count; i++) {
         if (s->layers[i].kind == FL_LAYER_DROPOUT && s->layers[i].rate > 0) {
             return fl_conf_fail(e, fl_plan_at(root, "privacy.unit"), FL_R_PLAN_PRIVACY,
                                 "layer %s (line %u) is a dropout: under the unit example masks "
@@ -320,9 +332,9 @@ static int check_privacy(const struct fl_plan *p, const struct fl_conf_node *roo
         return 0;
     }
     const char *unit = v->unit == FL_UNIT_CLIENT ? "client" : "example";
-    int dropout = check_dropout(p, root, e);
-    if (dropout) {
-        return dropout;
+    int apart = check_apart(p, root, e);
+    if (apart) {
+        return apart;
     }
     if (v->clip == 0) {
         return missing(root, "privacy", "clip", unit, e);

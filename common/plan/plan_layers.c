@@ -164,6 +164,7 @@ static const struct fl_conf_field words[] = {
     KIND("tanh", plain_keys, TANH),
     KIND("flatten", plain_keys, FLATTEN),
     KIND("group_norm", group_norm_keys, GROUP_NORM),
+    KIND("batch_norm", plain_keys, BATCH_NORM),
     KIND("layer_norm", plain_keys, LAYER_NORM),
     KIND("dropout", dropout_keys, DROPOUT),
     KIND("embedding", embedding_keys, EMBEDDING),
@@ -282,12 +283,6 @@ static int append_node(const struct fl_conf_node *n, struct fl_spec *spec, unsig
     if (!only) {
         return fl_conf_fail(e, n, FL_R_CONF_TYPE,
                             "a layer is a map with one key, such as {linear: {out: 10}}");
-    }
-    if (strcmp(only->key, "batch_norm") == 0) {
-        return fl_conf_fail(e, only, FL_R_PLAN_MODEL,
-                            "there is no batch norm: its statistics tie examples to each other, so "
-                            "that no promise about one example holds, and their averages over "
-                            "sites mean little; use group_norm");
     }
     struct each *each = fl_try(1, sizeof *each);
     if (!each) {

@@ -70,6 +70,7 @@ static const struct {
     {"fedavgm", FL_VISIBILITY_ALL_SHARED, no_keys},
     {"fedcac", FL_VISIBILITY_ALL_SHARED, fl_plan_fedcac_keys},
     {"feddbe", FL_VISIBILITY_ALL_SHARED, feddbe_keys},
+    {"fedbn", FL_VISIBILITY_NORMS_PRIVATE, no_keys},
     {"feddyn", FL_VISIBILITY_ALL_SHARED, feddyn_keys},
     {"fedka", FL_VISIBILITY_ALL_SHARED, fl_plan_fedka_keys},
     {"fedper", FL_VISIBILITY_HEAD_PRIVATE, no_keys},

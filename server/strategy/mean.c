@@ -469,6 +469,7 @@ MEAN_STRATEGY(fedadagrad);
 MEAN_STRATEGY(fedadam);
 MEAN_STRATEGY(fedavg);
 MEAN_STRATEGY(fedavgm);
+MEAN_STRATEGY(fedbn);
 MEAN_STRATEGY(feddbe);
 MEAN_STRATEGY(feddyn);
 MEAN_STRATEGY(fedper);

@@ -47,8 +47,14 @@ def instances(x, scale, bias, a):
     return y * scale.reshape(shape) + bias.reshape(shape)
 
 
+def batch_norm(x, scale, bias, mean, variance, epsilon):
+    shape = (1, -1) + (1,) * (x.ndim - 2)
+    return (x - mean.reshape(shape)) / numpy.sqrt(variance.reshape(shape) + epsilon) * scale.reshape(shape) + bias.reshape(shape)
+
+
 OPERATORS = {
     "InstanceNormalization": lambda i, a: instances(*i, a),
+    "BatchNormalization": lambda i, a: batch_norm(*i, a["epsilon"]),
     "Add": lambda i, a: i[0] + i[1],
     "Sub": lambda i, a: i[0] - i[1],
     "Mul": lambda i, a: i[0] * i[1],

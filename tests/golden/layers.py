@@ -190,6 +190,12 @@ class Network(Take):
         self.step("plain", m)
         self.add(m.weight, m.bias)
 
+    def do_batch_norm(self, c):
+        m = nn.BatchNorm2d(self.shape[0])
+        self.step("plain", m)
+        self.add(m.weight, m.bias)
+        self.add(m.running_mean, m.running_var)
+
     def do_relu(self, c):
         self.step("plain", nn.ReLU())
 
@@ -412,6 +418,55 @@ def make(name, shape, goal, layers, loss=None):
            "loss": loss(out, y).reshape(1), "grad": grads(loss(out, y)), "norms": norms}, job)
 
 
+def batch_norm():
+    """A network with batch norms: outputs as it serves, loss and gradient as it trains (0 at running statistics), and what they become."""
+    job = """name: batch-norm
+strategy: fedbn
+rounds: 1
+model:
+  input: [2, 6, 5]
+  classes: 3
+  layers:
+    - conv2d: {out: 4, kernel: 3, padding: 1}
+    - batch_norm: {}
+    - relu: {}
+    - max_pool: {size: 2}
+    - residual:
+        project: 6
+        layers:
+          - conv2d: {out: 6, kernel: 3, padding: 1}
+          - batch_norm: {}
+          - relu: {}
+          - conv2d: {out: 6, kernel: 1}
+          - batch_norm: {}
+    - relu: {}
+    - flatten: {}
+    - linear: {out: 8}
+    - batch_norm: {}
+    - tanh: {}
+    - linear: {out: 3}
+train: {lr: 0.1}
+round: {members: 1}
+"""
+    net = Network([2, 6, 5], yaml.safe_load(job)["model"]["layers"])
+    with torch.no_grad():
+        for p in net.order:
+            positive = p.dim() == 1 and p.sum() == p.numel()  # ones: weights of norms, and variances
+            start = torch.rand_like(p) + 0.5 if positive else torch.randn_like(p) * 0.4
+            p.copy_(start.float().double())
+    x, y = torch.randn(EXAMPLES, 2, 6, 5).float().double(), torch.arange(EXAMPLES) % 3
+    flat = lambda tensors: torch.cat([t.detach().reshape(-1) for t in tensors])
+    theta, trained = flat(net.order), [p for p in net.order if p.requires_grad]
+    net.eval()
+    out = net(x)[:, :, 0, 0]
+    net.train()
+    loss = nn.CrossEntropyLoss()(net(x)[:, :, 0, 0], y)
+    grads = dict(zip(map(id, trained), torch.autograd.grad(loss, trained)))
+    write(os.path.join(os.path.dirname(os.path.abspath(__file__)), "batch_norm.safetensors"),
+          {"theta": theta, "x": x, "y": y.double(), "out": out, "loss": loss.reshape(1), "norms": torch.zeros(EXAMPLES),
+           "grad": flat([grads.get(id(p), torch.zeros_like(p)) for p in net.order]), "after": flat(net.order)}, job)
+
+
 if __name__ == "__main__":
     for case in CASES.items():
         make(case[0], *case[1])
@@ -423,3 +478,4 @@ if __name__ == "__main__":
     optimizers()
     for case in MORE.items():
         make(case[0], *case[1])
+    batch_norm()

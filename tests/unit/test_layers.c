@@ -174,6 +174,36 @@ START_TEST(test_every_layer_is_pytorchs)
 }
 END_TEST
 
+START_TEST(test_batch_norm_is_pytorchs)
+{
+    struct golden *g = open_golden(TEST_SOURCE_ROOT "/tests/golden/batch_norm.safetensors");
+    struct fl_model *m;
+    struct fl_err e = {0};
+    size_t n;
+    float *after = values(g, "after", &n), *settled = fl_new(n, sizeof *settled);
+    const struct fl_tensors *theta = &g->plan.layout.theta;
+
+    ck_assert_msg(fl_model_new(&g->plan.layout.spec, (uint32_t)g->count, &m, &e) == 0, "%s", e.msg);
+    fl_model_set(m, g->theta);
+    fl_model_settle(m, g->theta); /* nothing was learnt yet */
+    check_outputs(g, m);
+    check_outputs(g, m);
+    memcpy(settled, g->theta, n * sizeof *settled);
+    fl_model_settle(m, settled);
+    ck_assert_msg(far(settled, after, n) < 1e-6, "running statistics %g", far(settled, after, n));
+    for (uint32_t i = 0; i < theta->count; i++) { /* and nothing else has moved */
+        const struct fl_tensor *t = &theta->at[i];
+        bool same = memcmp(settled + t->offset, g->theta + t->offset, t->count * 4) == 0;
+        ck_assert_msg(same == !t->buffer, "%s", t->name);
+        ck_assert_int_eq(t->group == FL_GROUP_PRIVATE, strncmp(t->name, "bn", 2) == 0);
+    }
+    fl_model_free(m);
+    fl_free(after);
+    fl_free(settled);
+    close_golden(g);
+}
+END_TEST
+
 START_TEST(test_every_optimizer_is_pytorchs)
 {
     static const struct {
@@ -232,4 +262,5 @@ START_TEST(test_schedules)
 }
 END_TEST
 
-TESTS_MAIN("layers", test_every_optimizer_is_pytorchs, test_schedules, test_every_layer_is_pytorchs)
+TESTS_MAIN("layers", test_every_optimizer_is_pytorchs, test_schedules, test_every_layer_is_pytorchs,
+           test_batch_norm_is_pytorchs)

@@ -220,6 +220,7 @@ START_TEST(test_pytorchs_networks)
         compare_golden(found.gl_pathv[i]);
     }
     globfree(&found);
+    compare_golden(TEST_SOURCE_ROOT "/tests/golden/batch_norm.safetensors");
 }
 END_TEST
 

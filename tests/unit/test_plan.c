@@ -324,8 +324,6 @@ START_TEST(test_blocks_unfold_and_say_what_is_wrong)
         "set: {model.layers: [{flatten: {}}, {linear: {out: 9}}, {embedding: {width: 2, "
         "categories: [3]}}]}\n",
         FL_R_PLAN_MODEL, "job.yaml: model: layer embed1 (line 27): an embedding must be the first");
-    bad(2, "strategy: fedavg", "set: {model.layers: [{batch_norm: {}}]}\n", FL_R_PLAN_MODEL,
-        "job.yaml:27:35: model.layers[0].batch_norm: there is no batch norm: its statistics");
     bad(2, "strategy: fedavg", "set: {model.layers: [{first_token: {}}]}\n", FL_R_PLAN_MODEL,
         "job.yaml: model: layer first1 (line 27): it takes a sequence");
     bad(2, "strategy: fedavg", "set: {model.layers: [{conv2d: {out: 4, kernel: 3, groups: 2}}]}\n",
