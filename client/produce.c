@@ -116,9 +116,15 @@ static int counts_make(const struct fl_produce *in, struct fl_produced *ret, str
 static const struct fl_producer counts = {
     .exchange = "counts", .event = counts_event, .make = counts_make};
 static const struct fl_producer *const table[] = {
-    &counts,           &fl_produce_descriptor, &fl_produce_embedding,
-    &fl_produce_score, &fl_produce_advertise,  &fl_produce_share,
-    &fl_produce_sign,  &fl_produce_unmask,
+    &counts,
+    &fl_produce_choice,
+    &fl_produce_descriptor,
+    &fl_produce_embedding,
+    &fl_produce_score,
+    &fl_produce_advertise,
+    &fl_produce_share,
+    &fl_produce_sign,
+    &fl_produce_unmask,
 };
 
 const struct fl_producer *fl_producer_find(const char *exchange)

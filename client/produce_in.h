@@ -5,7 +5,7 @@
 #include "client/produce.h"
 #include "common/math/grid.h"
 
-extern const struct fl_producer fl_produce_descriptor;
+extern const struct fl_producer fl_produce_choice, fl_produce_descriptor;
 
 /* L2 of integers on a grid, in its units. */
 double fl_produce_norm(const struct fl_grid *g, const int64_t *q, size_t count);

@@ -238,6 +238,27 @@ static int read_part(const struct fl_checkpoint *c, uint64_t at, uint64_t size, 
     return 0;
 }
 
+int fl_checkpoint_models(const struct fl_checkpoint *c, size_t most, struct fl_object **ret,
+                         struct fl_err *e)
+{
+    struct fl_digest digest;
+    uint8_t *bytes;
+
+    if (c->model_size > most / c->slots) {
+        return fl_fail(e, FL_R_LIMIT, "%u models of %llu bytes", c->slots,
+                       (unsigned long long)c->model_size);
+    }
+    size_t size = (size_t)c->model_size * c->slots;
+    int r = read_part(c, 0, size, &bytes, e);
+    if (r) {
+        return r;
+    }
+    fl_digest_of(bytes, size, &digest);
+    fl_free(bytes);
+    *ret = fl_object_part(c->file, 0, size, &digest);
+    return *ret ? 0 : fl_fail(e, FL_R_NOMEM, "the models of a round");
+}
+
 int fl_checkpoint_state(const struct fl_checkpoint *c, uint8_t **ret, struct fl_err *e)
 {
     return read_part(c, c->slots * c->model_size, c->state_size, ret, e);

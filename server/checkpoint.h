@@ -61,6 +61,9 @@ void fl_checkpoint_close(struct fl_checkpoint *c); /* NULL is fine; parts may ou
 
 /* A slot's model, for agents: unref it. NULL: no memory. */
 struct fl_object *fl_checkpoint_model(const struct fl_checkpoint *c, uint32_t slot);
+/* [job] All of them, one behind the other: unref it. -FL_R_LIMIT: more than `most` bytes. */
+int fl_checkpoint_models(const struct fl_checkpoint *c, size_t most, struct fl_object **ret,
+                         struct fl_err *e);
 /* 0 for one that is not placed. */
 uint32_t fl_checkpoint_slot(const struct fl_checkpoint *c, uint64_t agent);
 /* *ret is freed by fl_free. */

@@ -86,6 +86,7 @@ struct co_sums {
     struct fl_exchange_terms terms[FL_PLAN_EXCHANGES_MAX];
     uint32_t terms_count;
     struct fl_checkpoint *base; /* what the round began with */
+    struct fl_object *models;   /* all of its models, where an exchange begins with them */
     char *text;                 /* the description it was frozen with */
     size_t text_size;
     /* from any thread */

@@ -499,19 +499,24 @@ static int finish(struct co_sums *s, uint32_t exchange, const struct fl_seed *se
 
 /* ---- the initial checkpoint ---- */
 
-static int initial_models(const struct fl_plan *plan, struct models *m, struct fl_err *e)
+/* All alike; or each from a seed of its own, for strategies whose models must begin apart. */
+static int initial_models(const struct fl_plan *plan, bool apart, struct models *m,
+                          struct fl_err *e)
 {
     const struct fl_tensors *table = &plan->layout.shared;
     struct seen seen = {.next = m};
-    struct fl_seed seed;
+    struct fl_seed job, seed;
     float *values = fl_try(table->elements ? table->elements : 1, sizeof *values);
     int r = values ? 0 : fl_fail(e, FL_R_NOMEM, "a model");
 
-    if (r == 0) {
-        fl_seed_from_u64(plan->seed, &seed);
-        fl_layout_init_shared(&plan->layout, &seed, values);
-    }
+    fl_seed_from_u64(plan->seed, &job);
     for (uint32_t i = 0; r == 0 && i < m->slots; i++) {
+        if (i == 0) {
+            fl_layout_init_shared(&plan->layout, &job, values);
+        } else if (apart) {
+            fl_seed_derive(&job, "model apart", i, &seed);
+            fl_layout_init_shared(&plan->layout, &seed, values);
+        }
         r = put_tile(&seen, i, 0, table->elements, values, e);
     }
     fl_free(values);
@@ -544,7 +549,7 @@ int co_initial_checkpoint(struct fl_store *s, const struct fl_plan *plan,
     strategy->fini(shared);
     fl_free(shared);
     r = r ? r : models_new(&m.models, s, &plan->layout.shared, end.slots, e);
-    r = r ? r : initial_models(plan, &m.models, e);
+    r = r ? r : initial_models(plan, strategy->needs & FL_STRATEGY_APART, &m.models, e);
     r = r ? r : models_digest(&m.models, m.digest, e);
     if (r == 0) {
         end.model_size = m.models.model_size;

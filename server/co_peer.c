@@ -106,6 +106,10 @@ static int input_of(const struct co_peer *p, const struct co_sums *sums, uint32_
     if (!sums->terms[exchange].input) {
         return 0;
     }
+    if (sums->terms[exchange].models) {
+        *ret = fl_object_ref(sums->models);
+        return 0;
+    }
     int r = co_sums_input(sums, exchange, p->agent, &bytes, &size, e);
     if (r == 0 && (size == 0 || size > FL_EXCHANGE_BYTES_MAX)) {
         r = fl_fail(e, FL_R_LIMIT, "%zu bytes to begin %s with", size, sums->terms[exchange].name);

@@ -40,6 +40,7 @@ void co_sums_free(struct co_sums *s)
     if (s->shared) {
         s->strategy->fini(s->shared);
     }
+    fl_object_unref(s->models);
     fl_checkpoint_close(s->base);
     fl_free(s->folded);
     fl_free(s->slots);
@@ -151,6 +152,9 @@ static int sums_init(struct co_sums *s, const struct fl_store *store, const stru
         const struct fl_collector *c = fl_collector_find(s->terms[i].name);
         r = c ? c->init(s->plan, &s->terms[i], &s->collected[i], e) : 0;
         s->collector[i] = r ? NULL : c;
+        if (r == 0 && s->terms[i].models) {
+            r = fl_checkpoint_models(s->base, FL_EXCHANGE_BYTES_MAX, &s->models, e);
+        }
     }
     return r ? r : co_secure_open(s, of->tls, e);
 }

@@ -131,12 +131,6 @@ int fl_plan_check_descriptor(const struct fl_plan *p, const struct fl_conf_node 
     if (!c->on) {
         return 0;
     }
-    if (p->secure.on) {
-        return fl_conf_fail(e, fl_plan_at(root, "secure_aggregation"), FL_R_PLAN_STRATEGY,
-                            "strategy %s tells sites apart, and secure aggregation hides them in a "
-                            "sum: one or the other",
-                            p->strategy);
-    }
     if (fl_descriptor_targets(p) == 0 || fl_descriptor_elements(p) > FL_DESCRIPTOR_MAX) {
         return fl_conf_fail(e, fl_plan_at(root, "descriptor.features"), FL_R_LIMIT,
                             "a descriptor of %u features and %u targets has %zu numbers; at most "

@@ -73,10 +73,17 @@ uint32_t fl_plan_exchanges(const struct fl_plan *plan, uint64_t round,
         }
         return count;
     }
+    bool choice = plan->setting.bubble.by == FL_BUBBLE_CHOICE;
+    if (choice) {
+        x = add(ret, &count, "choice");
+        grid_payload(x, FL_CHOICE_BITS, 0, 1);
+        x->input = x->models = true;
+    }
     x = add(ret, &count, "update");
     grid_payload(x, plan->grid.bits, plan->grid.step, plan->layout.shared.elements);
     x->max_weight = plan->weighting == FL_WEIGHT_EXAMPLES ? plan->max_weight : 1;
     x->model = true;
     x->input = fl_fedka_gives(plan);
+    x->same_cohort = choice;
     return count;
 }

@@ -34,9 +34,10 @@ struct fl_exchange_terms {
     uint64_t size;            /* of the payload: GRID exactly, BYTES at most */
     uint32_t max_weight;      /* 1, or what the plan lets an update count for */
     bool model;               /* members fetch the model of their slot; otherwise none is named */
-    bool input;       /* members fetch what the coordinator made for this exchange, each its own or
-                         all the same; in the first of a round it is of the state that the
-                         round begins with */
+    bool input;  /* members fetch what the coordinator made for this exchange, each its own or
+                    all the same; in the first of a round it is of the state that the
+                    round begins with */
+    bool models; /* what they begin with is every model of the checkpoint, one behind the other */
     bool same_cohort; /* of the members that closed the exchange before; never in the first */
 };
 

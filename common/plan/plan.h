@@ -26,6 +26,7 @@ enum {
     FL_COUNTS_BITS = 32,       /* grid of the exchange `counts`: sixteenths, up to 2^27 */
     FL_COUNTS_STEP = -4,
     FL_PLAN_BUBBLES_MAX = 64,
+    FL_CHOICE_BITS = 8,        /* of the exchange `choice`: the number of a model */
     FL_DESCRIPTOR_MAX = 16384, /* numbers of a descriptor */
     FL_SCORE_BITS = 32,        /* grid of the exchange `score`: up to 2048 */
     FL_SCORE_STEP = -20,
@@ -231,12 +232,23 @@ struct fl_fedka_conf {
     double noise_multiplier;     /* of embeddings that sites send */
 };
 enum { FL_BUBBLE_MODEL_WORD = 16 };
+/* By what sites come together (common/plan/plan_bubbles.c). */
+enum fl_bubble_by {
+    FL_BUBBLE_NONE,
+    FL_BUBBLE_DESCRIPTOR, /* pacfl */
+    FL_BUBBLE_CHOICE,     /* ifca: each site picks the model with the least loss on its data */
+    FL_BUBBLE_SPLIT,      /* cfl: a bubble parts when its updates pull apart */
+    FL_BUBBLE_ONCE,       /* flhc: one clustering of updates after some rounds */
+};
 struct fl_bubble_conf {
+    enum fl_bubble_by by;
     char model[FL_BUBBLE_MODEL_WORD]; /* the strategy inside each bubble; empty: there are none */
     unsigned body;                    /* enum fl_bubble_body */
-    uint32_t most;                    /* bubbles at most */
+    uint32_t most;                    /* bubbles at most; ifca: of them */
     uint32_t minimum;                 /* sites of a bubble at least */
     uint32_t quorum;                  /* with fewer updates in a round it learns with its parent */
+    uint32_t after;                   /* rounds before updates are compared (cfl: of a bubble) */
+    double still;                     /* cfl: of the largest update, where the mean stands still */
     double silhouette, stability, hysteresis; /* server/strategy/bubbles.h */
 };
 enum fl_bubble_body { FL_BODY_OWN, FL_BODY_SHARED };

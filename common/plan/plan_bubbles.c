@@ -1,16 +1,25 @@
 /* Settings of strategies with bubbles (server/strategy/clusters.h), and what does not go together.
  */
+#include "common/plan/exchange.h"
 #include "common/plan/plan_check.h"
 
 #include <string.h>
 
+enum { HEADER_ROOM = 64 * 1024 }; /* of the table in front of a model's values, at most */
+
 #define TYPED(key, kind, m)                                                                        \
     .name = key, .type = FL_CONF_##kind, .offset = offsetof(struct fl_strategy_conf, bubble.m)
+
+#define INSIDE                                                                                     \
+    {                                                                                              \
+        TYPED("model", STRING, model), .size = FL_BUBBLE_MODEL_WORD, .min = 1,                     \
+                                       .fallback = "fedavg"                                        \
+    }
 
 static const char *const body_words[] = {"own", "shared", NULL};
 
 const struct fl_conf_field fl_plan_pacfl_keys[] = {
-    {TYPED("model", STRING, model), .size = FL_BUBBLE_MODEL_WORD, .min = 1, .fallback = "fedavg"},
+    INSIDE,
     {TYPED("body", ENUM, body), .words = body_words, .fallback = "own"},
     {TYPED("most", UINT32, most), .min = 1, .max = FL_PLAN_BUBBLES_MAX, .fallback = "8"},
     {TYPED("minimum", UINT32, minimum), .min = 1, .max = 4096, .fallback = "2"},
@@ -20,6 +29,43 @@ const struct fl_conf_field fl_plan_pacfl_keys[] = {
     {TYPED("hysteresis", DOUBLE, hysteresis), .max = 1, .fallback = "0.05"},
     {.name = NULL},
 };
+
+const struct fl_conf_field fl_plan_ifca_keys[] = {
+    INSIDE,
+    {TYPED("bubbles", UINT32, most), .min = 2, .max = FL_PLAN_BUBBLES_MAX, .fallback = "3"},
+    {.name = NULL},
+};
+const struct fl_conf_field fl_plan_cfl_keys[] = {
+    INSIDE,
+    {TYPED("most", UINT32, most), .min = 1, .max = FL_PLAN_BUBBLES_MAX, .fallback = "8"},
+    {TYPED("minimum", UINT32, minimum), .min = 1, .max = 4096, .fallback = "2"},
+    {TYPED("after", UINT32, after), .min = 1, .max = 1e6, .fallback = "5"},
+    {TYPED("still", DOUBLE, still), .max = 1, .flags = FL_CONF_ABOVE_MIN, .fallback = "0.25"},
+    {.name = NULL},
+};
+const struct fl_conf_field fl_plan_flhc_keys[] = {
+    INSIDE,
+    {TYPED("most", UINT32, most), .min = 1, .max = FL_PLAN_BUBBLES_MAX, .fallback = "8"},
+    {TYPED("minimum", UINT32, minimum), .min = 1, .max = 4096, .fallback = "2"},
+    {TYPED("after", UINT32, after), .min = 1, .max = 1e6, .fallback = "5"},
+    {TYPED("silhouette", DOUBLE, silhouette), .max = 1, .fallback = "0.25"},
+    {.name = NULL},
+};
+
+void fl_plan_bubbles_begin(struct fl_plan *plan)
+{
+    static const char *const words[] = {[FL_BUBBLE_DESCRIPTOR] = "pacfl",
+                                        [FL_BUBBLE_CHOICE] = "ifca",
+                                        [FL_BUBBLE_SPLIT] = "cfl",
+                                        [FL_BUBBLE_ONCE] = "flhc"};
+
+    for (unsigned i = 1; i < sizeof words / sizeof words[0]; i++) {
+        if (strcmp(plan->strategy, words[i]) == 0) {
+            plan->setting.bubble.by = (enum fl_bubble_by)i;
+        }
+    }
+    plan->descriptor.on = plan->setting.bubble.by == FL_BUBBLE_DESCRIPTOR;
+}
 
 size_t fl_plan_head_offset(const struct fl_plan *plan)
 {
@@ -32,6 +78,37 @@ size_t fl_plan_head_offset(const struct fl_plan *plan)
         }
     }
     return l->theta.elements;
+}
+
+/* Every site loads all models at once, and without noise says which is its own. */
+static int check_choice(const struct fl_plan *p, const struct fl_conf_node *at, struct fl_err *e)
+{
+    uint64_t bytes = 4 * (uint64_t)p->layout.shared.elements + HEADER_ROOM;
+
+    if (strcmp(p->setting.bubble.model, "fedavg") != 0 || p->layout.private_.elements > 0 ||
+        p->trainer != FL_TRAINER_BUILTIN) {
+        return fl_conf_fail(e, at, FL_R_PLAN_STRATEGY,
+                            "a site picks among models by their loss, so they have to be whole: "
+                            "model: fedavg, nothing private, and the builtin trainer");
+    }
+    if (bytes > FL_EXCHANGE_BYTES_MAX / p->setting.bubble.most) {
+        return fl_conf_fail(
+            e, at, FL_R_LIMIT, "%u models of %zu values: sites load all of them, at most %d bytes",
+            p->setting.bubble.most, p->layout.shared.elements, FL_EXCHANGE_BYTES_MAX);
+    }
+    return 0;
+}
+
+/* What is decided on the updates of a round: all pairs of them. */
+static int check_pairs(const struct fl_plan *p, const struct fl_conf_node *root, struct fl_err *e)
+{
+    if (p->round.members + p->round.over_select > FL_PLAN_ROBUST_MAX) {
+        return fl_conf_fail(e, fl_plan_at(root, "round.members"), FL_R_LIMIT,
+                            "%u members: strategy %s compares all pairs of at most %d",
+                            p->round.members + p->round.over_select, p->strategy,
+                            FL_PLAN_ROBUST_MAX);
+    }
+    return 0;
 }
 
 int fl_plan_check_bubbles(const struct fl_plan *p, const struct fl_conf_node *root,
@@ -52,6 +129,18 @@ int fl_plan_check_bubbles(const struct fl_plan *p, const struct fl_conf_node *ro
         return fl_conf_fail(e, at, FL_R_PLAN_STRATEGY,
                             "model %s cannot be inside bubbles: fedavg, fedper, fedrep or hyperfl",
                             b->model);
+    }
+    if (p->secure.on) {
+        return fl_conf_fail(e, fl_plan_at(root, "secure_aggregation"), FL_R_PLAN_STRATEGY,
+                            "strategy %s tells sites apart, and secure aggregation hides them in a "
+                            "sum: one or the other",
+                            p->strategy);
+    }
+    if (b->by == FL_BUBBLE_CHOICE) {
+        return check_choice(p, at, e);
+    }
+    if (b->by != FL_BUBBLE_DESCRIPTOR) {
+        return check_pairs(p, root, e);
     }
     if (b->quorum > p->round.members) {
         return fl_conf_fail(e, at, FL_R_CONF_CONFLICT,

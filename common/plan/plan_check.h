@@ -49,7 +49,10 @@ int fl_plan_check_descriptor(const struct fl_plan *plan, const struct fl_conf_no
                              struct fl_err *e);
 
 /* Strategies with bubbles (plan_bubbles.c). */
-extern const struct fl_conf_field fl_plan_pacfl_keys[];
+extern const struct fl_conf_field fl_plan_cfl_keys[], fl_plan_flhc_keys[], fl_plan_ifca_keys[],
+    fl_plan_pacfl_keys[];
+/* By the word of the plan's strategy. */
+void fl_plan_bubbles_begin(struct fl_plan *plan);
 int fl_plan_check_bubbles(const struct fl_plan *plan, const struct fl_conf_node *root,
                           struct fl_err *e);
 

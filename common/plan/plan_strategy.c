@@ -61,6 +61,7 @@ static const struct {
     const struct fl_conf_field *keys;
 } strategies[] = {
     {"apfl", FL_VISIBILITY_ALL_SHARED, apfl_keys},
+    {"cfl", FL_VISIBILITY_ALL_SHARED, fl_plan_cfl_keys},
     {"ditto", FL_VISIBILITY_ALL_SHARED, ditto_keys},
     {"fedala", FL_VISIBILITY_ALL_SHARED, fedala_keys},
     {"fedadagrad", FL_VISIBILITY_ALL_SHARED, no_keys},
@@ -78,7 +79,9 @@ static const struct {
     {"fedprox", FL_VISIBILITY_ALL_SHARED, fedprox_keys},
     {"fedrep", FL_VISIBILITY_HEAD_PRIVATE, no_keys},
     {"fedyogi", FL_VISIBILITY_ALL_SHARED, no_keys},
+    {"flhc", FL_VISIBILITY_ALL_SHARED, fl_plan_flhc_keys},
     {"hyperfl", FL_VISIBILITY_BODY_GENERATED, no_keys},
+    {"ifca", FL_VISIBILITY_ALL_SHARED, fl_plan_ifca_keys},
     {"local", FL_VISIBILITY_ALL_PRIVATE, no_keys},
     {"pacfl", FL_VISIBILITY_ALL_SHARED, fl_plan_pacfl_keys},
     {"pfedhn", FL_VISIBILITY_ALL_SHARED, fl_plan_pfedhn_keys},
@@ -150,7 +153,7 @@ int fl_plan_strategy(const struct fl_conf_node *n, struct fl_plan *plan, enum fl
         }
     }
     fl_plan_fedka_defaults(plan);
-    plan->descriptor.on = strcmp(word, "pacfl") == 0;
+    fl_plan_bubbles_begin(plan);
     *ret = strategies[i].visibility;
     int r = fl_conf_decode(only ? only : &empty, strategies[i].keys, &plan->setting, e);
     i = find(fl_plan_model(plan)); /* that of the one inside, where there is one */

@@ -397,7 +397,7 @@ static void choose(struct work *w, const struct fl_bubbles_conf *c, const uint32
     }
 }
 
-/* answers: (most + 1) x sites, of which rows 2 to most are filled. */
+/* From w->distance. answers: (most + 1) x sites, of which rows 2 to most are filled. */
 static void search(struct work *w, const struct fl_bubbles_conf *c, const double *x,
                    const double *sigma, uint32_t most, const uint32_t *before,
                    const struct fl_seed *seed, uint32_t *answers, struct fl_bubbles *ret)
@@ -405,7 +405,6 @@ static void search(struct work *w, const struct fl_bubbles_conf *c, const double
     double stable[FL_BUBBLES_MAX + 1] = {0};
     uint32_t moved[FL_BUBBLES_MAX + 1] = {0}, count = 0;
 
-    measure(x, sigma, 1, w->sites, w->length, w->distance);
     memcpy(w->scratch, w->distance, (size_t)w->sites * (w->sites - 1) / 2 * sizeof *w->scratch);
     cluster(w);
     for (uint32_t k = 2; k <= most; k++) {
@@ -430,29 +429,59 @@ static void search(struct work *w, const struct fl_bubbles_conf *c, const double
     }
 }
 
-int fl_bubbles_find(const struct fl_bubbles_conf *conf, const double *descriptor,
-                    const double *sigma, uint32_t sites, uint32_t length, const uint32_t *before,
-                    const struct fl_seed *seed, struct fl_bubbles *ret, struct fl_err *e)
+/* x NULL: of `squared` distances in place of descriptors. */
+static int find(const struct fl_bubbles_conf *conf, const double *x, const double *sigma,
+                const float *squared, uint32_t sites, uint32_t length, const uint32_t *before,
+                const struct fl_seed *seed, struct fl_bubbles *ret, struct fl_err *e)
 {
     struct work w;
-    int r = check(conf, descriptor, sigma, sites, length, e);
-
-    if (r < 0) {
-        return r;
-    }
+    int r = 0;
     uint32_t most = conf->most < sites ? conf->most : sites;
     uint32_t *answers = fl_try((size_t)(most + 1) * sites, sizeof *answers);
+
     *ret = (struct fl_bubbles){.count = 1, .stability = 1};
     ret->of = fl_try(sites, sizeof *ret->of);
     if (!work_init(&w, sites, length) || !answers || !ret->of) {
         r = fl_fail(e, FL_R_NOMEM, "distances between %u sites", sites);
         fl_bubbles_fini(ret);
     } else if (sites > 1) {
-        search(&w, conf, descriptor, sigma, most, before, seed, answers, ret);
+        if (x) {
+            measure(x, sigma, 1, sites, length, w.distance);
+        } else {
+            memcpy(w.distance, squared, (size_t)sites * (sites - 1) / 2 * sizeof *squared);
+        }
+        search(&w, conf, x, sigma, most, before, seed, answers, ret);
     }
     work_fini(&w);
     fl_free(answers);
     return r;
+}
+
+int fl_bubbles_of_distances(const struct fl_bubbles_conf *conf, const float *squared,
+                            uint32_t sites, struct fl_bubbles *ret, struct fl_err *e)
+{
+    struct fl_bubbles_conf own = *conf;
+    struct fl_seed none = {{0}};
+
+    own.draws = 0;
+    if (sites == 0 || sites > FL_BUBBLES_SITES_MAX || own.most == 0 || own.most > FL_BUBBLES_MAX) {
+        return fl_fail(e, FL_R_LIMIT, "%u sites, %u bubbles", sites, own.most);
+    }
+    for (size_t i = 0; i < (size_t)sites * (sites - 1) / 2; i++) {
+        if (!isfinite(squared[i]) || squared[i] < 0) {
+            return fl_fail(e, FL_R_NOT_FINITE, "distance %zu", i);
+        }
+    }
+    return find(&own, NULL, NULL, squared, sites, 1, NULL, &none, ret, e);
+}
+
+int fl_bubbles_find(const struct fl_bubbles_conf *conf, const double *descriptor,
+                    const double *sigma, uint32_t sites, uint32_t length, const uint32_t *before,
+                    const struct fl_seed *seed, struct fl_bubbles *ret, struct fl_err *e)
+{
+    int r = check(conf, descriptor, sigma, sites, length, e);
+
+    return r ? r : find(conf, descriptor, sigma, NULL, sites, length, before, seed, ret, e);
 }
 
 void fl_bubbles_fini(struct fl_bubbles *b)

@@ -59,6 +59,10 @@ struct fl_bubbles {
 int fl_bubbles_find(const struct fl_bubbles_conf *conf, const double *descriptor,
                     const double *sigma, uint32_t sites, uint32_t length, const uint32_t *before,
                     const struct fl_seed *seed, struct fl_bubbles *ret, struct fl_err *e);
+/* The same from squared distances, that of sites i < j at j (j - 1) / 2 + i; without noise or an
+ * earlier answer. */
+int fl_bubbles_of_distances(const struct fl_bubbles_conf *conf, const float *squared,
+                            uint32_t sites, struct fl_bubbles *ret, struct fl_err *e);
 void fl_bubbles_fini(struct fl_bubbles *b);
 
 /* The bubble whose mean descriptor is nearest to that of a newcomer. */

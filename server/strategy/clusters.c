@@ -55,20 +55,23 @@ static int begin(struct fl_clusters *c, uint32_t models, struct fl_err *e)
     c->before = c->count = models;
     memset(c->origin, 0, sizeof c->origin);
     for (uint32_t i = 0; r == 0 && i < models; i++) {
+        c->origin[i] = i;
         r = make_model(c, i, e);
     }
     return r == 0 && c->split ? make_model(c, COMMON, e) : r;
 }
 
-int fl_clusters_init(struct fl_clusters *c, const struct fl_plan *plan, struct fl_err *e)
+int fl_clusters_init(struct fl_clusters *c, const struct fl_plan *plan, uint32_t models,
+                     struct fl_err *e)
 {
+    c->first = models;
     c->plan = plan;
     c->inside = fl_strategy_find(fl_plan_model(plan));
     if (!c->inside || c->inside->between || c->inside->next_slots) {
         return fl_fail(e, FL_R_PLAN_STRATEGY, "%s inside bubbles", fl_plan_model(plan));
     }
     c->split = plan->setting.bubble.body == FL_BODY_SHARED ? fl_plan_head_offset(plan) : 0;
-    int r = begin(c, 1, e);
+    int r = begin(c, models, e);
     if (r) {
         drop_models(c);
     }
@@ -147,6 +150,33 @@ void fl_clusters_regroup(struct fl_clusters *c, struct fl_who *who, uint32_t who
     c->who_count = who_count;
     c->count = count;
     c->usual = largest(who, who_count);
+}
+
+void fl_clusters_move(struct fl_clusters *c, struct fl_who *who, uint32_t who_count)
+{
+    fl_free(c->who);
+    c->who = who;
+    c->who_count = who_count;
+    c->usual = largest(who, who_count);
+}
+
+int fl_clusters_merge(const struct fl_who *a, uint32_t a_count, const struct fl_who *b,
+                      uint32_t b_count, struct fl_who **ret, uint32_t *ret_count, struct fl_err *e)
+{
+    size_t n = (size_t)a_count + b_count, i = 0, k = 0;
+    struct fl_who *all = fl_try(n ? n : 1, sizeof *all);
+
+    if (!all) {
+        return fl_fail(e, FL_R_NOMEM, "%zu places", n);
+    }
+    for (n = 0; i < a_count || k < b_count; n++) {
+        bool first = k == b_count || (i < a_count && a[i].agent <= b[k].agent);
+        k += first && k < b_count && a[i].agent == b[k].agent;
+        all[n] = first ? a[i++] : b[k++];
+    }
+    *ret = all;
+    *ret_count = (uint32_t)n;
+    return 0;
 }
 
 /* ---- state ---- */
@@ -277,7 +307,7 @@ int fl_clusters_load(struct fl_clusters *c, const uint8_t *from, size_t size,
     *ret_more = NULL;
     *ret_size = 0;
     if (size == 0) {
-        return begin(c, 1, e);
+        return begin(c, c->first, e);
     }
     if (size < HEAD + ORIGINS || models == 0 || models > FL_PLAN_BUBBLES_MAX || bubbles == 0 ||
         bubbles > FL_PLAN_BUBBLES_MAX || (size - HEAD - ORIGINS) < (uint64_t)room * WHO + more) {
@@ -338,6 +368,19 @@ static int view_put(void *arg, uint32_t slot, size_t first, size_t count, const 
     return r;
 }
 
+/* Updates that a bubble with `got` of them needs: its quorum, and what a robust rule can work on.
+ */
+static uint32_t enough(const struct fl_clusters *c, uint32_t got)
+{
+    const struct fl_aggregate_conf *a = &c->plan->aggregate;
+    uint32_t quorum = c->plan->setting.bubble.quorum;
+    uint32_t rule = !a->on || got == 0                    ? 0
+                    : a->before == FL_AGGREGATE_BUCKETING ? 2 * a->byzantine * a->bucket + 1
+                                                          : 2 * a->byzantine + 1;
+
+    return quorum > rule ? quorum : rule;
+}
+
 /* The bubbles whose updates make bubble b's next model, as a set: b alone, or the smallest cluster
  * around it that got enough, by average linkage. */
 static uint64_t family(const struct fl_clusters *c, const double *distance, const uint32_t *got,
@@ -359,7 +402,7 @@ static uint64_t family(const struct fl_clusters *c, const double *distance, cons
     for (uint32_t i = 0; i < c->who_count; i++) {
         weight[c->who[i].bubble]++;
     }
-    while (distance && sum[own] < c->plan->setting.bubble.quorum) {
+    while (distance && sum[own] < enough(c, sum[own])) {
         uint32_t x = n, y = n;
         for (uint32_t i = 0; i < n; i++) {
             for (uint32_t k = i + 1; k < n; k++) {

@@ -38,6 +38,7 @@ struct fl_clusters {
     const struct fl_strategy *inside;
     size_t split;   /* values of the common body; 0: nothing is common */
     uint64_t round; /* that is being made */
+    uint32_t first; /* models of a job that begins */
     uint32_t before, count, origin[FL_PLAN_BUBBLES_MAX];
     uint32_t usual;     /* the bubble of a site that nothing is known of: the largest */
     struct fl_who *who; /* ascending */
@@ -63,7 +64,9 @@ struct fl_clusters_more {
     const struct fl_clusters_after *after;
 };
 
-int fl_clusters_init(struct fl_clusters *c, const struct fl_plan *plan, struct fl_err *e);
+/* `models`: of a job that begins. */
+int fl_clusters_init(struct fl_clusters *c, const struct fl_plan *plan, uint32_t models,
+                     struct fl_err *e);
 void fl_clusters_fini(struct fl_clusters *c);
 
 /* The number of the bubble; *ret_known (may be NULL) is false for one that is there for want of
@@ -74,6 +77,12 @@ uint32_t fl_clusters_of(const struct fl_clusters *c, uint64_t agent, bool *ret_k
  * fl_free). May be repeated within a round: it starts from what the round began with. */
 void fl_clusters_regroup(struct fl_clusters *c, struct fl_who *who, uint32_t who_count,
                          uint32_t count);
+
+/* The same bubbles, but other sites in them. Takes who. */
+void fl_clusters_move(struct fl_clusters *c, struct fl_who *who, uint32_t who_count);
+/* *ret_who (fl_free): all of a, and of b those who are not in a; both ascending. */
+int fl_clusters_merge(const struct fl_who *a, uint32_t a_count, const struct fl_who *b,
+                      uint32_t b_count, struct fl_who **ret, uint32_t *ret_count, struct fl_err *e);
 
 size_t fl_clusters_size(const struct fl_clusters *c, uint32_t room, uint32_t more);
 void fl_clusters_save(const struct fl_clusters *c, const struct fl_clusters_more *more,

@@ -258,7 +258,7 @@ static int pacfl_init(void *shared, const struct fl_plan *plan, struct fl_err *e
     struct shared *s = shared;
 
     s->length = (uint32_t)fl_descriptor_elements(plan) - 1;
-    return fl_clusters_init(&s->clusters, plan, e);
+    return fl_clusters_init(&s->clusters, plan, 1, e);
 }
 
 static void pacfl_fini(void *shared)

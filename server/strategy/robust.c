@@ -271,17 +271,12 @@ static bool needs_products(const struct fl_aggregate_conf *c)
            c->before == FL_AGGREGATE_NEAREST;
 }
 
-static int set_up(struct fl_robust *r, const struct fl_seed *seed, struct fl_err *e)
+/* Tiles of all rows, and room for their products. */
+static int make_room(struct fl_robust *r, struct fl_err *e)
 {
-    uint32_t n = r->updates->count, bucket = r->terms->conf.bucket;
-    uint32_t points =
-        r->terms->conf.before == FL_AGGREGATE_BUCKETING ? (n + bucket - 1) / bucket : n;
+    uint32_t n = r->updates->count;
     size_t rows = n + (size_t)(r->center != NULL);
 
-    if (points < 2 * r->terms->conf.byzantine + 1) {
-        return fl_fail(e, FL_R_LIMIT, "%u updates in %u points, %u of which may be bad", n, points,
-                       r->terms->conf.byzantine);
-    }
     r->tile = TILE_VALUES / rows / 64 * 64;
     r->tile = r->tile > TILE_MOST ? TILE_MOST : r->tile < 64 ? 64 : r->tile;
     r->packed = fl_try_aligned(r->tile, 4);
@@ -290,7 +285,40 @@ static int set_up(struct fl_robust *r, const struct fl_seed *seed, struct fl_err
     if (!r->packed || !r->q || !r->row) {
         return fl_fail(e, FL_R_NOMEM, "tiles of %u updates", n);
     }
-    int ret = fl_pool_init(&r->pool, n, r->center != NULL, e);
+    return fl_pool_init(&r->pool, n, r->center != NULL, e);
+}
+
+int fl_robust_products(const struct fl_robust_terms *terms, const struct fl_updates *updates,
+                       double *ret, struct fl_err *e)
+{
+    struct fl_robust *r = fl_try(1, sizeof *r);
+    size_t n = updates->count;
+
+    if (!r) {
+        return fl_fail(e, FL_R_NOMEM, "products of %zu updates", n);
+    }
+    r->terms = terms;
+    r->updates = updates;
+    int got = n ? make_room(r, e) : 0;
+    got = got || n == 0 ? got : inner_products(r, e);
+    if (got == 0 && n) {
+        memcpy(ret, r->pool.gram, n * n * sizeof *ret);
+    }
+    fl_robust_free(r);
+    return got;
+}
+
+static int set_up(struct fl_robust *r, const struct fl_seed *seed, struct fl_err *e)
+{
+    uint32_t n = r->updates->count, bucket = r->terms->conf.bucket;
+    uint32_t points =
+        r->terms->conf.before == FL_AGGREGATE_BUCKETING ? (n + bucket - 1) / bucket : n;
+
+    if (points < 2 * r->terms->conf.byzantine + 1) {
+        return fl_fail(e, FL_R_LIMIT, "%u updates in %u points, %u of which may be bad", n, points,
+                       r->terms->conf.byzantine);
+    }
+    int ret = make_room(r, e);
     if (ret == 0 && needs_products(&r->terms->conf)) {
         ret = inner_products(r, e);
     }

@@ -50,6 +50,11 @@ size_t fl_robust_tile(const struct fl_robust *r);
 int fl_robust_values(struct fl_robust *r, size_t first, size_t count, double *ret,
                      struct fl_err *e);
 
+/* The first pass alone: inner products of all pairs of updates into ret, count x count, in the
+ * units of the model squared. terms->conf is not looked at. */
+int fl_robust_products(const struct fl_robust_terms *terms, const struct fl_updates *updates,
+                       double *ret, struct fl_err *e);
+
 /* -FL_R_PLAN_STRATEGY, in words: this strategy takes no rule. */
 int fl_robust_check(const struct fl_plan *plan, const struct fl_strategy *strategy,
                     struct fl_err *e);

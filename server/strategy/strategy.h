@@ -52,6 +52,7 @@ enum fl_strategy_needs {
         1 << 1, /* finish noises its sums where the plan wants it (sumnoise.h) */
     FL_STRATEGY_AGGREGATES =
         1 << 2, /* finish takes the plan's robust rule instead of the mean (robust.h) */
+    FL_STRATEGY_APART = 1 << 3, /* models of a job that begins differ, each from its own seed */
 };
 
 /* A committed update. `read` fills exactly `size` bytes from `offset`, or fails. */
@@ -118,7 +119,8 @@ struct fl_strategy {
     void (*fini)(void *shared);
 
     /* Models of the state that was loaded; of a fresh `shared`: of the initial checkpoint, which
-     * has the plan's initial values in each. 1 to FL_STRATEGY_SLOTS_MAX. */
+     * has the plan's initial values in each, or (APART) in the first. 1 to FL_STRATEGY_SLOTS_MAX.
+     */
     uint32_t (*slots)(const void *shared);
     int (*slot_new)(const void *shared, void **ret, struct fl_err *e);
     void (*slot_reset)(const void *shared, void *slot); /* back to zero: FL_ROUND_DO_REFOLD, and for

@@ -3,9 +3,11 @@
 #include "server/strategy/fedamp.h"
 #include "server/strategy/fedcac.h"
 #include "server/strategy/fedka.h"
+#include "server/strategy/ifca.h"
 #include "server/strategy/mean.h"
 #include "server/strategy/pacfl.h"
 #include "server/strategy/pfedhn.h"
+#include "server/strategy/parting.h"
 #include "server/strategy/strategy.h"
 
 #include <string.h>
@@ -13,6 +15,7 @@
 /* clang-format off */
 static const struct fl_strategy *const table[] = {
     &fl_strategy_apfl,
+    &fl_strategy_cfl,
     &fl_strategy_ditto,
     &fl_strategy_fedala,
     &fl_strategy_fedadagrad,
@@ -30,7 +33,9 @@ static const struct fl_strategy *const table[] = {
     &fl_strategy_fedprox,
     &fl_strategy_fedrep,
     &fl_strategy_fedyogi,
+    &fl_strategy_flhc,
     &fl_strategy_hyperfl,
+    &fl_strategy_ifca,
     &fl_strategy_local,
     &fl_strategy_pacfl,
     &fl_strategy_pfedhn,

@@ -15,7 +15,8 @@ sites() {
     sed -i "s|data: {.*|data: {format: csv, train_x: \"data-{nn}.csv\", target: label, classes: 2, partition: all, test: 60}|" "$work/agents.yaml"
 }
 sites
-privacy='privacy: {unit: example, clip: 1, noise_multiplier: 0.6, delta: 0.00001, sampling_rate: 0.15, examples: 140}'
+unit='privacy: {unit: example, clip: 1, noise_multiplier: 0.6, delta: 0.00001, sampling_rate: 0.15, examples: 140}'
+privacy=$unit
 describe() { # NAME STRATEGY TEXT
     strategy=$2 rounds=8 quorum=6 train='train: {steps: 20, lr: 0.5}' job "$1" 6 "$privacy
 $3"
@@ -61,6 +62,21 @@ cmp -s "$work/site-02.safetensors" "$work/site-04.safetensors" && cmp -s "$work/
 cmp -s "$work/site-01.safetensors" "$work/site-02.safetensors" && die "odd and even sites are together"
 ok "sites 1, 3, 5 and 2, 4, 6; 10 releases on each ledger"
 
+# By other means, without a unit: the model that a site picks, the updates themselves.
+privacy=''
+for other in '{ifca: {bubbles: 2}}' '{cfl: {after: 2, still: 0.6}}' '{flhc: {after: 2}}'; do
+    name=$(echo "$other" | sed 's/{\([a-z]*\).*/\1/')
+    begin "$name" "$other"
+    start_agents
+    finishes "$name" 60
+    finals_of() { finals "$name"; }
+    wait_for 20 finals_of || die "no final reports of $name"
+    stop "$agents"
+    above "$(worst "$name")" 0.9 || die "accuracy $(worst "$name") under $name"
+    ok "$name: $(worst "$name") at the worst site"
+done
+
+privacy=$unit
 strings "$build/server/cohortd" 2>/dev/null | grep -q '^crash-point=round-between-after' || {
     ok "no crash points in this build: kills are left out"
     exit 0
