@@ -9,38 +9,64 @@
 #include "common/base/le.h"
 #include "common/base/mem.h"
 #include "common/io/file.h"
+#include "common/nn/param/param.h"
 
 #include <string.h>
 
-/* ---- floats in files: 4 bytes, little-endian ---- */
+/* ---- floats in files: 4 bytes, little-endian ----
+ *
+ * Frozen tensors are not in them: they are what the job's text says (its seed, or its model.base),
+ * in every round, so there is nothing to keep, nor to write again. */
 
-static void floats_from_bytes(const uint8_t *from, size_t count, float *to)
+static size_t kept_count(const struct fl_tensors *tensors)
 {
-    for (size_t i = 0; i < count; i++) {
-        to[i] = fl_get_float(from + 4 * i);
+    size_t count = 0;
+
+    for (uint32_t i = 0; i < tensors->count; i++) {
+        count += fl_param_is_frozen(&tensors->at[i]) ? 0 : tensors->at[i].count;
+    }
+    return count;
+}
+
+static void kept_from_bytes(const struct fl_tensors *tensors, const uint8_t *from, float *to)
+{
+    for (uint32_t i = 0; i < tensors->count; i++) {
+        const struct fl_tensor *t = &tensors->at[i];
+        for (size_t k = 0; !fl_param_is_frozen(t) && k < t->count; k++, from += 4) {
+            to[t->offset + k] = fl_get_float(from);
+        }
     }
 }
 
-static void floats_to_bytes(const float *from, size_t count, uint8_t *to)
+static void kept_to_bytes(const struct fl_tensors *tensors, const float *from, uint8_t *to)
 {
-    for (size_t i = 0; i < count; i++) {
-        fl_put_float(to + 4 * i, from[i]);
+    for (uint32_t i = 0; i < tensors->count; i++) {
+        const struct fl_tensor *t = &tensors->at[i];
+        for (size_t k = 0; !fl_param_is_frozen(t) && k < t->count; k++, to += 4) {
+            fl_put_float(to, from[t->offset + k]);
+        }
     }
 }
 
-static void digest_of_floats(const float *x, size_t count, struct fl_digest *ret)
+static void kept_digest(const struct fl_tensors *tensors, const float *x, struct fl_digest *ret)
 {
     uint8_t bytes[4096];
+    size_t n = 0;
     struct fl_hash h;
 
     fl_hash_init(&h);
-    while (count) {
-        size_t n = count < sizeof bytes / 4 ? count : sizeof bytes / 4;
-        floats_to_bytes(x, n, bytes);
-        fl_hash_add(&h, bytes, 4 * n);
-        x += n;
-        count -= n;
+    for (uint32_t i = 0; i < tensors->count; i++) {
+        const struct fl_tensor *t = &tensors->at[i];
+        for (size_t k = 0; !fl_param_is_frozen(t) && k < t->count; k++) {
+            fl_put_float(bytes + n, x[t->offset + k]);
+            n += 4;
+            if (n == sizeof bytes) {
+                fl_hash_add(&h, bytes, n);
+                n = 0;
+            }
+        }
     }
+    fl_hash_add(&h, bytes, n);
     fl_hash_end(&h, ret);
 }
 
@@ -79,7 +105,7 @@ int fl_task_private_digest(struct fl_task *t, struct fl_digest *ret, struct fl_e
     float *x = NULL;
 
     memset(ret, 0, sizeof *ret);
-    if (fl_task_private_count(t) == 0) {
+    if (kept_count(&t->plan->layout.private_) == 0) {
         return 0;
     }
     int r = fl_ledger_private(t->vault->ledger, t->what.key.incarnation, ret, &round, e);
@@ -88,7 +114,7 @@ int fl_task_private_digest(struct fl_task *t, struct fl_digest *ret, struct fl_e
     }
     r = initial_private(t, &x, e);
     if (r == 0) {
-        digest_of_floats(x, fl_task_private_count(t), ret);
+        kept_digest(&t->plan->layout.private_, x, ret);
         fl_free(x);
     }
     return r;
@@ -101,13 +127,14 @@ int fl_task_load_private(const struct fl_task *t, const struct fl_digest *digest
     char path[FL_VAULT_PATH_MAX];
     struct fl_digest found;
     uint8_t *bytes;
-    size_t size, count = fl_task_private_count(t);
+    const struct fl_tensors *tensors = &t->plan->layout.private_;
+    size_t size, count = kept_count(tensors);
 
     int r = initial_private(t, ret, e);
     if (r || count == 0) {
         return r;
     }
-    digest_of_floats(*ret, count, &found);
+    kept_digest(tensors, *ret, &found);
     if (fl_digest_equal(&found, digest)) {
         return 0;
     }
@@ -118,7 +145,7 @@ int fl_task_load_private(const struct fl_task *t, const struct fl_digest *digest
         if (size != 4 * count || !fl_digest_equal(&found, digest)) {
             r = fl_fail(e, FL_R_STORE_MISMATCH, "%s: its bytes do not match its name", path);
         } else {
-            floats_from_bytes(bytes, count, *ret);
+            kept_from_bytes(tensors, bytes, *ret);
         }
         explicit_bzero(bytes, size);
         fl_free(bytes);
@@ -134,7 +161,7 @@ int fl_task_load_private(const struct fl_task *t, const struct fl_digest *digest
 int fl_task_write_private(struct fl_task *t, struct fl_digest *ret, struct fl_err *e)
 {
     char path[FL_VAULT_PATH_MAX];
-    size_t count = fl_task_private_count(t);
+    size_t count = kept_count(&t->plan->layout.private_);
 
     memset(ret, 0, sizeof *ret);
     if (count == 0) {
@@ -144,7 +171,7 @@ int fl_task_write_private(struct fl_task *t, struct fl_digest *ret, struct fl_er
     if (!bytes) {
         return fl_fail(e, FL_R_NOMEM, "out of memory for the private tensors");
     }
-    floats_to_bytes(t->private_out, count, bytes);
+    kept_to_bytes(&t->plan->layout.private_, t->private_out, bytes);
     fl_digest_of(bytes, 4 * count, ret);
     fl_vault_private_path(t->vault, t->what.key.incarnation, ret, path);
     int r = fl_file_replace(path, bytes, 4 * count, 0600, e);

@@ -109,6 +109,62 @@ static json_t *layers_json(const struct fl_spec *s)
     return list;
 }
 
+/* "huber, delta 0.5" */
+static void loss_text(const struct fl_loss *l, char ret[FL_TEXT_MAX])
+{
+    static const char *const words[] = {[FL_LOSS_CROSS_ENTROPY] = "cross_entropy",
+                                        [FL_LOSS_BINARY] = "binary",
+                                        [FL_LOSS_MSE] = "mse",
+                                        [FL_LOSS_HUBER] = "huber",
+                                        [FL_LOSS_PINBALL] = "pinball"};
+    int n = snprintf(ret, FL_TEXT_MAX, "%s", words[l->kind]);
+
+    if (l->kind == FL_LOSS_CROSS_ENTROPY && l->smoothing != 0) {
+        snprintf(ret + n, FL_TEXT_MAX - (size_t)n, ", smoothing %g", (double)l->smoothing);
+    } else if (l->kind == FL_LOSS_HUBER) {
+        snprintf(ret + n, FL_TEXT_MAX - (size_t)n, ", delta %g", (double)l->delta);
+    }
+    for (uint32_t i = 0; l->kind == FL_LOSS_PINBALL && i < l->quantile_count && n < FL_TEXT_MAX;
+         i++) {
+        n += snprintf(ret + n, FL_TEXT_MAX - (size_t)n, "%s%g", i ? ", " : ", quantiles ",
+                      (double)l->quantiles[i]);
+    }
+}
+
+static json_t *sgd_json(const struct fl_sgd *s)
+{
+    return json_pack("{sf sf sf sf}", "lr", (double)s->lr, "momentum", (double)s->momentum,
+                     "weight_decay", (double)s->weight_decay, "clip", (double)s->clip);
+}
+
+/* How the builtin trainer trains; a program trains as it likes. */
+static json_t *train_json(const struct fl_plan *p)
+{
+    static const char *const optimizers[] = {[FL_OPTIM_SGD] = "sgd",
+                                             [FL_OPTIM_NESTEROV] = "nesterov",
+                                             [FL_OPTIM_ADAM] = "adam",
+                                             [FL_OPTIM_ADAMW] = "adamw"};
+    const struct fl_train_conf *t = &p->train;
+    char loss[FL_TEXT_MAX];
+
+    if (p->trainer == FL_TRAINER_EXEC) {
+        return json_pack("{ss}", "trainer", "exec");
+    }
+    loss_text(&p->layout.spec.loss, loss);
+    if (t->solver == FL_SOLVER_RIDGE) {
+        return json_pack("{ss ss ss sf}", "trainer", "builtin", "loss", loss, "solver", "ridge",
+                         "lambda", (double)t->lambda);
+    }
+    json_t *o = json_pack("{ss ss ss si si si so}", "trainer", "builtin", "loss", loss, "optimizer",
+                          optimizers[t->optimizer], "batch", (int)t->batch, "epochs",
+                          (int)t->epochs, "steps", (int)t->steps, "body", sgd_json(&t->body));
+    if (o && t->head_epochs) {
+        json_object_set_new(o, "head_epochs", json_integer(t->head_epochs));
+        json_object_set_new(o, "head", sgd_json(&t->head));
+    }
+    return o;
+}
+
 static json_t *privacy_json(const struct fl_privacy_conf *p)
 {
     if (p->unit == FL_UNIT_NONE) {
@@ -137,13 +193,13 @@ static json_t *plan_json(const struct fl_plan *p)
     add_tensors(tensors, l, &l->theta, true);
     add_tensors(tensors, l, &l->private_, false);
     return json_pack(
-        "{ss ss sI si si ss so so so s{sI sI sI sI} s{si sf sf} sI sI so}", "job", p->name,
+        "{ss ss sI si si ss so so so so s{sI sI sI sI} s{si sf sf} sI sI so}", "job", p->name,
         "strategy", p->strategy, "rounds", (json_int_t)p->rounds, "members", (int)p->round.members,
         "quorum", (int)p->round.quorum, "digest", digest, "layers", layers_json(&l->spec),
-        "tensors", tensors, "parameters", releases_json(p), "elements", "model",
-        (json_int_t)l->theta.elements, "shared", (json_int_t)l->shared.elements, "generated",
-        (json_int_t)l->generated, "private", (json_int_t)l->private_.elements, "grid", "bits",
-        (int)p->grid.bits, "step", ldexp(1, p->grid.step), "range",
+        "training", train_json(p), "tensors", tensors, "parameters", releases_json(p), "elements",
+        "model", (json_int_t)l->theta.elements, "shared", (json_int_t)l->shared.elements,
+        "generated", (json_int_t)l->generated, "private", (json_int_t)l->private_.elements, "grid",
+        "bits", (int)p->grid.bits, "step", ldexp(1, p->grid.step), "range",
         ldexp(1, p->grid.step + (int)p->grid.bits - 1), "update_bytes", (json_int_t)update,
         "model_bytes", (json_int_t)plain, "privacy", privacy_json(&p->privacy));
 }
@@ -200,6 +256,35 @@ static void print_releases(const json_t *list)
     fl_table_print(table, stdout, NULL);
 }
 
+static void print_training(const json_t *t)
+{
+    const json_t *body = json_object_get(t, "body"), *head = json_object_get(t, "head");
+    int64_t steps = fl_cli_int(t, "steps");
+
+    if (strcmp(fl_cli_text(t, "trainer"), "exec") == 0) {
+        fl_cli_row("training", "by each site's own program");
+        return;
+    }
+    fl_cli_row("loss", "%s", fl_cli_text(t, "loss"));
+    if (!body) {
+        fl_cli_row("training", "the last layer in closed form: ridge, lambda %g",
+                   json_number_value(json_object_get(t, "lambda")));
+        return;
+    }
+    fl_cli_row("training",
+               "%s, lr %g, momentum %g, weight decay %g; %" PRId64 " %s of batches of %" PRId64,
+               fl_cli_text(t, "optimizer"), json_number_value(json_object_get(body, "lr")),
+               json_number_value(json_object_get(body, "momentum")),
+               json_number_value(json_object_get(body, "weight_decay")),
+               steps ? steps : fl_cli_int(t, "epochs"), steps ? "steps" : "epochs",
+               fl_cli_int(t, "batch"));
+    if (head) {
+        fl_cli_row("head", "first, for %" PRId64 " epochs: lr %g, momentum %g",
+                   fl_cli_int(t, "head_epochs"), json_number_value(json_object_get(head, "lr")),
+                   json_number_value(json_object_get(head, "momentum")));
+    }
+}
+
 static void print_plan(const json_t *o)
 {
     const json_t *n = json_object_get(o, "elements"), *g = json_object_get(o, "grid"),
@@ -215,6 +300,7 @@ static void print_plan(const json_t *o)
                " stay",
                fl_cli_int(n, "model"), fl_cli_int(n, "generated"), fl_cli_int(n, "shared"),
                fl_cli_int(n, "private"));
+    print_training(json_object_get(o, "training"));
     fl_cli_row("grid", "%" PRId64 " bits, step 2^%d, range +-%g", fl_cli_int(g, "bits"),
                ilogb(json_number_value(json_object_get(g, "step"))),
                json_number_value(json_object_get(g, "range")));

@@ -7,6 +7,7 @@
 #include "client/core/outbox.h"
 #include "client/talk.h"
 #include "client/task.h"
+#include "client/task_in.h"
 #include "common/base/mem.h"
 #include "common/io/file.h"
 #include "common/math/grid.h"
@@ -705,7 +706,44 @@ START_TEST(test_counts)
 }
 END_TEST
 
+/* What a job's text decides for ever is neither written nor hashed again each round. */
+START_TEST(test_frozen_tensors_are_not_kept)
+{
+    static const char text[] = "name: demo\nstrategy: fedrep\nrounds: 3\nmodel:\n  input: [4]\n"
+                               "  classes: 3\n  layers:\n    - linear: {out: 100}\n"
+                               "    - linear: {out: 5}\n    - linear: {out: 3}\n"
+                               "  parameters: [{layers: [fc1], kind: frozen}]\n"
+                               "train: {lr: 0.1}\nround: {members: 2}\n";
+    enum { FROZEN = 4 * 100 + 100, HEAD = 5 * 3 + 3 };
+    struct fl_digest before, after;
+    char path[FL_VAULT_PATH_MAX];
+    struct fl_plan *plan = fl_new(1, sizeof *plan);
+    float *read, kept[FROZEN + HEAD];
+    struct stat st;
+    struct site s;
+
+    site_init(&s, "");
+    ck_assert_msg(fl_plan_parse(plan, "plan", text, sizeof text - 1, &e) == 0, "%s", e.msg);
+    ck_assert_uint_eq(plan->layout.private_.elements, FROZEN + HEAD);
+    struct fl_task t = {.plan = plan, .vault = s.vault, .what = s.what, .private_out = kept};
+    ck_assert_int_eq(fl_task_private_digest(&t, &before, &e), 0);
+    ck_assert_int_eq(fl_task_load_private(&t, &before, &read, &e), 0);
+    memcpy(kept, read, sizeof kept);
+    fl_free(read);
+    kept[FROZEN + HEAD - 1] += 1;
+    ck_assert_msg(fl_task_write_private(&t, &after, &e) == 0, "%s", e.msg);
+    ck_assert(!fl_digest_equal(&before, &after));
+    fl_vault_private_path(s.vault, s.what.key.incarnation, &after, path);
+    ck_assert(stat(path, &st) == 0 && st.st_size == 4 * HEAD);
+    ck_assert_msg(fl_task_load_private(&t, &after, &read, &e) == 0, "%s", e.msg);
+    ck_assert_mem_eq(read, kept, sizeof kept);
+    fl_free(read);
+    fl_free(plan);
+    site_fini(&s);
+}
+END_TEST
+
 TESTS_MAIN("task", test_one_round, test_counts, test_crashes, test_other_inputs_make_nothing,
            test_refusals, test_cancel_and_bad_numbers, test_spoiled_model, test_folder,
-           test_cache_is_bounded, test_final_model, test_nothing_private_leaves,
-           test_declines_tell_nothing, test_memory_that_ends)
+           test_cache_is_bounded, test_final_model, test_frozen_tensors_are_not_kept,
+           test_nothing_private_leaves, test_declines_tell_nothing, test_memory_that_ends)

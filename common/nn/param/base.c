@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static bool from_file(const struct fl_tensor *t)
+bool fl_param_is_frozen(const struct fl_tensor *t)
 {
     return t->fixed && strcmp(t->name, "width") != 0;
 }
@@ -19,7 +19,7 @@ uint32_t fl_param_frozen(const struct fl_layout *layout)
     uint32_t n = 0;
 
     for (uint32_t i = 0; i < layout->private_.count; i++) {
-        n += from_file(&layout->private_.at[i]);
+        n += fl_param_is_frozen(&layout->private_.at[i]);
     }
     return n;
 }
@@ -56,7 +56,7 @@ int fl_param_base(const struct fl_layout *layout, const struct fl_tensor_file *f
 
     for (uint32_t i = 0; i < layout->private_.count && r == 0; i++) {
         const struct fl_tensor *t = &layout->private_.at[i];
-        r = from_file(t) ? take(layout, t, f, private_ + t->offset, e) : 0;
+        r = fl_param_is_frozen(t) ? take(layout, t, f, private_ + t->offset, e) : 0;
     }
     return r;
 }

@@ -55,8 +55,10 @@ void fl_rules_make(const struct fl_layout *layout, const float *shared, const fl
 void fl_rules_pull(const struct fl_layout *layout, const float *shared, const float *private_,
                    const float *grad, float *to_shared, float *to_private);
 
-/* Frozen tensors (and frozen bases) of a layout, and their values from a file: -FL_R_TENSORS when
- * one is missing there, of another shape, or not finite. */
+/* Frozen tensors (and frozen bases) of a layout, which a job's text decides for ever (a site's
+ * width, which does not move either, is not one of them); and their values from a file:
+ * -FL_R_TENSORS when one is missing there, of another shape, or not finite. */
+bool fl_param_is_frozen(const struct fl_tensor *t);
 uint32_t fl_param_frozen(const struct fl_layout *layout);
 int fl_param_base(const struct fl_layout *layout, const struct fl_tensor_file *f, float *private_,
                   struct fl_err *e);
