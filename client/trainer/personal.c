@@ -289,7 +289,9 @@ static int ditto(struct fl_session *s, const struct fl_train_task *task, const s
             memcpy(s->theta, v, s->layout->theta.elements * sizeof *v);
         }
         fl_seed_derive(&task->seed, "personal", 0, &own);
+        s->augment = s->plan->data.crop || s->plan->data.flip ? &own : NULL;
         r = fl_train_batches(s, &moves, &own, steps, &unused, e);
+        s->augment = NULL;
     }
     if (r == 0) {
         memcpy(v, s->theta, s->layout->theta.elements * sizeof *v);

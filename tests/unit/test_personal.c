@@ -1,5 +1,6 @@
 /* Sites with a model of their own: Ditto, APFL and FedALA against PyTorch
  * (tests/golden/beside.py); that what serves a site never reaches an upload; what is refused. */
+#include "client/trainer/exec.h"
 #include "client/trainer/personal.h"
 #include "common/nn/param/param.h"
 #include "common/nn/tensors.h"
@@ -535,7 +536,40 @@ START_TEST(test_what_does_not_go_together)
 }
 END_TEST
 
-TESTS_MAIN("personal", test_pytorch_comes_to_the_same, test_what_serves_never_reaches_an_upload,
+/* A trainer program is told the strategy's settings, and names of what is kept and sent beside the
+ * network. */
+START_TEST(test_programs_are_told)
+{
+    static const struct {
+        const char *strategy, *says[3];
+    } cases[] = {
+        {"{fedprox: {mu: 0.5}}", {"\"settings\":{\"mu\":0.5}", "\"private\":null"}},
+        {"fedavg", {"\"settings\":{}"}},
+        {"{apfl: {alpha: 0.25, learn: false}}",
+         {"\"settings\":{\"alpha\":0.25,\"learn\":0.0}", "\"kept.alpha\"",
+          "\"personal.conv1.weight\""}},
+        {"{pfedhn: {variant: published}}", {"\"variant\":\"published\"", "\"hidden\":8.0"}},
+        {"scaffold", {"\"settings\":{\"sites\":0.0}", "\"control.fc2.bias\""}},
+    };
+
+    for (size_t i = 0; i < FL_COUNT(cases); i++) {
+        struct small_site s;
+        site_of(&s, cases[i].strategy, 0);
+        struct fl_train_task task = {
+            .plan = s.plan, .data = &s.data, .base = s.shared, .private_in = s.private_};
+        char *line = fl_exec_request(&task, "folder", false, false);
+        for (size_t k = 0; k < 3 && cases[i].says[k]; k++) {
+            ck_assert_msg(strstr(line, cases[i].says[k]) != NULL, "%s lacks %s", line,
+                          cases[i].says[k]);
+        }
+        free(line);
+        small_site_fini(&s);
+    }
+}
+END_TEST
+
+TESTS_MAIN("personal", test_programs_are_told, test_pytorch_comes_to_the_same,
+           test_what_serves_never_reaches_an_upload,
            test_prototypes_are_of_networks_that_begin_alike,
            test_what_is_trained_reaches_it_and_is_refused,
            test_the_shared_model_is_fedavgs_and_the_own_one_serves,
