@@ -105,14 +105,18 @@ static void print_ledger(const json_t *all)
     }
     json_array_foreach(json_object_get(all, "spent"), i, o)
     {
-        printf("  data %.16s: %lld releases, %lld waiting; ", text(o, "data"), count(o, "releases"),
-               count(o, "waiting"));
+        bool keys = !text(o, "data")[0];
+        printf("  %s%.16s: %lld releases, %lld waiting; ",
+               keys ? "no data (keys, shares and signatures of secure sums)" : "data ",
+               text(o, "data"), count(o, "releases"), count(o, "waiting"));
         if (json_is_number(json_object_get(o, "epsilon"))) {
             printf("epsilon %s of %s at delta %s (unit %s: %s; against %s; "
                    "bound %s)\n",
                    number(o, "epsilon", b[0], ""), number(o, "budget", b[1], ""),
                    number(o, "delta", b[2], ""), text(o, "unit"), text(o, "neighbours"),
                    text(o, "adversary"), text(o, "bound"));
+        } else if (keys) {
+            printf("they need no epsilon\n");
         } else {
             printf("no epsilon (unit %s)\n", text(o, "unit"));
         }

@@ -17,7 +17,7 @@ static const char *const levels[] = {"error", "warn", "info", "debug", NULL};
 static const char *const log_formats[] = {"auto", "text", "json", NULL};
 static const char *const orders[] = {"measure", "chacha20", "aes-ccm", NULL};
 
-static const char *const noises[] = {"local", "central", NULL};
+static const char *const noises[] = {"local", "central", "distributed", NULL};
 
 static const struct fl_conf_field privacy_fields[] = {
     {.name = "unit", .type = FL_CONF_ENUM, AT(struct entry, privacy.unit), .words = units},
@@ -342,7 +342,7 @@ static int read_job(const struct fl_conf_node *n, const struct entry *en, struct
 
     memset(job, 0, sizeof *job);
     job->budget = en->privacy;
-    job->budget.central = en->noise == 1;
+    job->budget.noise = (enum fl_noise_place)en->noise;
     if (n->kind == FL_CONF_KIND_SCALAR) {
         if (strlen(n->text) >= sizeof job->name) {
             return fl_conf_fail(e, n, FL_R_CONF_RANGE, "a job's name has at most %zu characters",

@@ -15,7 +15,7 @@ struct entry {
     char client[64], window[16];
     const struct fl_conf_node *jobs, *columns;
     struct fl_budget privacy;
-    unsigned noise; /* of the budget: 0 local, 1 central */
+    unsigned noise; /* of the budget: an fl_noise_place */
 };
 
 #define AT(type, member)   .offset = offsetof(type, member)

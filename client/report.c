@@ -29,20 +29,22 @@ void fl_report_text(json_t *line, const char *name, const char *value)
     json_object_set_new(line, name, json_string(value));
 }
 
-const char *fl_report_neighbours(enum fl_unit unit)
+static const char *neighbours(enum fl_unit unit, enum fl_noise_place trust)
 {
     switch (unit) {
     case FL_UNIT_EXAMPLE:
         return "one example added or removed at this site";
     case FL_UNIT_CLIENT:
-        return "this whole site added or removed";
+        return trust == FL_NOISE_LOCAL
+                   ? "this whole site added or removed"
+                   : "this site's updates replaced by nothing (how many took part is public)";
     default:
         return "none";
     }
 }
 
-void fl_report_epsilon(json_t *line, enum fl_unit unit, bool central, double epsilon, double delta,
-                       enum fl_bound bound)
+void fl_report_epsilon(json_t *line, enum fl_unit unit, enum fl_noise_place trust, double epsilon,
+                       double delta, enum fl_bound bound)
 {
     fl_report_text(line, "unit", fl_policy_unit_name(unit));
     if (unit == FL_UNIT_NONE) {
@@ -52,10 +54,14 @@ void fl_report_epsilon(json_t *line, enum fl_unit unit, bool central, double eps
     fl_report_number(line, "epsilon", epsilon);
     fl_report_number(line, "delta", delta);
     fl_report_text(line, "bound", fl_bound_name(bound));
-    fl_report_text(line, "neighbours", fl_report_neighbours(unit));
-    fl_report_text(line, "adversary",
-                   central ? "everyone but the coordinators that add the noise"
-                           : "everyone who sees uploads, the coordinator too");
+    fl_report_text(line, "neighbours", neighbours(unit, trust));
+    fl_report_text(
+        line, "adversary",
+        trust == FL_NOISE_CENTRAL ? "everyone but the coordinators that add the noise"
+        : trust == FL_NOISE_DISTRIBUTED
+            ? "everyone who sees uploads, the coordinator too, together with at most the "
+              "part of the members that a job with shared noise takes for colluders"
+            : "everyone who sees uploads, the coordinator too");
 }
 
 /* Errors of models that predict numbers; the accuracy of each class of the others. */

@@ -130,18 +130,22 @@ static json_t *show_spent(struct fl_ledger *l, const struct fl_config_agent *age
     enum fl_bound bound = FL_BOUND_RDP;
     double epsilon = 0;
 
-    put_hex(o, "data", s->data.bytes, FL_DIGEST_SIZE);
+    if (fl_digest_is_zero(&s->data)) {
+        json_object_set_new(o, "data", json_null());
+    } else {
+        put_hex(o, "data", s->data.bytes, FL_DIGEST_SIZE);
+    }
     fl_report_count(o, "releases", s->releases);
     fl_report_count(o, "waiting", s->waiting);
     if (s->unit == FL_UNIT_NONE || !budget ||
-        fl_ledger_spent(l, &s->data, s->unit, budget->central, budget->delta, &epsilon, &bound,
+        fl_ledger_spent(l, &s->data, s->unit, budget->noise, budget->delta, &epsilon, &bound,
                         NULL) != 0) {
         /* Without noise, or without a delta, no epsilon can be stated. */
         fl_report_text(o, "unit", fl_policy_unit_name(s->unit));
         json_object_set_new(o, "epsilon", json_null());
         return o;
     }
-    fl_report_epsilon(o, s->unit, budget->central, epsilon, budget->delta, bound);
+    fl_report_epsilon(o, s->unit, budget->noise, epsilon, budget->delta, bound);
     fl_report_number(o, "budget", budget->epsilon);
     return o;
 }

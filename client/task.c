@@ -194,14 +194,23 @@ static int check_delta(const struct fl_task *t, struct fl_err *e)
     return fl_wrap(e, -FL_R_POLICY_NOISE, "job %s", t->what.job);
 }
 
-static int check_budget(const struct fl_task *t, const struct fl_event *event, bool central,
-                        struct fl_err *e)
+/* What is made of no data costs none of them anything; but a site that withdrew sends nothing. */
+static int check_dataless(const struct fl_task *t, const struct fl_event *event, struct fl_err *e)
+{
+    static const struct fl_digest none;
+
+    return fl_ledger_allows(t->vault->ledger, budget_of(t), t->what.job, FL_UNIT_NONE,
+                            FL_NOISE_LOCAL, event, &none, e);
+}
+
+static int check_budget(const struct fl_task *t, const struct fl_event *event,
+                        enum fl_noise_place noise, struct fl_err *e)
 {
     int r = fl_ledger_participates(t->vault->ledger, &t->what.key, event, e);
 
     return r ? r
              : fl_ledger_allows(t->vault->ledger, budget_of(t), t->what.job, t->plan->privacy.unit,
-                                central, event, &t->vault->data.identity, e);
+                                noise, event, &t->vault->data.identity, e);
 }
 
 /* An agent that cannot pay for its vector does not begin a secure sum: its neighbours would have to
@@ -214,7 +223,7 @@ static int check_later(const struct fl_task *t, struct fl_err *e)
         return 0;
     }
     int r = fl_outbox_event(t->plan, &event, e);
-    return r ? r : check_budget(t, &event, fl_task_update_is_central(t), e);
+    return r ? r : check_budget(t, &event, fl_task_update_noise(t), e);
 }
 
 int fl_task_judge(struct fl_task *t, bool *ret_costs, struct fl_err *e)
@@ -247,7 +256,8 @@ int fl_task_judge(struct fl_task *t, bool *ret_costs, struct fl_err *e)
         r = event_of(t, &event, e);
     }
     if (r == 0) {
-        r = check_budget(t, &event, fl_task_is_central(t), e);
+        r = fl_task_of_data(t) ? check_budget(t, &event, fl_task_noise(t), e)
+                               : check_dataless(t, &event, e);
     }
     if (r == 0) {
         r = check_later(t, e);
@@ -272,7 +282,7 @@ int fl_task_intent(struct fl_task *t, struct fl_err *e)
     }
     fl_hash_end(&h, &t->inputs.base);
     t->inputs.plan = t->what.plan;
-    t->inputs.data = t->vault->data.identity;
+    t->inputs.data = fl_task_of_data(t) ? t->vault->data.identity : (struct fl_digest){{0}};
     int r = fl_task_private_digest(t, &t->inputs.private_state, e);
     if (r) {
         return r;

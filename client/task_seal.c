@@ -114,7 +114,7 @@ static void fill_release(struct fl_task *t, const struct fl_sealed *s)
     r->key = t->what.key;
     memcpy(r->job, t->what.job, sizeof r->job);
     memcpy(r->coordinator, t->coordinator, sizeof r->coordinator);
-    r->unit = t->plan->privacy.unit;
+    r->unit = fl_task_of_data(t) ? t->plan->privacy.unit : FL_UNIT_NONE;
     r->event = s->event;
     r->data = t->inputs.data;
     r->update = s->digest;
@@ -124,7 +124,7 @@ static void fill_release(struct fl_task *t, const struct fl_sealed *s)
     r->noise_std = s->noise_std;
     t->norm_after = s->norm_after;
     r->saturated = s->saturated;
-    r->central = fl_task_is_central(t);
+    r->noise = fl_task_noise(t);
     memset(o, 0, sizeof *o);
     o->key = t->what.key;
     memcpy(o->job, t->what.job, sizeof o->job);

@@ -558,16 +558,17 @@ void fl_vault_report_epsilon(struct fl_vault *v, void *report_line, const char *
     double delta = policy && policy->budget.unit == unit && policy->budget.delta > 0
                        ? policy->budget.delta
                        : plan_delta;
-    bool central = policy && policy->budget.unit == unit && policy->budget.central;
+    enum fl_noise_place trust =
+        policy && policy->budget.unit == unit ? policy->budget.noise : FL_NOISE_LOCAL;
     double epsilon = 0;
     enum fl_bound bound = FL_BOUND_RDP;
 
     if (unit != FL_UNIT_NONE &&
-        fl_ledger_spent(v->ledger, data, unit, central, delta, &epsilon, &bound, NULL) != 0) {
+        fl_ledger_spent(v->ledger, data, unit, trust, delta, &epsilon, &bound, NULL) != 0) {
         json_object_set_new(report_line, "epsilon", json_null());
         return;
     }
-    fl_report_epsilon(report_line, unit, central, epsilon, delta, bound);
+    fl_report_epsilon(report_line, unit, trust, epsilon, delta, bound);
 }
 
 static int report_mark(struct fl_vault *v, const struct fl_agent_offer *offer, int outcome,

@@ -241,7 +241,7 @@ static int read_release(const struct fl_ledger *l, sqlite3_stmt *s, struct fl_re
     r.clip = sqlite3_column_double(s, FL_ENTRY_CLIP);
     r.noise_std = sqlite3_column_double(s, FL_ENTRY_STD);
     r.saturated = (uint64_t)sqlite3_column_int64(s, FL_ENTRY_SATURATED);
-    r.central = sqlite3_column_int(s, FL_ENTRY_FLAG) != 0;
+    r.noise = (enum fl_noise_place)sqlite3_column_int(s, FL_ENTRY_FLAG);
     *ret = r;
     return 0;
 }
@@ -273,8 +273,8 @@ static int append_release(struct fl_ledger *l, const struct fl_release *r, uint6
     sqlite3_bind_double(s, FL_ENTRY_CLIP + 1, r->clip);
     sqlite3_bind_double(s, FL_ENTRY_STD + 1, r->noise_std);
     sqlite3_bind_int64(s, FL_ENTRY_SATURATED + 1, (sqlite3_int64)r->saturated);
-    if (r->central) {
-        sqlite3_bind_int(s, FL_ENTRY_FLAG + 1, 1);
+    if (r->noise != FL_NOISE_LOCAL) {
+        sqlite3_bind_int(s, FL_ENTRY_FLAG + 1, (int)r->noise);
     }
     return fl_ledger_db_append(l, s, e);
 }
@@ -322,7 +322,7 @@ static int debit(struct fl_ledger *l, const struct fl_budget *budget, const stru
     result = result < 0 ? result : fl_ledger_participates(l, &r->key, &r->event, e);
     result = result < 0
                  ? result
-                 : fl_ledger_allows(l, budget, r->job, r->unit, r->central, &r->event, &r->data, e);
+                 : fl_ledger_allows(l, budget, r->job, r->unit, r->noise, &r->event, &r->data, e);
     return result < 0 ? result : append_release(l, r, wall_ms, e);
 }
 

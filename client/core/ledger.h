@@ -63,21 +63,21 @@ struct fl_release {
     uint8_t coordinator[16];
     enum fl_unit unit;
     struct fl_event event;   /* count 0 for FL_UNIT_NONE */
-    struct fl_digest data;   /* data set version */
+    struct fl_digest data;   /* data set version; zero, with unit none: none shaped it */
     struct fl_digest update; /* the outbox bytes, synced already */
     uint64_t size;
     struct fl_digest private_state; /* file of the private state that goes with it, synced already;
                                        zero = none */
     double norm_before, clip, noise_std; /* for `outbox show`; 0 where it does not apply */
     uint64_t saturated;
-    bool central; /* the coordinator adds the noise: without it against the coordinator */
+    enum fl_noise_place noise; /* who is trusted with it */
 };
 /* May this be spent? Asked before training. -FL_R_BUDGET_SPENT with the epsilon it would reach;
  * -FL_R_POLICY_NOISE when the unit is not the budget's, or when something else was released of
  * these data under another unit (then no epsilon of this one can be true any more);
  * -FL_R_WITHDRAWN. A budget of unit `none` allows everything. */
 int fl_ledger_allows(struct fl_ledger *l, const struct fl_budget *budget, const char *job,
-                     enum fl_unit unit, bool central, const struct fl_event *event,
+                     enum fl_unit unit, enum fl_noise_place noise, const struct fl_event *event,
                      const struct fl_digest *data, struct fl_err *e);
 /* A tree's noise covers one participation: has this incarnation's tree of rounds that `key` is in
  * had one already (under another key)? -FL_R_PARTICIPATION. Asked before training, and again by the
@@ -109,12 +109,12 @@ int fl_ledger_each(struct fl_ledger *l,
                    int (*each)(void *arg, const struct fl_release *r, uint64_t wall_ms,
                                bool acknowledged),
                    void *arg, struct fl_err *e);
-/* Epsilon spent so far on a data set version at this delta, under this unit; central: against
- * everybody but coordinators that were trusted with the noise. Infinity when anything was released
- * of it under another unit, or left without noise and `central` is false. */
+/* Epsilon spent so far on a data set version at this delta, under this unit, against everybody but
+ * who is trusted with the noise. Infinity when anything was released of it under another unit, or
+ * with noise that was left to somebody who is not. */
 int fl_ledger_spent(struct fl_ledger *l, const struct fl_digest *data, enum fl_unit unit,
-                    bool central, double delta, double *ret_epsilon, enum fl_bound *ret_bound,
-                    struct fl_err *e);
+                    enum fl_noise_place trust, double delta, double *ret_epsilon,
+                    enum fl_bound *ret_bound, struct fl_err *e);
 /* Recomputes the chain from its first entry: -FL_R_LEDGER with the number of the entry that does
  * not fit. */
 int fl_ledger_verify(struct fl_ledger *l, struct fl_err *e);

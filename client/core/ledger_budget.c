@@ -23,19 +23,19 @@ struct spending {
     uint32_t count;
     uint64_t foreign; /* releases of these data under another unit */
     enum fl_unit other;
-    uint64_t bare; /* releases without noise to a coordinator, where that matters */
+    uint64_t bare; /* releases whose noise was left to others, where that matters */
 };
 
 static int load_spending(const struct fl_ledger *l, const struct fl_digest *data, enum fl_unit unit,
-                         bool central, struct spending *ret, struct fl_err *e)
+                         enum fl_noise_place trust, struct spending *ret, struct fl_err *e)
 {
     struct spending sp = {0};
     sqlite3_stmt *s;
     int r = fl_ledger_db_prepare(
         l,
-        "SELECT unit, count(*), mechanism, q, sigma, a, b, sum(count), coalesce(flag, 0) AS central"
+        "SELECT unit, count(*), mechanism, q, sigma, a, b, sum(count), coalesce(flag, 0) AS place"
         " FROM entry WHERE kind = 3 AND data = ?1 AND size > 0"
-        " GROUP BY unit, mechanism, q, sigma, a, b, central",
+        " GROUP BY unit, mechanism, q, sigma, a, b, place",
         &s, e);
 
     if (r < 0) {
@@ -43,7 +43,7 @@ static int load_spending(const struct fl_ledger *l, const struct fl_digest *data
     }
     sqlite3_bind_blob(s, 1, data->bytes, sizeof data->bytes, SQLITE_STATIC);
     while ((r = fl_ledger_db_step(l, s, e)) == 1) {
-        if (sqlite3_column_int(s, 8) && !central) {
+        if (!fl_noise_trusts(trust, (enum fl_noise_place)sqlite3_column_int(s, 8))) {
             sp.bare += (uint64_t)sqlite3_column_int64(s, 1);
             continue;
         }
@@ -110,11 +110,12 @@ static int check_spending(const struct spending *sp, const struct fl_budget *bud
                        fl_policy_unit_name(budget->unit));
     }
     if (sp->bare) {
-        return fl_fail(e, FL_R_POLICY_NOISE,
-                       "%llu updates of these data went to a coordinator that adds the noise; no "
-                       "epsilon holds against it any more (privacy.noise: central counts against "
-                       "everybody else)",
-                       (unsigned long long)sp->bare);
+        return fl_fail(
+            e, FL_R_POLICY_NOISE,
+            "%llu updates of these data went to a coordinator that adds the noise, or with a "
+            "part of it that members share; no epsilon of this budget holds any more "
+            "(privacy.noise: central, or distributed, counts against everybody else)",
+            (unsigned long long)sp->bare);
     }
     r = fl_filter_allows(sp->events, sp->count, event, 1, budget->epsilon, budget->delta, &allowed,
                          e);
@@ -161,7 +162,7 @@ int fl_ledger_participates(struct fl_ledger *l, const struct fl_key *key,
 }
 
 int fl_ledger_allows(struct fl_ledger *l, const struct fl_budget *budget, const char *job,
-                     enum fl_unit unit, bool central, const struct fl_event *event,
+                     enum fl_unit unit, enum fl_noise_place noise, const struct fl_event *event,
                      const struct fl_digest *data, struct fl_err *e)
 {
     struct spending sp = {0};
@@ -184,7 +185,7 @@ int fl_ledger_allows(struct fl_ledger *l, const struct fl_budget *budget, const 
                            fl_policy_unit_name(unit), (unsigned long long)event->count);
         }
     }
-    if (budget->unit == FL_UNIT_NONE) {
+    if (budget->unit == FL_UNIT_NONE || (unit == FL_UNIT_NONE && fl_digest_is_zero(data))) {
         return 0;
     }
     if (unit != budget->unit) {
@@ -192,22 +193,25 @@ int fl_ledger_allows(struct fl_ledger *l, const struct fl_budget *budget, const 
                        "job %s releases under unit `%s`; this site's budget is for unit `%s`", job,
                        fl_policy_unit_name(unit), fl_policy_unit_name(budget->unit));
     }
-    if (central && !budget->central) {
+    if (!fl_noise_trusts(budget->noise, noise)) {
         return fl_fail(e, FL_R_POLICY_NOISE,
-                       "job %s leaves the noise to the coordinator; this site adds it itself", job);
+                       noise == FL_NOISE_CENTRAL
+                           ? "job %s leaves the noise to the coordinator; this site does not"
+                           : "job %s shares the noise among its members; this site does not",
+                       job);
     }
-    r = load_spending(l, data, unit, budget->central, &sp, e);
+    r = load_spending(l, data, unit, budget->noise, &sp, e);
     r = r < 0 ? r : check_spending(&sp, budget, event, e);
     fl_free(sp.events);
     return r;
 }
 
 int fl_ledger_spent(struct fl_ledger *l, const struct fl_digest *data, enum fl_unit unit,
-                    bool central, double delta, double *ret_epsilon, enum fl_bound *ret_bound,
-                    struct fl_err *e)
+                    enum fl_noise_place trust, double delta, double *ret_epsilon,
+                    enum fl_bound *ret_bound, struct fl_err *e)
 {
     struct spending sp = {0};
-    int r = load_spending(l, data, unit, central, &sp, e);
+    int r = load_spending(l, data, unit, trust, &sp, e);
 
     if (r < 0) {
         return r;

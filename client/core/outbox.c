@@ -3,6 +3,7 @@
 #include "common/base/mem.h"
 #include "common/math/grid.h"
 #include "common/plan/releases.h"
+#include "common/plan/secure.h"
 #include "common/privacy/clip.h"
 #include "common/privacy/noise.h"
 
@@ -31,12 +32,12 @@ static int client_scale(const struct fl_plan *plan, int64_t *ret_bound, double *
         return r;
     }
     *ret_bound = bound;
-    *ret_scale = plan->privacy.noise_multiplier * (double)bound;
+    *ret_scale = fl_plan_own_multiplier(plan) * (double)bound;
     if (!(*ret_scale >= scale_min) || !isfinite(*ret_scale)) {
         return fl_fail(e, FL_R_PLAN_PRIVACY,
                        "noise of %g grid steps (noise multiplier %g, clip of %lld steps of 2^%d); "
                        "at least %g are needed",
-                       *ret_scale, plan->privacy.noise_multiplier, (long long)bound,
+                       *ret_scale, fl_plan_own_multiplier(plan), (long long)bound,
                        (int)plan->grid.step, scale_min);
     }
     return 0;
@@ -110,7 +111,7 @@ static int to_grid(const struct fl_plan *plan, const float *delta, size_t count,
     }
     r = client_scale(plan, &bound, &scale, e);
     bool local =
-        plan->privacy.noise == FL_NOISE_LOCAL; /* else the coordinator adds it to the sum */
+        plan->privacy.noise != FL_NOISE_CENTRAL; /* else the coordinator adds it to the sum */
     r = r < 0 || !local ? r : fl_noise_new(scale, &noise, e);
     r = r < 0 ? r : fl_clip_to_grid(&g, delta, count, bound, q, &s->norm_before, e);
     if (r == 0) {

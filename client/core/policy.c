@@ -113,10 +113,13 @@ static int judge_privacy(const struct fl_policy_job *job, const struct fl_plan *
     if (b->unit == FL_UNIT_NONE) {
         return 0;
     }
-    if (asked->noise == FL_NOISE_CENTRAL && !b->central) {
+    if (!fl_noise_trusts(b->noise, asked->noise)) {
         return fl_fail(e, FL_R_POLICY_NOISE,
-                       "job %s leaves the noise to the coordinator; this site adds it itself "
-                       "(privacy.noise: central would allow it)",
+                       asked->noise == FL_NOISE_CENTRAL
+                           ? "job %s leaves the noise to the coordinator; this site does not "
+                             "(privacy.noise: central would allow it)"
+                           : "job %s shares the noise among its members; this site adds it itself "
+                             "(privacy.noise: distributed would allow it)",
                        plan->name);
     }
     if (asked->epsilon > b->epsilon) {

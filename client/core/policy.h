@@ -21,9 +21,10 @@ enum { FL_POLICY_JOBS_MAX = 64, FL_POLICY_STRATEGIES_MAX = 16 };
 struct fl_budget {
     enum fl_unit unit;
     double epsilon, delta;
-    /* The site trusts the coordinator to add the noise (plans with privacy.noise: central): its
-     * epsilons then hold against everybody else. */
-    bool central;
+    /* Whom the site trusts with the noise: LOCAL nobody; CENTRAL the coordinator, so that its
+     * epsilons hold against everybody else; DISTRIBUTED the other members of a secure sum, but for
+     * the part that the job takes for colluders. */
+    enum fl_noise_place noise;
 };
 
 struct fl_policy_job {

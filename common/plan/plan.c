@@ -41,7 +41,7 @@ struct raw {
 };
 
 static const char *const clipping_words[] = {"flat", "per_layer", NULL};
-static const char *const noise_words[] = {"local", "central", NULL};
+static const char *const noise_words[] = {"local", "central", "distributed", NULL};
 static const char *const unit_words[] = {"none", "example", "client", NULL};
 static const char *const trainer_words[] = {"builtin", "exec", NULL};
 static const char *const optimizer_words[] = {"sgd", "nesterov", "adam", "adamw", NULL};

@@ -42,7 +42,15 @@ enum fl_unit {
 enum fl_noise_place {
     FL_NOISE_LOCAL,   /* each site, before its update leaves */
     FL_NOISE_CENTRAL, /* the coordinator, once, to the sum of all: it is trusted with the updates */
+    FL_NOISE_DISTRIBUTED, /* each site a part of it, under masks: of the other members, no more than
+                             the job assumes may give theirs away (common/plan/secure.h) */
 };
+
+/* Whether a site that trusts as `site` says takes part where the noise is at `asked`. */
+static inline bool fl_noise_trusts(enum fl_noise_place site, enum fl_noise_place asked)
+{
+    return asked == FL_NOISE_LOCAL || asked == site;
+}
 
 enum fl_weighting {
     FL_WEIGHT_EQUAL,

@@ -7,6 +7,7 @@
 
 #include "common/math/grid.h"
 #include "common/plan/releases.h"
+#include "common/plan/secure.h"
 #include "common/privacy/accountant.h"
 
 #include <ctype.h>
@@ -156,14 +157,31 @@ static int check_client(const struct fl_plan *p, const struct fl_conf_node *root
         }
         return 0;
     }
-    double wanted = v->clip + 8 * v->noise_multiplier * v->clip;
+    double own = v->noise_multiplier;
+    if (v->noise == FL_NOISE_DISTRIBUTED) { /* cut noise would no longer add up: none is cut */
+        own = fl_plan_own_multiplier(p);
+        double reach = v->clip + 14 * own * v->clip + step;
+        if (reach > most) {
+            return fl_conf_fail(e, grid_at(root, "grid.bits"), FL_R_PLAN_OVERFLOW,
+                                "the grid holds values up to %.4g, but clip and the largest noise "
+                                "of one member reach %.4g: raise bits or step",
+                                most, reach);
+        }
+        if (own * floor(v->clip / step) < 4) {
+            return fl_conf_fail(e, grid_at(root, "grid.step"), FL_R_PLAN_PRIVACY,
+                                "each member's part of the noise is below 4 steps (%.4g each): "
+                                "lower step",
+                                step);
+        }
+    }
+    double wanted = v->clip + 8 * own * v->clip;
     if (wanted > most) {
         return fl_conf_fail(e, grid_at(root, "grid.bits"), FL_R_PLAN_OVERFLOW,
                             "the grid holds values up to %.4g, but clip and 8 sigma of noise reach "
                             "%.4g: raise bits or step",
                             most, wanted);
     }
-    if (v->noise_multiplier * v->clip < step / 4) {
+    if (own * v->clip < step / 4) {
         return fl_conf_fail(e, grid_at(root, "grid.step"), FL_R_PLAN_PRIVACY,
                             "the noise (%.4g) is below a quarter of a step (%.4g): lower step",
                             v->noise_multiplier * v->clip, step);
@@ -299,6 +317,11 @@ static int check_place(const struct fl_plan *p, const struct fl_conf_node *root,
     if (v->noise == FL_NOISE_CENTRAL && v->unit != FL_UNIT_CLIENT) {
         return fl_conf_fail(e, fl_plan_at(root, "privacy.noise"), FL_R_PLAN_PRIVACY,
                             "noise of the coordinator protects whole sites: unit: client");
+    }
+    if (v->noise == FL_NOISE_DISTRIBUTED && (v->unit != FL_UNIT_CLIENT || !p->secure.on)) {
+        return fl_conf_fail(e, fl_plan_at(root, "privacy.noise"), FL_R_PLAN_PRIVACY,
+                            "noise that members share is too little for each of them alone: it "
+                            "needs secure_aggregation, and protects whole sites (unit: client)");
     }
     if (v->tree && v->noise != FL_NOISE_CENTRAL) {
         return fl_conf_fail(e, fl_plan_at(root, "privacy.tree"), FL_R_PLAN_PRIVACY,

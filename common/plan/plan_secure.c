@@ -46,6 +46,35 @@ int fl_plan_secure_setup(const struct fl_plan *plan, const uint8_t incarnation[1
     return r;
 }
 
+/* Of the most members that there can be. */
+static uint32_t colluders_of(const struct fl_plan *p)
+{
+    uint32_t permille = (uint32_t)lround(p->secure.corrupt * 1000);
+    uint32_t plain = (uint32_t)(p->round.members * p->secure.corrupt);
+    uint32_t rounded = (uint32_t)((uint64_t)p->round.members * permille / 1000);
+
+    return plain > rounded ? plain : rounded;
+}
+
+uint32_t fl_plan_noise_sharers(const struct fl_plan *plan)
+{
+    uint32_t colluders = colluders_of(plan);
+
+    /* 3 at least in a plan that fl_plan_check_secure has seen. */
+    return plan->secure.survivors > colluders ? plan->secure.survivors - colluders : 1;
+}
+
+double fl_plan_own_multiplier(const struct fl_plan *plan)
+{
+    double whole = plan->privacy.noise_multiplier;
+
+    if (plan->privacy.noise != FL_NOISE_DISTRIBUTED) {
+        return whole;
+    }
+    /* A little more, so that no rounding makes the sum's noise smaller than what is debited. */
+    return whole / sqrt((double)fl_plan_noise_sharers(plan)) * (1 + 1e-12);
+}
+
 #define EXCHANGE_PREFIX "secagg-"
 
 enum fl_secagg_stage fl_plan_secure_stage(const char *exchange)
@@ -136,7 +165,7 @@ int fl_plan_check_secure(const struct fl_plan *p, const struct fl_conf_node *roo
         return fl_conf_fail(e, fl_plan_at(root, "secure_aggregation.survivors"), FL_R_CONF_CONFLICT,
                             "%u is more than round.quorum (%u)", c->survivors, p->round.quorum);
     }
-    uint32_t colluders = (uint32_t)(p->round.members * c->corrupt);
+    uint32_t colluders = colluders_of(p);
     if (c->survivors < colluders + 3) {
         return fl_conf_fail(e, fl_plan_at(root, "secure_aggregation.survivors"), FL_R_CONF_CONFLICT,
                             "a sum of %u, %u of which may collude, hides an update among fewer "

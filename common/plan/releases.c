@@ -9,6 +9,7 @@
 #define A_STEP   "C in L2, as one example's whole gradient is clipped to C"
 #define POISSON  "Poisson(q; Gauss(sigma)) x steps"
 #define UPDATE   "C in L2, exactly, after rounding to the grid"
+#define MASKED   SUM "; honest members of any sum that opens add the noise together"
 #define SUM      "C in L2, exactly: one site's clipped update, or nothing in its place"
 #define TREE     "C in L2 in each of ceil(log2(tree + 1)) nodes, as a site is in a tree once"
 
@@ -23,6 +24,8 @@
     {word, FL_UNIT_CLIENT, FL_RELEASE_UPDATE, "update of " what, UPDATE, "Gauss(sigma)"},          \
         {word, FL_UNIT_CLIENT, FL_RELEASE_SUM, "sum of all members' updates of " what,             \
          SUM,  "Gauss(sigma)"},                                                                    \
+        {word,   FL_UNIT_CLIENT, FL_RELEASE_MASKED, "masked sum of all members' updates of " what, \
+         MASKED, "Gauss(sigma)"},                                                                  \
     {                                                                                              \
         word, FL_UNIT_CLIENT, FL_RELEASE_TREE,                                                     \
             "sums of updates of " what " over the rounds so far", TREE,                            \
@@ -103,6 +106,9 @@ static enum fl_release_kind kind_of(const struct fl_plan *plan)
     if (plan->privacy.noise == FL_NOISE_LOCAL) {
         return FL_RELEASE_UPDATE;
     }
+    if (plan->privacy.noise == FL_NOISE_DISTRIBUTED) {
+        return FL_RELEASE_MASKED;
+    }
     return plan->privacy.tree ? FL_RELEASE_TREE : FL_RELEASE_SUM;
 }
 
@@ -149,6 +155,7 @@ int fl_release_event(const struct fl_plan *plan, struct fl_event *ret, struct fl
         case FL_RELEASE_DESCRIPTOR:
         case FL_RELEASE_SCORE:
         case FL_RELEASE_SUM:
+        case FL_RELEASE_MASKED:
             event.count = 1;
             break;
         case FL_RELEASE_STEPS:
@@ -209,9 +216,15 @@ int fl_release_total(const struct fl_plan *plan, double sigma,
 
 const char *fl_release_adversary(const struct fl_plan *plan)
 {
-    return plan->privacy.noise == FL_NOISE_CENTRAL
-               ? "everyone but the coordinator, who sees updates without noise"
-               : "everyone who sees uploads, the coordinator too";
+    switch (plan->privacy.noise) {
+    case FL_NOISE_CENTRAL:
+        return "everyone but the coordinator, who sees updates without noise";
+    case FL_NOISE_DISTRIBUTED:
+        return "everyone, the coordinator too, together with at most the part of the members that "
+               "secure_aggregation.corrupt says";
+    default:
+        return "everyone who sees uploads, the coordinator too";
+    }
 }
 
 const char *fl_release_neighbours(const struct fl_plan *plan)
@@ -219,7 +232,7 @@ const char *fl_release_neighbours(const struct fl_plan *plan)
     if (plan->privacy.unit == FL_UNIT_EXAMPLE) {
         return "one example of a site added or removed";
     }
-    return plan->privacy.noise == FL_NOISE_CENTRAL
+    return plan->privacy.noise != FL_NOISE_LOCAL
                ? "one site's updates replaced by nothing (how many took part is public)"
                : "one site added or removed";
 }

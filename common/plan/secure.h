@@ -19,6 +19,23 @@ int fl_plan_secure_setup(const struct fl_plan *plan, const uint8_t incarnation[1
  * enum fl_secagg_stage. */
 void fl_plan_secure_exchange(const struct fl_plan *plan, enum fl_secagg_stage stage,
                              struct fl_exchange_terms *ret);
+/*
+ * Noise that the members of a secure sum share (privacy.noise: distributed). A sum is opened over
+ * `survivors` members at the least, each of them sees to that; at most the assumed part of the
+ * members gives its own noise away. What is left, fl_plan_noise_sharers, is a floor on honest
+ * finishers: each member adds discrete Gaussian noise of 1 / sqrt(that) of the whole scale, so
+ * that every sum that can be opened has the whole from honest members alone. The sum of k discrete
+ * Gaussians of scale s differs from one of scale s sqrt(k), in the probability of each value, by a
+ * factor of at most exp(10 k exp(-pi^2 s^2)) (Kairouz, Liu, Steinke 2021, on sums of discrete
+ * Gaussians). With s >= 4, which the plan's check demands, that is less than 1 + 1e-55 for a vector
+ * of a hundred million values, so one Gaussian event is debited. Noise must not be cut off before
+ * it is summed: the grid must hold the clip and the largest noise that the sampler makes.
+ */
+uint32_t fl_plan_noise_sharers(const struct fl_plan *plan);
+/* The standard deviation of a member's own noise, divided by the clip; the plan's multiplier
+ * wherever it is not shared. */
+double fl_plan_own_multiplier(const struct fl_plan *plan);
+
 /* The stage that an exchange of this name is; FL_SECAGG_STAGES: it is none. */
 enum fl_secagg_stage fl_plan_secure_stage(const char *exchange);
 

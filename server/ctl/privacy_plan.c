@@ -6,6 +6,7 @@
 #include "common/base/mem.h"
 #include "common/plan/plan.h"
 #include "common/plan/releases.h"
+#include "common/plan/secure.h"
 #include "common/privacy/accountant.h"
 #include "common/privacy/worth.h"
 #include "server/ctl/cli.h"
@@ -63,8 +64,9 @@ static int predict(struct fl_cli *c, struct forecast *f)
     if (status) {
         return status;
     }
-    if (v->noise == FL_NOISE_CENTRAL) {
-        f->question.central = true;
+    f->question.central = v->noise != FL_NOISE_LOCAL; /* once on the sum, or all members' parts */
+    if (v->noise == FL_NOISE_DISTRIBUTED) {
+        f->question.sigma *= sqrt((double)p->round.members / fl_plan_noise_sharers(p));
     }
     if (v->tree) { /* what is left in the sum of all rounds, spread over them */
         f->question.sigma *=

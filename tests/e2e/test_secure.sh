@@ -77,6 +77,44 @@ done
 [ "$(grep -c 'tensors:' "$work/outbox.txt")" = 1 ] || die "tensors are in one of the five objects"
 ok "$(grep 'under the masks' "$work/outbox.txt" | sed 's/^ *//')"
 
+# ---- noise: each site's own is the same with masks and without; shared noise is a part, and only for sites that agree ----
+noise='privacy: {unit: client, clip: 0.5, noise_multiplier: 1, delta: 1e-5'
+begin bare 0 "$noise}"
+start_agents
+start_last
+finishes bare 30 >/dev/null
+export_to bare noised
+end_all
+begin masked 2 "$noise}
+$secure"
+start_agents
+start_last
+finishes masked 30 >/dev/null
+export_to masked masked-noised
+same_as noised masked-noised
+end_all
+ok "with each site's own noise: the same model as without secure aggregation"
+begin shared 2 "$noise, noise: distributed}
+$secure"
+for of in four last; do # from now on with a budget, and site-05 adds all of its noise itself
+    where=$([ $of = four ] && echo ', noise: distributed')
+    sed "s/^  jobs: .*/&\n  privacy: {unit: client, epsilon: 100, delta: 1e-5$where}/" "$work/$of.yaml" >"$work/budget-$of.yaml"
+done
+cp "$work/budget-four.yaml" "$work/agents.yaml"
+cp "$work/last.yaml" "$work/bare-last.yaml"
+cp "$work/budget-last.yaml" "$work/last.yaml"
+start_last
+start_agents
+expect_log last 'declined: job shared shares the noise among its members; this site adds it itself .privacy.noise: distributed would'
+finishes shared 30
+expect_run 0 'unit client.*together with at most the part of the members' cohort-agent ledger --config "$work/agents.yaml" --agent site-01
+expect_run 0 'no data .keys, shares and signatures of secure sums.: 4 releases' \
+    cohort-agent ledger --config "$work/agents.yaml" --agent site-01
+expect_run 0 'noise of standard deviation 0.2887 added' cohort-agent outbox --config "$work/agents.yaml" --agent site-01 # 0.5 / sqrt(3)
+end_all
+cp "$work/four.yaml" "$work/agents.yaml"
+cp "$work/bare-last.yaml" "$work/last.yaml"
+
 # ---- an agent is killed in each stage ----
 strings "$build/server/cohortd" 2>/dev/null | grep -q '^crash-point=round-between-after' || {
     ok "no crash points in this build: kills are left out"

@@ -384,7 +384,7 @@ END_TEST
 START_TEST(test_a_coordinator_trusted_with_the_noise)
 {
     const struct fl_budget trusting = {
-        .unit = FL_UNIT_CLIENT, .epsilon = 4, .delta = 1e-5, .central = true};
+        .unit = FL_UNIT_CLIENT, .epsilon = 4, .delta = 1e-5, .noise = FL_NOISE_CENTRAL};
     struct fl_release r = release_of(1, 8), found = {.size = 0};
     struct fl_event event = {.q = 1, .sigma = 8, .count = 1};
     struct fl_key key = key_of(1);
@@ -394,7 +394,7 @@ START_TEST(test_a_coordinator_trusted_with_the_noise)
     enum fl_bound bound;
 
     fresh();
-    r.central = true;
+    r.noise = FL_NOISE_CENTRAL;
     r.noise_std = 0;
     ck_ok(fl_ledger_intent(l, &key, &in, 1, &seed, &e));
     ck_assert_int_eq(fl_ledger_debit(l, &client_budget, &r, 2, &e), -FL_R_POLICY_NOISE);
@@ -402,7 +402,7 @@ START_TEST(test_a_coordinator_trusted_with_the_noise)
     ck_ok(fl_ledger_debit(l, &trusting, &r, 2, &e));
     reopen();
     ck_assert_int_eq(fl_ledger_find(l, &key, &found, &e), 1);
-    ck_assert(found.central);
+    ck_assert_int_eq(found.noise, FL_NOISE_CENTRAL);
     ck_ok(fl_ledger_spent(l, &r.data, FL_UNIT_CLIENT, true, 1e-5, &epsilon, &bound, &e));
     ck_assert_double_eq_tol(epsilon, 0.4342, 1e-3); /* one Gaussian of sigma 8 */
     ck_ok(fl_ledger_spent(l, &r.data, FL_UNIT_CLIENT, false, 1e-5, &epsilon, &bound, &e));
@@ -426,7 +426,7 @@ END_TEST
 START_TEST(test_a_tree_takes_a_site_once)
 {
     const struct fl_budget trusting = {
-        .unit = FL_UNIT_CLIENT, .epsilon = 100, .delta = 1e-5, .central = true};
+        .unit = FL_UNIT_CLIENT, .epsilon = 100, .delta = 1e-5, .noise = FL_NOISE_CENTRAL};
     const struct fl_event tree = {
         .q = 1, .sigma = 3, .count = 1, .mechanism = FL_MECHANISM_TREE, .a = 4};
     static const struct {
@@ -449,7 +449,7 @@ START_TEST(test_a_tree_takes_a_site_once)
         struct fl_release r = release_of(story[i].round, 3);
         struct fl_intent_inputs in = inputs_of(story[i].round);
         r.event = tree;
-        r.central = true;
+        r.noise = FL_NOISE_CENTRAL;
         ck_assert_int_eq(fl_ledger_participates(l, &r.key, &tree, &e), story[i].answer);
         ck_ok(fl_ledger_intent(l, &r.key, &in, 1, &seed, &e));
         ck_assert_msg(fl_ledger_debit(l, &trusting, &r, 2, &e) == story[i].answer, "round %llu: %s",

@@ -1,6 +1,7 @@
 #include "client/core/outbox.h"
 #include "common/base/mem.h"
 #include "common/math/grid.h"
+#include "common/plan/secure.h"
 #include "common/privacy/clip.h"
 #include "tests/lib/check_main.h"
 
@@ -69,6 +70,51 @@ START_TEST(test_without_noise_the_rounded_delta_leaves)
     ck_assert_uint_eq(s.saturated, 1);
     ck_assert_int_eq(values[7], 32767);
     fl_sealed_fini(&s);
+    fl_free(plan);
+}
+END_TEST
+
+/* Each member's part of the noise, and what the floor on honest members makes of it: never less
+ * than the whole, whose event is what is debited. */
+START_TEST(test_members_share_the_noise)
+{
+    struct fl_plan *plan = plan_of(FL_UNIT_CLIENT);
+    int64_t *sum = fl_new(N, sizeof *sum);
+    struct fl_sealed s = {0};
+    struct fl_event event = {0};
+    double squares = 0;
+
+    plan->privacy.noise = FL_NOISE_DISTRIBUTED;
+    plan->secure = (struct fl_secure_conf){.on = true, .corrupt = 0.1, .survivors = 18};
+    plan->round.members = 25;
+    ck_assert_uint_eq(fl_plan_noise_sharers(plan), 16); /* 18 less 2 of 25 */
+    memset(delta, 0, sizeof delta);
+    for (uint64_t member = 0; member < 16; member++) {
+        seal(plan, member, &s);
+        /* The whole is 0.25 of 2048 steps, a sixteenth of its variance is 128 steps. */
+        ck_assert_double_eq_tol(s.noise_std, 128.0 / 4096, 1e-6);
+        ck_assert_uint_eq(s.saturated, 0);
+        for (int i = 0; i < N; i++) {
+            sum[i] += values[i];
+        }
+        fl_sealed_fini(&s);
+    }
+    for (int i = 0; i < N; i++) {
+        squares += (double)sum[i] * (double)sum[i];
+    }
+    /* Five standard errors of a variance of N values. */
+    ck_assert_double_eq_tol(squares / N / (512.0 * 512), 1, 5 * sqrt(2.0 / N));
+    ck_assert_int_eq(fl_outbox_event(plan, &event, NULL), 0);
+    ck_assert_double_eq(event.sigma, 0.25);
+    ck_assert_uint_eq(event.count, 1);
+    ck_assert_double_ge(fl_plan_own_multiplier(plan) * 4, 0.25);
+    /* A part of fewer than four steps is no Gaussian any more. */
+    plan->privacy.noise_multiplier = 4 * 3.9 / 2048;
+    ck_assert_int_eq(fl_outbox_event(plan, &event, NULL), -FL_R_PLAN_PRIVACY);
+    for (int i = 0; i < N; i++) {
+        delta[i] = (float)sin(i) * 0.5f;
+    }
+    fl_free(sum);
     fl_free(plan);
 }
 END_TEST
@@ -204,6 +250,6 @@ START_TEST(test_every_failed_allocation_is_reported)
 END_TEST
 
 TESTS_MAIN("outbox", test_without_noise_the_rounded_delta_leaves, test_client_unit_clips_and_noises,
-           test_example_unit_passes_on_what_accounted_steps_made,
+           test_members_share_the_noise, test_example_unit_passes_on_what_accounted_steps_made,
            test_what_cannot_be_honoured_is_refused_and_nothing_sealed,
            test_every_failed_allocation_is_reported)

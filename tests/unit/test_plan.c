@@ -879,6 +879,31 @@ static void refused(unsigned line, const char *instead, const char *more, int re
     fl_free(text);
 }
 
+/* Noise that members share: the floor on honest finishers, and what it asks of the grid. */
+START_TEST(test_shared_noise)
+{
+#define SHARED(multiplier)                                                                         \
+    "  unit: client\n  clip: 1\n  noise_multiplier: " multiplier                                   \
+    "\n  delta: 1e-5\n  noise: distributed"
+    const char *section = SHARED("1.3");
+
+    good(26, section, "secure_aggregation:\ngrid: {bits: 20, step: -14}\n");
+    ck_assert_uint_eq(fl_plan_noise_sharers(&plan), 13); /* 15 survivors, 2 of 20 collude */
+    ck_assert_double_eq_tol(fl_plan_own_multiplier(&plan), 1.3 / sqrt(13), 1e-9);
+    good(26, section, "secure_aggregation: {survivors: 5}\ngrid: {bits: 20, step: -14}\n");
+    ck_assert_uint_eq(fl_plan_noise_sharers(&plan), 3);
+    refused(26, section, "grid: {bits: 20, step: -14}\n", FL_R_PLAN_PRIVACY,
+            "noise that members share is too little for each of them alone: it needs "
+            "secure_aggregation");
+    /* 16 bits of 2^-14 reach to 2: fine for each member's 8 sigma, not for all that it may draw. */
+    refused(26, section, "secure_aggregation:\n", FL_R_PLAN_OVERFLOW,
+            "the largest noise of one member");
+    section = SHARED("0.0007");
+    refused(26, section, "secure_aggregation:\ngrid: {bits: 20, step: -14}\n", FL_R_PLAN_PRIVACY,
+            "each member's part of the noise is below 4 steps");
+}
+END_TEST
+
 /* What cannot be had together with it is refused at submission, in words. */
 START_TEST(test_secure_aggregation_rules)
 {
@@ -919,4 +944,4 @@ TESTS_MAIN("plan", test_listed_tensors, test_tables, test_a_plan_and_its_default
            test_steps_that_an_epsilon_counts_stay, test_text_too_long,
            test_every_allocation_may_fail, test_counts_and_their_epsilon,
            test_documented_keys_exist_with_their_defaults, test_documented_example_parses,
-           test_secure_aggregation, test_secure_aggregation_rules)
+           test_secure_aggregation, test_shared_noise, test_secure_aggregation_rules)

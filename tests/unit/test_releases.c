@@ -81,6 +81,12 @@ START_TEST(test_events_of_a_round_and_of_a_job)
          FL_RELEASE_TREE,
          {.q = 1, .sigma = 2, .count = 1, .mechanism = FL_MECHANISM_TREE, .a = 4},
          {.q = 1, .sigma = 2, .count = 3, .mechanism = FL_MECHANISM_TREE, .a = 4}},
+        {"hyperfl",
+         "privacy: {unit: client, clip: 1, noise_multiplier: 2, delta: 1e-5, noise: distributed}\n"
+         "secure_aggregation: {corrupt: 0, dropout: 0}",
+         FL_RELEASE_MASKED,
+         {.q = 1, .sigma = 2, .count = 1},
+         {.q = 1, .sigma = 2, .count = 10}},
         {"local",
          "privacy: {unit: client, clip: 1, noise_multiplier: 2, delta: 1e-5}",
          FL_RELEASE_NOTHING,
@@ -150,6 +156,9 @@ START_TEST(test_rules_of_the_place)
          "100, noise: central}",
          "protects whole sites"},
         {"privacy: {unit: client, clip: 1, epsilon: 2, delta: 1e-5, tree: 8}", "noise: central"},
+        {"privacy: {unit: example, clip: 1, noise_multiplier: 2, delta: 1e-5, sampling_rate: 0.1, "
+         "examples: 100, noise: distributed}\nsecure_aggregation:",
+         "protects whole sites (unit: client)"},
         {"privacy: {unit: client, clip: 1, epsilon: 2, delta: 1e-5, noise: central, tree: 1}",
          "a tree of one round"},
         {"privacy: {unit: client, clip: 1, epsilon: 2, delta: 0.25}", "below 1/4"},
