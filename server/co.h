@@ -408,6 +408,8 @@ int co_jobs_load(struct co *co, struct fl_err *e);
 void co_job_free(struct co *co, struct co_job *j);
 /* An operation of control (control.h): `job scores`. */
 void co_scores(void *co, uint64_t ticket, const char *job);
+/* `job bubbles`. */
+void co_bubbles(void *co, uint64_t ticket, const char *job);
 /* What people see of a checkpoint's section `counts`. [job] */
 int co_counts_read(const struct fl_checkpoint *c, struct fl_control_counts *ret, struct fl_err *e);
 /* The model of a job's last checkpoint, opened when it is not. */

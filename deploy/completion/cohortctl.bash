@@ -27,7 +27,7 @@ _cohortctl() {
         'job list') ;;
         'job show') jobs=1 ;;
         'job wait') jobs=1 ;;
-        'job scores') jobs=1 ;;
+        'job scores' | 'job bubbles') jobs=1 ;;
         'job pause') options='--wait '; jobs=1 ;;
         'job resume') jobs=1 ;;
         'job drain') options='--wait '; jobs=1 ;;
@@ -69,7 +69,7 @@ _cohortctl() {
         mapfile -t COMPREPLY < <(compgen -W 'status watch job round agent model audit recommend reload verbs pki privacy selftest' -- "$word")
     elif ((${#words[@]} == 1)) && [[ -z $jobs ]]; then
         case ${words[0]} in
-        job) mapfile -t COMPREPLY < <(compgen -W 'submit list show wait scores pause resume drain cancel set' -- "$word") ;;
+        job) mapfile -t COMPREPLY < <(compgen -W 'submit list show wait bubbles scores pause resume drain cancel set' -- "$word") ;;
         round) mapfile -t COMPREPLY < <(compgen -W 'list show explain' -- "$word") ;;
         agent) mapfile -t COMPREPLY < <(compgen -W 'list show models enrol revoke' -- "$word") ;;
         model) mapfile -t COMPREPLY < <(compgen -W 'export show' -- "$word") ;;

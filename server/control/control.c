@@ -117,6 +117,15 @@ void fl_control_containing_row(struct fl_control *c, uint64_t ticket,
     }
 }
 
+void fl_control_bubble_row(struct fl_control *c, uint64_t ticket, const struct fl_control_bubble *b)
+{
+    struct fl_control_call *k = find(c, ticket);
+
+    if (k) {
+        fl_control_send(c, k, fl_control_json_bubble(b));
+    }
+}
+
 void fl_control_score_row(struct fl_control *c, uint64_t ticket, const struct fl_control_score *s)
 {
     struct fl_control_call *k = find(c, ticket);

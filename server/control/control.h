@@ -184,6 +184,8 @@ struct fl_control_ops {
     void (*agent_models)(void *co, uint64_t ticket, const char *agent, uint32_t limit);
     /* -FL_R_NO_OBJECT when it is not kept any more, or there is no such slot. */
     void (*model)(void *co, uint64_t ticket, const struct fl_control_which *which);
+    /* fl_control_bubble_row of each site that took part. */
+    void (*bubbles)(void *co, uint64_t ticket, const char *job);
     /* fl_control_score_row of each site; none when the job has no scores (yet). */
     void (*scores)(void *co, uint64_t ticket, const char *job);
     /* All records that are kept (fl_store_transcript); answered by fl_control_transcript. */
@@ -196,6 +198,14 @@ void fl_control_round_row(struct fl_control *c, uint64_t ticket, const struct fl
 void fl_control_member(struct fl_control *c, uint64_t ticket, const struct fl_control_member *m);
 void fl_control_containing_row(struct fl_control *c, uint64_t ticket,
                                const struct fl_control_containing *m);
+struct fl_control_bubble {
+    const char *agent;
+    uint64_t round; /* after which */
+    uint32_t slot;
+    const char *why; /* in a sentence; "" = nothing is known */
+};
+void fl_control_bubble_row(struct fl_control *c, uint64_t ticket,
+                           const struct fl_control_bubble *b);
 void fl_control_score_row(struct fl_control *c, uint64_t ticket, const struct fl_control_score *s);
 struct fl_control_model {
     uint64_t round;

@@ -195,6 +195,17 @@ json_t *fl_control_json_containing(const struct fl_control_containing *m)
     return o;
 }
 
+json_t *fl_control_json_bubble(const struct fl_control_bubble *b)
+{
+    json_t *o = json_object();
+
+    put_text(&o, "agent", b->agent);
+    put_number(&o, "round", b->round);
+    put_number(&o, "slot", b->slot);
+    put_text(&o, "why", b->why);
+    return o;
+}
+
 json_t *fl_control_json_score(const struct fl_control_score *s)
 {
     json_t *o = json_object();

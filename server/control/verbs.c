@@ -286,6 +286,12 @@ static int run_round_show(struct ask *a)
     return 0;
 }
 
+static int run_job_bubbles(struct ask *a)
+{
+    ops(a)->bubbles(a->c->conf.co, a->by->ticket, get(a, "job"));
+    return 0;
+}
+
 static int run_job_scores(struct ask *a)
 {
     ops(a)->scores(a->c->conf.co, a->by->ticket, get(a, "job"));
@@ -338,6 +344,10 @@ static const struct fl_control_verb verbs[] = {
      {{"job", KIND_JOB, true}},
      .run = run_job_wait,
      .wait = FL_CONTROL_FOR_END},
+    {"job bubbles",
+     "which model each site has after the last round, and why, one document each",
+     {{"job", KIND_JOB, true}},
+     .run = run_job_bubbles},
     {"job scores",
      "what the sites say of the model of a job's last round, one document each",
      {{"job", KIND_JOB, true}},

@@ -323,6 +323,29 @@ int fl_cli_job_submit(struct fl_cli *c)
     return status;
 }
 
+int fl_cli_job_bubbles(struct fl_cli *c)
+{
+    static const char *const heads[] = {"AGENT", ">SLOT", "WHY", NULL};
+    struct fl_ctl_request q = {.verb = "job bubbles"};
+    json_t *list;
+
+    fl_cli_argument(&q, "job", c->words[0]);
+    int status = fl_cli_ask_or_print(c, &q, false, true, &list);
+    if (status) {
+        return status < 0 ? status : 0;
+    }
+    struct fl_table *table = fl_table_new(heads);
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *o = json_array_get(list, i);
+        fl_table_add(table, "%s", fl_cli_text(o, "agent"));
+        fl_table_add(table, "%lld", (long long)fl_cli_int(o, "slot"));
+        fl_table_add(table, "%s", fl_cli_text(o, "why"));
+    }
+    fl_table_print(table, stdout, "one model, and nothing to tell sites apart by");
+    json_decref(list);
+    return 0;
+}
+
 int fl_cli_job_scores(struct fl_cli *c)
 {
     static const char *const heads[] = {"AGENT", ">ROUND", ">SCORE", ">NOISE", NULL};

@@ -69,6 +69,7 @@ static const struct command commands[] = {
     {"job list", "", "all jobs", " ", 0, 0, fl_cli_job_list},
     {"job show", "JOB", "one job, its description, its running round", " ", 1, 1, fl_cli_job_show},
     {"job wait", "JOB", "until the job is done; fails when it fails", " ", 1, 1, fl_cli_job_wait},
+    {"job bubbles", "JOB", "which model each site has, and why", " ", 1, 1, fl_cli_job_bubbles},
     {"job scores", "JOB", "what the sites say of the model of its last round", " ", 1, 1,
      fl_cli_job_scores},
     {"job pause", "JOB", "finish the open round, then rest", " wait ", 1, 1, fl_cli_job_pause},

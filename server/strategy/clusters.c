@@ -564,3 +564,12 @@ int fl_clusters_fold(void *slot, const void *shared, const struct fl_update *u, 
     (void)e;
     return 0;
 }
+
+void fl_clusters_explain(const struct fl_clusters *c, const char *why,
+                         void (*each)(void *arg, uint64_t agent, uint32_t slot, const char *why),
+                         void *arg)
+{
+    for (uint32_t i = 0; i < c->who_count; i++) {
+        each(arg, c->who[i].agent, c->origin[c->who[i].bubble], why);
+    }
+}

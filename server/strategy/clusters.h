@@ -105,6 +105,10 @@ void fl_clusters_slot_reset(const void *shared, void *slot);
 void fl_clusters_slot_free(void *slot);
 int fl_clusters_place(const void *shared, const uint64_t *agents, uint32_t count,
                       uint32_t *ret_slot, struct fl_err *e);
+/* Everybody with the same words. */
+void fl_clusters_explain(const struct fl_clusters *c, const char *why,
+                         void (*each)(void *arg, uint64_t agent, uint32_t slot, const char *why),
+                         void *arg);
 int fl_clusters_fold(void *slot, const void *shared, const struct fl_update *u, struct fl_err *e);
 
 #endif

@@ -102,6 +102,16 @@ static int ifca_load(void *shared, const uint8_t *from, size_t size, struct fl_e
     return fl_clusters_load(shared, from, size, &more, &length, e);
 }
 
+static int ifca_explain(const void *shared,
+                        void (*each)(void *arg, uint64_t agent, uint32_t slot, const char *why),
+                        void *arg, struct fl_err *e)
+{
+    (void)e;
+    fl_clusters_explain(shared, "it chose this model for its loss, when it last took part", each,
+                        arg);
+    return 0;
+}
+
 const struct fl_strategy fl_strategy_ifca = {
     .name = "ifca",
     .needs = FL_STRATEGY_APART,
@@ -117,6 +127,7 @@ const struct fl_strategy fl_strategy_ifca = {
     .fold = fl_clusters_fold,
     .between = ifca_between,
     .finish = ifca_finish,
+    .explain = ifca_explain,
     .state_size = ifca_state_size,
     .save = ifca_save,
     .load = ifca_load,

@@ -7,6 +7,7 @@
 #include "server/strategy/clusters.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 enum {
@@ -165,13 +166,26 @@ static struct fl_bubbles_conf conf_of(const struct shared *s)
     };
 }
 
+/* Sums of descriptors, a row of the zeroed `mean` for each bubble, and of how many. */
+static void sum_bubbles(const struct shared *s, double *mean, uint32_t *members)
+{
+    memset(members, 0, FL_PLAN_BUBBLES_MAX * sizeof *members);
+    for (uint32_t i = 0; i < s->now.count; i++) {
+        uint32_t b = fl_clusters_of(&s->clusters, s->now.agent[i], NULL);
+        members[b]++;
+        for (uint32_t k = 0; k < s->length; k++) {
+            mean[(size_t)b * s->length + k] += (double)s->now.x[(size_t)i * s->length + k];
+        }
+    }
+}
+
 /* Squared distances between the mean descriptors of bubbles. */
 static int measure(struct shared *s, struct fl_err *e)
 {
     const struct fl_clusters *c = &s->clusters;
     uint32_t n = c->count;
     double *mean = fl_try((size_t)n * s->length, sizeof *mean);
-    uint32_t members[FL_PLAN_BUBBLES_MAX] = {0};
+    uint32_t members[FL_PLAN_BUBBLES_MAX];
 
     fl_free(s->distance);
     s->distance = fl_try((size_t)n * n, sizeof *s->distance);
@@ -179,13 +193,7 @@ static int measure(struct shared *s, struct fl_err *e)
         fl_free(mean);
         return fl_fail(e, FL_R_NOMEM, "distances between %u bubbles", n);
     }
-    for (uint32_t i = 0; i < s->now.count; i++) {
-        uint32_t b = fl_clusters_of(c, s->now.agent[i], NULL);
-        members[b]++;
-        for (uint32_t k = 0; k < s->length; k++) {
-            mean[(size_t)b * s->length + k] += (double)s->now.x[(size_t)i * s->length + k];
-        }
-    }
+    sum_bubbles(s, mean, members);
     for (uint32_t a = 0; a < n; a++) {
         for (uint32_t b = 0; b < a; b++) {
             double sum = 0;
@@ -398,6 +406,65 @@ static int pacfl_load(void *shared, const uint8_t *from, size_t size, struct fl_
     return r;
 }
 
+/* ---- for people ---- */
+
+/* Distance of descriptor i to the mean of each bubble: its own, and the nearest other. */
+static void distances(const struct shared *s, const double *mean, const uint32_t *members,
+                      uint32_t i, double *ret_own, double *ret_other)
+{
+    uint32_t own = fl_clusters_of(&s->clusters, s->now.agent[i], NULL);
+
+    *ret_other = (double)INFINITY;
+    for (uint32_t b = 0; b < s->clusters.count; b++) {
+        double sum = 0;
+        for (uint32_t k = 0; k < s->length; k++) {
+            double d = (double)s->now.x[(size_t)i * s->length + k] -
+                       mean[(size_t)b * s->length + k] / members[b];
+            sum += d * d;
+        }
+        if (b == own) {
+            *ret_own = sqrt(sum);
+        } else if (members[b] > 0 && sqrt(sum) < *ret_other) {
+            *ret_other = sqrt(sum);
+        }
+    }
+}
+
+static int pacfl_explain(const void *shared,
+                         void (*each)(void *arg, uint64_t agent, uint32_t slot, const char *why),
+                         void *arg, struct fl_err *e)
+{
+    const struct shared *s = shared;
+    uint32_t members[FL_PLAN_BUBBLES_MAX];
+    double *mean = fl_try((size_t)s->clusters.count * s->length, sizeof *mean);
+    char why[256];
+
+    if (!mean) {
+        return fl_fail(e, FL_R_NOMEM, "means of %u bubbles", s->clusters.count);
+    }
+    sum_bubbles(s, mean, members);
+    for (uint32_t i = 0; i < s->now.count; i++) {
+        double own = 0, other;
+        int n = snprintf(why, sizeof why, "described in round %llu",
+                         (unsigned long long)s->now.round[i]);
+        distances(s, mean, members, i, &own, &other);
+        if (isfinite(other)) {
+            n += snprintf(why + n, sizeof why - (size_t)n,
+                          ": %.3g from the middle of its bubble, %.3g from the next", own, other);
+        } else {
+            n += snprintf(why + n, sizeof why - (size_t)n, ": all are one bubble");
+        }
+        if (s->now.sigma[i] > 0) {
+            snprintf(why + n, sizeof why - (size_t)n, ", of which %.3g is noise on average",
+                     s->now.sigma[i] * sqrt((double)s->length));
+        }
+        each(arg, s->now.agent[i],
+             s->clusters.origin[fl_clusters_of(&s->clusters, s->now.agent[i], NULL)], why);
+    }
+    fl_free(mean);
+    return 0;
+}
+
 const struct fl_strategy fl_strategy_pacfl = {
     .name = "pacfl",
     .needs = FL_STRATEGY_AGGREGATES,
@@ -413,6 +480,7 @@ const struct fl_strategy fl_strategy_pacfl = {
     .fold = fl_clusters_fold,
     .between = pacfl_between,
     .finish = pacfl_finish,
+    .explain = pacfl_explain,
     .state_size = pacfl_state_size,
     .save = pacfl_save,
     .load = pacfl_load,

@@ -339,6 +339,21 @@ static int parting_load(void *shared, const uint8_t *from, size_t size, struct f
     return r;
 }
 
+static int parting_explain(const void *shared,
+                           void (*each)(void *arg, uint64_t agent, uint32_t slot, const char *why),
+                           void *arg, struct fl_err *e)
+{
+    const struct shared *s = shared;
+    const struct fl_clusters *c = &s->clusters;
+    bool parted = c->count > 1;
+
+    (void)e;
+    fl_clusters_explain(
+        c, parted ? "by the direction of its update when bubbles parted" : "nothing has parted yet",
+        each, arg);
+    return 0;
+}
+
 #define PARTING_STRATEGY(word)                                                                     \
     const struct fl_strategy fl_strategy_##word = {                                                \
         .name = #word,                                                                             \
@@ -353,6 +368,7 @@ static int parting_load(void *shared, const uint8_t *from, size_t size, struct f
         .place = fl_clusters_place,                                                                \
         .fold = fl_clusters_fold,                                                                  \
         .finish = parting_finish,                                                                  \
+        .explain = parting_explain,                                                                \
         .state_size = parting_state_size,                                                          \
         .save = parting_save,                                                                      \
         .load = parting_load,                                                                      \

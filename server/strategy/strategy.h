@@ -150,6 +150,12 @@ struct fl_strategy {
     int (*finish)(const void *shared, void *const *slots, uint32_t exchange, struct fl_next *next,
                   struct fl_err *e);
 
+    /* Who is in which slot and why, in a sentence, for people: calls `each` in ascending order of
+     * agents, for those whom the state knows. NULL: there is nothing to say. */
+    int (*explain)(const void *shared,
+                   void (*each)(void *arg, uint64_t agent, uint32_t slot, const char *why),
+                   void *arg, struct fl_err *e);
+
     /* State (server optimizer, the mapping of agents to slots, ...) as bytes of the checkpoint,
      * little-endian; state_size is asked right before finish and says what that will write. A fresh
      * `shared` has the state a job begins with. load checks what it gets: -FL_R_STORE_MISMATCH for

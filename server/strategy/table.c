@@ -6,8 +6,8 @@
 #include "server/strategy/ifca.h"
 #include "server/strategy/mean.h"
 #include "server/strategy/pacfl.h"
-#include "server/strategy/pfedhn.h"
 #include "server/strategy/parting.h"
+#include "server/strategy/pfedhn.h"
 #include "server/strategy/strategy.h"
 
 #include <string.h>

@@ -60,6 +60,8 @@ done
 cmp -s "$work/site-01.safetensors" "$work/site-03.safetensors" && cmp -s "$work/site-01.safetensors" "$work/site-05.safetensors" || die "odd sites are apart"
 cmp -s "$work/site-02.safetensors" "$work/site-04.safetensors" && cmp -s "$work/site-02.safetensors" "$work/site-06.safetensors" || die "even sites are apart"
 cmp -s "$work/site-01.safetensors" "$work/site-02.safetensors" && die "odd and even sites are together"
+expect_run 0 'site-03 +[01] +described in round 5: .* from the middle of its bubble' cohortctl job bubbles apart
+[ "$(cohortctl --json job bubbles apart | grep -c '"slot": *0')" = 3 ] || die "bubbles: $(cohortctl --json job bubbles apart)"
 ok "sites 1, 3, 5 and 2, 4, 6; 10 releases on each ledger"
 
 # By other means, without a unit: the model that a site picks, the updates themselves.
