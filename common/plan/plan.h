@@ -153,6 +153,20 @@ enum fl_aggregate_before {
     FL_AGGREGATE_NEAREST,   /* each update becomes the mean of its n - f nearest */
 };
 
+enum fl_aggregate_start {
+    FL_AGGREGATE_START_CLIPPED, /* the mean of the points clipped to their median norm */
+    FL_AGGREGATE_START_ZERO,
+};
+
+/* What the coordinator holds against updates and agents (server/strategy/standing.h). */
+struct fl_gates_conf {
+    bool on;
+    double norm, distance; /* at most so many times the middle member's; 0 = no such gate */
+    double cosine;         /* at least, to the coordinate-wise median; -1 = no such gate */
+    double decay;          /* of an agent's score, each round */
+    double quarantine;     /* sigma from which an agent sits out */
+};
+
 struct fl_aggregate_conf {
     bool on;
     enum fl_aggregate_rule rule;
@@ -163,7 +177,9 @@ struct fl_aggregate_conf {
     double clip;         /* of each update, L2; 0 = none */
     double radius;       /* centered clipping: of each update's distance from the center */
     double smoothing;    /* geometric median: least distance */
-    double momentum;     /* centered clipping: part of the last aggregate the center begins at */
+    enum fl_aggregate_start start; /* geometric median */
+    struct fl_gates_conf gates;
+    double momentum; /* centered clipping: part of the last aggregate the center begins at */
 };
 
 struct fl_data_conf {

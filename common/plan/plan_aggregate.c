@@ -8,9 +8,23 @@ static const char *const rule_words[] = {
     "mean",       "median",           "trimmed_mean",      "krum",
     "multi_krum", "geometric_median", "centered_clipping", NULL};
 static const char *const before_words[] = {"none", "bucketing", "nearest_neighbour_mixing", NULL};
+static const char *const start_words[] = {"clipped_mean", "zero", NULL};
 
-#define OF                  fl_aggregate_conf
 #define TYPED(key, kind, m) .name = key, .type = FL_CONF_##kind, .offset = offsetof(struct OF, m)
+#define OF                  fl_gates_conf
+static const struct fl_conf_field gates_keys[] = {
+    {TYPED("norm", DOUBLE, norm), .max = 1e6, .fallback = "0"},
+    {TYPED("distance", DOUBLE, distance), .max = 1e6, .fallback = "0"},
+    {TYPED("cosine", DOUBLE, cosine), .min = -1, .max = 1, .flags = FL_CONF_BELOW_MAX,
+     .fallback = "-1"},
+    {TYPED("decay", DOUBLE, decay), .max = 1, .flags = FL_CONF_BELOW_MAX, .fallback = "0.9"},
+    {TYPED("quarantine", DOUBLE, quarantine), .min = 0.5, .max = 1, .flags = FL_CONF_ABOVE_MIN,
+     .fallback = "0.9"},
+    {.name = NULL},
+};
+#undef OF
+
+#define OF fl_aggregate_conf
 static const struct fl_conf_field keys[] = {
     {TYPED("rule", ENUM, rule), .words = rule_words, .fallback = "mean"},
     {TYPED("before", ENUM, before), .words = before_words, .fallback = "none"},
@@ -20,14 +34,17 @@ static const struct fl_conf_field keys[] = {
     {TYPED("iterations", UINT32, iterations), .min = 1, .max = 1000, .fallback = "8"},
     {TYPED("smoothing", DOUBLE, smoothing), .max = 1e6, .flags = FL_CONF_ABOVE_MIN,
      .fallback = "1e-6"},
+    {TYPED("start", ENUM, start), .words = start_words, .fallback = "clipped_mean"},
     {TYPED("radius", DOUBLE, radius), .max = 1e6, .flags = FL_CONF_ABOVE_MIN},
     {TYPED("momentum", DOUBLE, momentum), .max = 1, .fallback = "1"},
+    {TYPED("gates", MAP, gates), .fields = gates_keys},
     {.name = NULL},
 };
 
 int fl_plan_aggregate(const struct fl_conf_node *n, struct fl_aggregate_conf *ret, struct fl_err *e)
 {
     ret->on = true;
+    ret->gates.on = fl_conf_find(n, "gates") != NULL;
     return fl_conf_decode(n, keys, ret, e);
 }
 
@@ -59,6 +76,21 @@ static int check_rule(const struct fl_plan *p, const struct fl_conf_node *root, 
                             a->byzantine, points,
                             a->before == FL_AGGREGATE_BUCKETING ? " buckets" : "",
                             rule_words[a->rule], 2 * a->byzantine + least);
+    }
+    return 0;
+}
+
+/* The middle member itself must pass. */
+static int check_gates(const struct fl_plan *p, const struct fl_conf_node *root, struct fl_err *e)
+{
+    const struct fl_gates_conf *g = &p->aggregate.gates;
+    const char *low = g->norm > 0 && g->norm < 1           ? "aggregate.gates.norm"
+                      : g->distance > 0 && g->distance < 1 ? "aggregate.gates.distance"
+                                                           : NULL;
+
+    if (low) {
+        return fl_conf_fail(e, fl_plan_at(root, low), FL_R_CONF_RANGE,
+                            "0, or at least 1: the middle member has 1");
     }
     return 0;
 }
@@ -99,5 +131,6 @@ int fl_plan_check_aggregate(const struct fl_plan *p, const struct fl_conf_node *
                             "most %d of them",
                             p->round.members + p->round.over_select, FL_PLAN_ROBUST_MAX);
     }
-    return check_rule(p, root, e);
+    int r = check_gates(p, root, e);
+    return r ? r : check_rule(p, root, e);
 }

@@ -37,8 +37,9 @@ struct shared {
     struct fl_robust_terms robust; /* its rule is not on: the mean */
     uint32_t last, moments; /* of every element is kept: the last aggregate, the optimizer's */
     size_t kept;
-    float *keep; /* all these, one after the other; NULL when nothing is */
-    bool noised; /* the plan wants noise on the sum */
+    float *keep;                   /* all these, one after the other; NULL when nothing is */
+    struct fl_standings standings; /* with gates */
+    bool noised;                   /* the plan wants noise on the sum */
     struct fl_sum_noise noise;
 };
 
@@ -112,6 +113,7 @@ static void mean_fini(void *shared)
 
     fl_free(s->keep);
     s->keep = NULL;
+    fl_standings_fini(&s->standings);
     fl_sum_noise_fini(&s->noise);
 }
 
@@ -121,10 +123,16 @@ static size_t tree_size(const struct shared *s)
     return s->noised && s->noise.tree ? FL_SUM_NOISE_STATE : 0;
 }
 
+/* There too: what is held against agents, which never stands beside a tree. */
+static size_t standings_size(const struct shared *s)
+{
+    return s->robust.conf.gates.on ? fl_standings_size(&s->standings, s->members) : 0;
+}
+
 static size_t mean_state_size(const void *shared)
 {
     const struct shared *s = shared;
-    return s->kept * sizeof(float) + tree_size(s);
+    return s->kept * sizeof(float) + standings_size(s) + tree_size(s);
 }
 
 static void mean_save(const void *shared, uint8_t *to)
@@ -133,6 +141,9 @@ static void mean_save(const void *shared, uint8_t *to)
 
     for (size_t i = 0; i < s->kept; i++) {
         fl_put_float(to + 4 * i, s->keep[i]);
+    }
+    if (standings_size(s)) {
+        fl_standings_put(&s->standings, to + s->kept * sizeof(float), standings_size(s));
     }
     if (tree_size(s)) {
         fl_sum_noise_put(&s->noise.state, to + mean_state_size(s) - FL_SUM_NOISE_STATE);
@@ -153,6 +164,15 @@ static int mean_load(void *shared, const uint8_t *from, size_t size, struct fl_e
                            "strategy state of %zu bytes has no tree of noise", size);
         }
         size -= tree;
+    }
+    fl_standings_fini(&s->standings);
+    if (s->robust.conf.gates.on && size > 0) {
+        size_t held;
+        int r = fl_standings_get(from, size, &s->standings, &held, e);
+        if (r != 0) {
+            return r;
+        }
+        size -= held;
     }
     size_t last = s->last * s->elements, more = (s->moments == 2 ? 2 : 1) * s->elements;
     if (size != 0 && size != (last + more) * sizeof(float) &&
@@ -408,6 +428,25 @@ static int begin_noise(const struct shared *s, const struct slot *t, const struc
     return r;
 }
 
+/* The rule's first pass, and what is held against agents behind it into next->state. */
+static int begin_robust(const struct shared *s, const struct fl_next *next, struct source *from,
+                        struct fl_err *e)
+{
+    struct fl_standings standings;
+    int r = fl_standings_copy(&s->standings, &standings, e);
+
+    if (r != 0) {
+        return r;
+    }
+    r = fl_robust_new(&s->robust, &next->updates, kept_at(s, 0, 0), &standings, next->secret,
+                      next->round, &from->robust, e);
+    if (r == 0 && standings_size(s)) {
+        fl_standings_put(&standings, next->state + s->kept * sizeof(float), standings_size(s));
+    }
+    fl_standings_fini(&standings);
+    return r;
+}
+
 static int mean_finish(const void *shared, void *const *slots, uint32_t exchange,
                        struct fl_next *next, struct fl_err *e)
 {
@@ -426,8 +465,7 @@ static int mean_finish(const void *shared, void *const *slots, uint32_t exchange
     if (t->weight == 0) { /* and so does what is kept */
         mean_save(s, next->state);
     } else if (s->robust.conf.on) {
-        r = fl_robust_new(&s->robust, &next->updates, kept_at(s, 0, 0), next->secret, next->round,
-                          &from.robust, e);
+        r = begin_robust(s, next, &from, e);
         tile = r ? tile : fl_robust_tile(from.robust);
     }
     if (s->noised) {

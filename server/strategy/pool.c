@@ -24,6 +24,7 @@ void fl_pool_fini(struct fl_pool *p)
 {
     fl_free(p->gram);
     fl_free(p->mix);
+    fl_free(p->heads);
     fl_free(p->weight);
     *p = (struct fl_pool){0};
 }
@@ -64,89 +65,111 @@ static void clip(const struct fl_pool *p, double bound, double *factor)
     }
 }
 
-/* Each point is the mean of `bucket` updates in an order drawn from the seed; the last of fewer. */
-static int bucketing(struct fl_pool *p, uint32_t bucket, const struct fl_seed *seed,
-                     struct fl_err *e)
+/* Each point is the mean of `bucket` of the updates `who`, in an order drawn from the seed; the
+ * last of fewer. */
+static void bucketing(struct fl_pool *p, uint32_t *who, uint32_t count, uint32_t bucket,
+                      const struct fl_seed *seed)
 {
-    uint32_t n = p->updates, *order = fl_try(n, sizeof *order);
     struct fl_rng rng;
 
-    if (!order) {
-        return fl_fail(e, FL_R_NOMEM, "the order of %u updates", n);
-    }
-    for (uint32_t i = 0; i < n; i++) {
-        order[i] = i;
-    }
     fl_rng_init(&rng, seed, 0);
-    fl_rng_shuffle(&rng, order, n);
+    fl_rng_shuffle(&rng, who, count);
     fl_rng_fini(&rng);
-    p->points = (n + bucket - 1) / bucket;
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t at = i / bucket, size = n - at * bucket < bucket ? n - at * bucket : bucket;
-        p->mix[(size_t)at * n + order[i]] = 1.0 / size;
+    p->points = (count + bucket - 1) / bucket;
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t at = i / bucket,
+                 size = count - at * bucket < bucket ? count - at * bucket : bucket;
+        p->mix[(size_t)at * p->updates + who[i]] = 1.0 / size;
     }
-    fl_free(order);
-    return 0;
 }
 
-/* Each point is the mean of the n - f updates nearest to one of them, itself among them. */
-static int nearest_neighbours(struct fl_pool *p, const double *factor, uint32_t bad,
-                              struct fl_err *e)
+/* Each point is the mean of the count - f updates nearest to one of them, itself among them. */
+static int nearest_neighbours(struct fl_pool *p, const uint32_t *who, uint32_t count,
+                              const double *factor, uint32_t bad, struct fl_err *e)
 {
-    uint32_t n = p->updates, kept = n > bad ? n - bad : 1;
-    size_t rows = n + (size_t)p->center;
-    struct near *near = fl_try(n, sizeof *near);
+    uint32_t kept = count > bad ? count - bad : 1;
+    size_t rows = p->updates + (size_t)p->center;
+    struct near *near = fl_try(count, sizeof *near);
 
     if (!near) {
-        return fl_fail(e, FL_R_NOMEM, "the neighbours of %u updates", n);
+        return fl_fail(e, FL_R_NOMEM, "the neighbours of %u updates", count);
     }
-    for (uint32_t i = 0; i < n; i++) {
-        for (uint32_t j = 0; j < n; j++) {
+    for (uint32_t a = 0; a < count; a++) {
+        size_t i = who[a];
+        for (uint32_t b = 0; b < count; b++) {
+            size_t j = who[b];
             double ii = factor[i] * factor[i] * p->gram[i * rows + i];
             double jj = factor[j] * factor[j] * p->gram[j * rows + j];
             double d = ii + jj - 2 * factor[i] * factor[j] * p->gram[i * rows + j];
-            near[j] = (struct near){i == j || d < 0 ? 0 : d, j};
+            near[b] = (struct near){i == j || d < 0 ? 0 : d, who[b]};
         }
-        qsort(near, n, sizeof *near, by_distance);
+        qsort(near, count, sizeof *near, by_distance);
         for (uint32_t k = 0; k < kept; k++) {
-            p->mix[(size_t)i * n + near[k].index] = 1.0 / kept;
+            p->mix[(size_t)a * p->updates + near[k].index] = 1.0 / kept;
         }
     }
     fl_free(near);
     return 0;
 }
 
-int fl_pool_mix(struct fl_pool *p, const struct fl_aggregate_conf *conf, const struct fl_seed *seed,
-                struct fl_err *e)
+static int mix(struct fl_pool *p, const struct fl_aggregate_conf *conf, const double *trust,
+               uint32_t *who, const double *factor, const struct fl_seed *seed, struct fl_err *e)
+{
+    uint32_t count = 0;
+
+    for (uint32_t i = 0; i < p->updates; i++) {
+        if (!trust || trust[i] > 0) {
+            who[count++] = i;
+        }
+    }
+    p->points = count;
+    switch (conf->before) {
+    case FL_AGGREGATE_AS_IS:
+        for (uint32_t a = 0; a < count; a++) {
+            p->mix[(size_t)a * p->updates + who[a]] = 1;
+            p->heads[a] = trust ? trust[who[a]] : 1;
+        }
+        return 0;
+    case FL_AGGREGATE_BUCKETING:
+        bucketing(p, who, count, conf->bucket, seed);
+        break;
+    case FL_AGGREGATE_NEAREST: {
+        int r = nearest_neighbours(p, who, count, factor, conf->byzantine, e);
+        if (r != 0) {
+            return r;
+        }
+        break;
+    }
+    }
+    for (uint32_t a = 0; a < p->points; a++) {
+        p->heads[a] = 1;
+    }
+    return 0;
+}
+
+int fl_pool_mix(struct fl_pool *p, const struct fl_aggregate_conf *conf, const double *trust,
+                const struct fl_seed *seed, struct fl_err *e)
 {
     uint32_t n = p->updates;
 
-    if (conf->clip == 0 && conf->before == FL_AGGREGATE_AS_IS) {
+    if (conf->clip == 0 && conf->before == FL_AGGREGATE_AS_IS && !trust) {
         return 0;
     }
     p->mix = fl_try((size_t)n * n, sizeof *p->mix);
+    p->heads = fl_try(n, sizeof *p->heads);
     double *factor = fl_try(n, sizeof *factor);
-    int r = p->mix && factor ? 0 : fl_fail(e, FL_R_NOMEM, "a mix of %u updates", n);
+    uint32_t *who = fl_try(n, sizeof *who);
+    int r =
+        p->mix && p->heads && factor && who ? 0 : fl_fail(e, FL_R_NOMEM, "a mix of %u updates", n);
     if (r == 0) {
         clip(p, conf->clip, factor);
-        switch (conf->before) {
-        case FL_AGGREGATE_AS_IS:
-            for (uint32_t i = 0; i < n; i++) {
-                p->mix[(size_t)i * n + i] = 1;
-            }
-            break;
-        case FL_AGGREGATE_BUCKETING:
-            r = bucketing(p, conf->bucket, seed, e);
-            break;
-        case FL_AGGREGATE_NEAREST:
-            r = nearest_neighbours(p, factor, conf->byzantine, e);
-            break;
-        }
+        r = mix(p, conf, trust, who, factor, seed, e);
     }
     for (size_t i = 0; r == 0 && i < (size_t)p->points * n; i++) {
         p->mix[i] *= factor[i % n];
     }
     fl_free(factor);
+    fl_free(who);
     return r;
 }
 
@@ -234,10 +257,37 @@ static void distances(const double *gram, size_t size, uint32_t m, const double 
     }
 }
 
-/* Weiszfeld's iteration from zero, smoothed: weights 1 / max(smoothing, distance). */
+static int ascending(const void *x, const void *y)
+{
+    const double *a = x, *b = y;
+
+    return (*a > *b) - (*a < *b);
+}
+
+/* The mean of points clipped to their median norm. Not zero, where points that are nothing would
+ * stand at no distance at all; nor the mean, which one huge point takes so far away that the
+ * iterations end before it is back. */
+static void clipped_start(const double *gram, size_t size, uint32_t m, double *weight,
+                          double *scratch)
+{
+    for (uint32_t i = 0; i < m; i++) {
+        scratch[i] = sqrt(gram[i * size + i]);
+    }
+    qsort(scratch, m, sizeof *scratch, ascending);
+    double bound = scratch[(m - 1) / 2];
+    for (uint32_t i = 0; i < m; i++) {
+        double norm = sqrt(gram[i * size + i]);
+        weight[i] = (norm > bound ? bound / norm : 1) / m;
+    }
+}
+
+/* Weiszfeld's iteration, smoothed: weights 1 / max(smoothing, distance). */
 static void geometric_median(const double *gram, size_t size, uint32_t m,
                              const struct fl_aggregate_conf *conf, double *weight, double *far)
 {
+    if (conf->start == FL_AGGREGATE_START_CLIPPED) {
+        clipped_start(gram, size, m, weight, far);
+    }
     for (uint32_t round = 0; round < conf->iterations; round++) {
         double sum = 0;
         distances(gram, size, m, weight, far);
@@ -299,7 +349,7 @@ int fl_pool_vote(struct fl_pool *p, const struct fl_aggregate_conf *conf, struct
     bool krums = conf->rule == FL_AGGREGATE_KRUM || conf->rule == FL_AGGREGATE_MULTI_KRUM;
     int r = 0;
 
-    if (krums && m < 2 * bad + 3) {
+    if (krums && bad > 0 && m < 2 * bad + 3) {
         return fl_fail(e, FL_R_LIMIT, "%u points, %u of which may be bad", m, bad);
     }
     double *gram = points_gram(p), *weight = fl_try(size, sizeof *weight),
@@ -314,8 +364,12 @@ int fl_pool_vote(struct fl_pool *p, const struct fl_aggregate_conf *conf, struct
     } else if (conf->rule == FL_AGGREGATE_CENTERED_CLIPPING) {
         centered_clipping(gram, size, m, conf, weight, far);
     } else {
+        double sum = 0;
         for (uint32_t i = 0; i < m; i++) {
-            weight[i] = 1.0 / m;
+            sum += p->heads ? p->heads[i] : 1;
+        }
+        for (uint32_t i = 0; i < m; i++) {
+            weight[i] = (p->heads ? p->heads[i] : 1) / sum;
         }
     }
     if (r == 0) {

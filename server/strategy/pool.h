@@ -31,6 +31,7 @@ struct fl_pool {
     bool center;      /* row n of gram and of weight is that of the center, which nothing mixes */
     double *gram;     /* (n + center) squared, symmetric */
     double *mix;      /* m x n; NULL while every point is an update as it is */
+    double *heads;    /* m: what a point counts in a mean; NULL: all the same */
     double *weight;   /* n + center: what fl_pool_vote says */
 };
 
@@ -38,9 +39,10 @@ struct fl_pool {
 int fl_pool_init(struct fl_pool *p, uint32_t updates, bool center, struct fl_err *e);
 void fl_pool_fini(struct fl_pool *p); /* a zeroed one is fine */
 
-/* Clips and mixes as the job says; `seed` orders the buckets. -FL_R_NOMEM. */
-int fl_pool_mix(struct fl_pool *p, const struct fl_aggregate_conf *conf, const struct fl_seed *seed,
-                struct fl_err *e);
+/* Clips and mixes as the job says; `seed` orders the buckets. trust[i]: what update i counts, 0 =
+ * it is left out (not all are); NULL: all the same. -FL_R_NOMEM. */
+int fl_pool_mix(struct fl_pool *p, const struct fl_aggregate_conf *conf, const double *trust,
+                const struct fl_seed *seed, struct fl_err *e);
 /* True for the rules that answer with a weighted sum. Median and trimmed mean do not: they look at
  * the points coordinate by coordinate. */
 bool fl_pool_votes(const struct fl_aggregate_conf *conf);

@@ -6,6 +6,7 @@
 
 #include <assert.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum {
@@ -14,11 +15,20 @@ enum {
     TILE_VALUES = 1 << 21, /* of all members together */
 };
 
+/* Of the first pass with gates: the median of those who are not in quarantine, and its products. */
+struct median {
+    uint32_t *free, free_count;
+    double *row, square, *with; /* a tile; squared norm; with[i] = median . update i */
+};
+
 struct fl_robust {
     const struct fl_robust_terms *terms;
+    struct fl_aggregate_conf conf; /* f without those who are left out */
     const struct fl_updates *updates;
     const float *center;
     struct fl_pool pool;
+    struct median median;
+    double *trust; /* with gates: of each update */
     size_t tile;
     uint8_t *packed;
     int64_t *q;
@@ -53,9 +63,49 @@ static void center_row(struct fl_robust *r, size_t first, size_t count)
     double *row = r->row + r->updates->count * r->tile;
 
     for (size_t k = 0; r->center && k < count; k++) {
-        row[k] = r->terms->conf.momentum * (double)r->center[first + k];
+        row[k] = r->conf.momentum * (double)r->center[first + k];
     }
 }
+
+/* ---- sorting ---- */
+
+FL_VECTOR static void order_rows(double *restrict low, double *restrict high, size_t count)
+{
+    for (size_t k = 0; k < count; k++) {
+        double a = low[k], b = high[k];
+        low[k] = a < b ? a : b;
+        high[k] = a < b ? b : a;
+    }
+}
+
+/* Sorts all columns at once: a merge exchange network of whole rows (Knuth, volume 3, 5.2.2,
+ * algorithm M). */
+static void sort_columns(double *rows, size_t n, size_t stride, size_t count)
+{
+    size_t top = 1;
+
+    while (2 * top < n) {
+        top *= 2;
+    }
+    for (size_t p = top; n > 1 && p > 0; p /= 2) {
+        size_t q = top, r = 0, d = p;
+        for (;;) {
+            for (size_t i = 0; i + d < n; i++) {
+                if ((i & p) == r) {
+                    order_rows(rows + i * stride, rows + (i + d) * stride, count);
+                }
+            }
+            if (q == p) {
+                break;
+            }
+            d = q - p;
+            q /= 2;
+            r = p;
+        }
+    }
+}
+
+/* ---- inner products ---- */
 
 /* ret[j] = a . b_j for four rows, in LANES separate sums each that are added up in order. */
 FL_VECTOR static void dot4(const double *restrict a, const double *const b[4], size_t count,
@@ -104,6 +154,32 @@ static void add_products(struct fl_robust *r, size_t count)
     }
 }
 
+/* The same for the median of this tile, which is made here. */
+static void add_median(struct fl_robust *r, size_t count)
+{
+    struct median *m = &r->median;
+    size_t low = (m->free_count - 1) / 2, high = m->free_count / 2;
+    double sum[4];
+
+    for (uint32_t a = 0; a < m->free_count; a++) {
+        memcpy(r->point + a * r->tile, r->row + m->free[a] * r->tile, count * sizeof *r->row);
+    }
+    sort_columns(r->point, m->free_count, r->tile, count);
+    for (size_t k = 0; k < count; k++) {
+        m->row[k] = (r->point[low * r->tile + k] + r->point[high * r->tile + k]) / 2;
+    }
+    for (uint32_t i = 0; i <= r->updates->count; i += 4) { /* the last one is the median itself */
+        const double *b[4];
+        for (uint32_t k = 0; k < 4; k++) {
+            b[k] = i + k < r->updates->count ? r->row + (i + k) * r->tile : m->row;
+        }
+        dot4(m->row, b, count, sum);
+        for (uint32_t k = 0; k < 4 && i + k <= r->updates->count; k++) {
+            *(i + k < r->updates->count ? &m->with[i + k] : &m->square) += sum[k];
+        }
+    }
+}
+
 static int inner_products(struct fl_robust *r, struct fl_err *e)
 {
     size_t rows = r->updates->count + (size_t)r->pool.center;
@@ -117,6 +193,9 @@ static int inner_products(struct fl_robust *r, struct fl_err *e)
         if (ret == 0) {
             center_row(r, first, count);
             add_products(r, count);
+            if (r->conf.gates.on) {
+                add_median(r, count);
+            }
         }
     }
     for (size_t i = 0; i < rows; i++) {
@@ -127,43 +206,77 @@ static int inner_products(struct fl_robust *r, struct fl_err *e)
     return ret;
 }
 
-/* ---- by coordinate ---- */
+/* ---- gates ---- */
 
-FL_VECTOR static void order_rows(double *restrict low, double *restrict high, size_t count)
+static int ascending(const void *x, const void *y)
 {
-    for (size_t k = 0; k < count; k++) {
-        double a = low[k], b = high[k];
-        low[k] = a < b ? a : b;
-        high[k] = a < b ? b : a;
-    }
+    const double *a = x, *b = y;
+
+    return (*a > *b) - (*a < *b);
 }
 
-/* Sorts all columns at once: a merge exchange network of whole rows (Knuth, volume 3, 5.2.2,
- * algorithm M). */
-static void sort_columns(double *rows, size_t n, size_t stride, size_t count)
+/* The middle value among those who are free; scratch: as many. */
+static double middle_of(const struct median *m, const double *value, double *scratch)
 {
-    size_t top = 1;
-
-    while (2 * top < n) {
-        top *= 2;
+    for (uint32_t a = 0; a < m->free_count; a++) {
+        scratch[a] = value[m->free[a]];
     }
-    for (size_t p = top; n > 1 && p > 0; p /= 2) {
-        size_t q = top, r = 0, d = p;
-        for (;;) {
-            for (size_t i = 0; i + d < n; i++) {
-                if ((i & p) == r) {
-                    order_rows(rows + i * stride, rows + (i + d) * stride, count);
-                }
-            }
-            if (q == p) {
-                break;
-            }
-            d = q - p;
-            q /= 2;
-            r = p;
+    qsort(scratch, m->free_count, sizeof *scratch, ascending);
+    return scratch[(m->free_count - 1) / 2];
+}
+
+/* In units of the middle one's; where that is nothing, anything is too much. */
+static float times(double value, double unit)
+{
+    double ratio = unit > 0 ? value / unit : value > 0 ? 1e6 : 1;
+
+    return (float)(ratio < 1e6 ? ratio : 1e6);
+}
+
+static int judge(struct fl_robust *r, struct fl_standings *standings, uint64_t round,
+                 struct fl_err *e)
+{
+    uint32_t n = r->updates->count, out = 0;
+    size_t rows = n + (size_t)r->pool.center;
+    const struct median *m = &r->median;
+    double *norm = fl_try(n, sizeof *norm), *far = fl_try(n, sizeof *far),
+           *scratch = fl_try(n, sizeof *scratch);
+    uint64_t *agents = fl_try(n, sizeof *agents);
+    struct fl_measure *measures = fl_try(n, sizeof *measures);
+    int ret = norm && far && scratch && agents && measures
+                  ? 0
+                  : fl_fail(e, FL_R_NOMEM, "measures of %u updates", n);
+
+    for (uint32_t i = 0; ret == 0 && i < n; i++) {
+        double square = r->pool.gram[i * rows + i], d = square - 2 * m->with[i] + m->square;
+        norm[i] = sqrt(square);
+        far[i] = d > 0 ? sqrt(d) : 0;
+        agents[i] = r->updates->at[i].agent;
+        double both = norm[i] * sqrt(m->square);
+        measures[i].cosine = both > 0 ? (float)(m->with[i] / both) : 0;
+    }
+    if (ret == 0) {
+        double norm_unit = middle_of(m, norm, scratch), far_unit = middle_of(m, far, scratch);
+        for (uint32_t i = 0; i < n; i++) {
+            measures[i].norm = times(norm[i], norm_unit);
+            measures[i].distance = times(far[i], far_unit);
         }
+        ret =
+            fl_standings_judge(standings, &r->conf.gates, round, agents, measures, n, r->trust, e);
     }
+    for (uint32_t i = 0; ret == 0 && i < n; i++) {
+        out += r->trust[i] == 0;
+    }
+    r->conf.byzantine -= out < r->conf.byzantine ? out : r->conf.byzantine;
+    fl_free(norm);
+    fl_free(far);
+    fl_free(scratch);
+    fl_free(agents);
+    fl_free(measures);
+    return ret;
 }
+
+/* ---- by coordinate ---- */
 
 FL_VECTOR static void add_row(double weight, const double *restrict row, double *restrict sum,
                               size_t count)
@@ -192,8 +305,7 @@ static void middle(struct fl_robust *r, size_t count, double *ret)
         }
     }
     sort_columns(rows, m, r->tile, count);
-    size_t cut =
-        r->terms->conf.rule == FL_AGGREGATE_MEDIAN ? (m - 1) / 2 : r->terms->conf.byzantine;
+    size_t cut = r->conf.rule == FL_AGGREGATE_MEDIAN ? (m - 1) / 2 : r->conf.byzantine;
     memset(ret, 0, count * sizeof *ret);
     for (size_t a = cut; a < m - cut; a++) {
         add_row(1, rows + a * r->tile, ret, count);
@@ -205,7 +317,7 @@ static void middle(struct fl_robust *r, size_t count, double *ret)
 
 int fl_robust_values(struct fl_robust *r, size_t first, size_t count, double *ret, struct fl_err *e)
 {
-    bool votes = fl_pool_votes(&r->terms->conf);
+    bool votes = fl_pool_votes(&r->conf);
     uint32_t n = r->updates->count;
 
     assert(first % 64 == 0 && count <= r->tile);
@@ -260,6 +372,10 @@ void fl_robust_free(struct fl_robust *r)
         fl_free(r->q);
         fl_free(r->row);
         fl_free(r->point);
+        fl_free(r->median.free);
+        fl_free(r->median.row);
+        fl_free(r->median.with);
+        fl_free(r->trust);
         fl_free(r);
     }
 }
@@ -268,7 +384,7 @@ void fl_robust_free(struct fl_robust *r)
 static bool needs_products(const struct fl_aggregate_conf *c)
 {
     return (fl_pool_votes(c) && c->rule != FL_AGGREGATE_MEAN) || c->clip > 0 ||
-           c->before == FL_AGGREGATE_NEAREST;
+           c->before == FL_AGGREGATE_NEAREST || c->gates.on;
 }
 
 /* Tiles of all rows, and room for their products. */
@@ -282,10 +398,37 @@ static int make_room(struct fl_robust *r, struct fl_err *e)
     r->packed = fl_try_aligned(r->tile, 4);
     r->q = fl_try_aligned(r->tile, sizeof *r->q);
     r->row = fl_try_aligned(rows * r->tile, sizeof *r->row);
-    if (!r->packed || !r->q || !r->row) {
-        return fl_fail(e, FL_R_NOMEM, "tiles of %u updates", n);
+    r->point = fl_try_aligned(n * r->tile, sizeof *r->point);
+    return r->packed && r->q && r->row && r->point
+               ? fl_pool_init(&r->pool, n, r->center != NULL, e)
+               : fl_fail(e, FL_R_NOMEM, "tiles of %u updates", n);
+}
+
+/* Who the median is of. */
+static int median_new(struct fl_robust *r, const struct fl_standings *standings, uint64_t round,
+                      struct fl_err *e)
+{
+    struct median *m = &r->median;
+    uint32_t n = r->updates->count;
+
+    m->free = fl_try(n, sizeof *m->free);
+    m->row = fl_try_aligned(r->tile, sizeof *m->row);
+    m->with = fl_try(n, sizeof *m->with);
+    r->trust = fl_try(n, sizeof *r->trust);
+    if (!m->free || !m->row || !m->with || !r->trust) {
+        return fl_fail(e, FL_R_NOMEM, "the median of %u updates", n);
     }
-    return fl_pool_init(&r->pool, n, r->center != NULL, e);
+    for (uint32_t i = 0; i < n; i++) {
+        if (!fl_standing_quarantined(&r->conf.gates, standings, r->updates->at[i].agent, round)) {
+            m->free[m->free_count++] = i;
+        }
+    }
+    for (; m->free_count == 0 && n > 0; m->free_count = n) { /* all of them: as if none */
+        for (uint32_t i = 0; i < n; i++) {
+            m->free[i] = i;
+        }
+    }
+    return 0;
 }
 
 int fl_robust_products(const struct fl_robust_terms *terms, const struct fl_updates *updates,
@@ -308,33 +451,34 @@ int fl_robust_products(const struct fl_robust_terms *terms, const struct fl_upda
     return got;
 }
 
-static int set_up(struct fl_robust *r, const struct fl_seed *seed, struct fl_err *e)
+static int set_up(struct fl_robust *r, struct fl_standings *standings, const struct fl_seed *seed,
+                  uint64_t round, struct fl_err *e)
 {
-    uint32_t n = r->updates->count, bucket = r->terms->conf.bucket;
-    uint32_t points =
-        r->terms->conf.before == FL_AGGREGATE_BUCKETING ? (n + bucket - 1) / bucket : n;
+    uint32_t n = r->updates->count, bucket = r->conf.bucket;
+    uint32_t points = r->conf.before == FL_AGGREGATE_BUCKETING ? (n + bucket - 1) / bucket : n;
+    bool krum = r->conf.rule == FL_AGGREGATE_KRUM || r->conf.rule == FL_AGGREGATE_MULTI_KRUM;
 
-    if (points < 2 * r->terms->conf.byzantine + 1) {
-        return fl_fail(e, FL_R_LIMIT, "%u updates in %u points, %u of which may be bad", n, points,
-                       r->terms->conf.byzantine);
-    }
+    /* The plan has seen to it that a whole round is large enough for f; a slot of its own, as a
+     * bubble has, may be smaller. */
+    uint32_t spare = krum ? 3 : 1, most = points > spare ? (points - spare) / 2 : 0;
+    r->conf.byzantine = r->conf.byzantine < most ? r->conf.byzantine : most;
     int ret = make_room(r, e);
-    if (ret == 0 && needs_products(&r->terms->conf)) {
+    if (ret == 0 && r->conf.gates.on) {
+        ret = median_new(r, standings, round, e);
+    }
+    if (ret == 0 && needs_products(&r->conf)) {
         ret = inner_products(r, e);
     }
-    ret = ret ? ret : fl_pool_mix(&r->pool, &r->terms->conf, seed, e);
-    if (ret == 0 && fl_pool_votes(&r->terms->conf)) {
-        ret = fl_pool_vote(&r->pool, &r->terms->conf, e);
-    } else if (ret == 0 && r->pool.mix) {
-        r->point = fl_try_aligned(r->pool.points * r->tile, sizeof *r->point);
-        ret = r->point ? 0 : fl_fail(e, FL_R_NOMEM, "tiles of %u points", r->pool.points);
+    if (ret == 0 && r->conf.gates.on) {
+        ret = judge(r, standings, round, e);
     }
-    return ret;
+    ret = ret ? ret : fl_pool_mix(&r->pool, &r->conf, r->trust, seed, e);
+    return ret || !fl_pool_votes(&r->conf) ? ret : fl_pool_vote(&r->pool, &r->conf, e);
 }
 
 int fl_robust_new(const struct fl_robust_terms *terms, const struct fl_updates *updates,
-                  const float *last, const struct fl_seed *secret, uint64_t round,
-                  struct fl_robust **ret, struct fl_err *e)
+                  const float *last, struct fl_standings *standings, const struct fl_seed *secret,
+                  uint64_t round, struct fl_robust **ret, struct fl_err *e)
 {
     struct fl_robust *r = fl_try(1, sizeof *r);
     struct fl_seed seed;
@@ -343,12 +487,13 @@ int fl_robust_new(const struct fl_robust_terms *terms, const struct fl_updates *
         return fl_fail(e, FL_R_NOMEM, "a robust rule");
     }
     r->terms = terms;
+    r->conf = terms->conf;
     r->updates = updates;
     r->center = fl_robust_remembers(terms) ? last : NULL;
     /* Who shares a bucket should be no one's to foresee. */
     fl_seed_from_u64(terms->seed, &seed);
     fl_seed_derive(secret ? secret : &seed, "bucketing", round, &seed);
-    int got = set_up(r, &seed, e);
+    int got = set_up(r, standings, &seed, round, e);
     if (got != 0) {
         fl_robust_free(r);
         return got;

@@ -12,6 +12,10 @@
  * Updates come in ascending order of agents and every sum is in a fixed order, so that the next
  * model has the same bits whatever the order of arrival and after every crash.
  *
+ * With gates (standing.h) the first pass also measures every update against the coordinate-wise
+ * median of the slot; who fails them, or is in quarantine, is left out of what follows, and f is
+ * less by as many.
+ *
  * A rule counts heads: weights are equal. What comes out is post-processing of what the sites
  * released, but it is no sum: secure aggregation and noise on sums exclude it (the plan refuses).
  */
@@ -19,6 +23,7 @@
 #define SERVER_STRATEGY_ROBUST_H
 
 #include "common/math/grid.h"
+#include "server/strategy/standing.h"
 #include "server/strategy/strategy.h"
 
 /* What of the plan a rule goes by. */
@@ -40,8 +45,8 @@ bool fl_robust_remembers(const struct fl_robust_terms *terms);
  * NULL. `secret` and `round` order the buckets. Errors: -FL_R_LIMIT (too few updates for the rule),
  * -FL_R_NOMEM, those of `read` and of the grid. */
 int fl_robust_new(const struct fl_robust_terms *terms, const struct fl_updates *updates,
-                  const float *last, const struct fl_seed *secret, uint64_t round,
-                  struct fl_robust **ret, struct fl_err *e);
+                  const float *last, struct fl_standings *standings, const struct fl_seed *secret,
+                  uint64_t round, struct fl_robust **ret, struct fl_err *e);
 void fl_robust_free(struct fl_robust *r);
 
 /* Most values that can be asked for at once: a multiple of 64. */

@@ -13,7 +13,9 @@ struct pool_bench {
     struct fl_robust_terms terms;
     uint32_t n;
     size_t size;
-    int64_t *q; /* n x elements */
+    struct fl_standings standings; /* with gates */
+    uint64_t round;                /* that is next */
+    int64_t *q;                    /* n x elements */
     uint8_t *packed;
     struct fl_update *update;
 };
@@ -29,7 +31,7 @@ static inline int pool_bench_read(void *arg, uint64_t offset, uint8_t *to, size_
 static inline void pool_bench_open(struct pool_bench *b, uint32_t bits, int32_t step, uint32_t n,
                                    size_t elements)
 {
-    *b = (struct pool_bench){.n = n};
+    *b = (struct pool_bench){.n = n, .round = 1};
     b->terms.grid = (struct fl_grid){bits, step};
     b->terms.elements = elements;
     b->terms.conf = (struct fl_aggregate_conf){.on = true, .bucket = 2};
@@ -51,6 +53,7 @@ static inline void pool_bench_close(struct pool_bench *b)
     fl_free(b->q);
     fl_free(b->packed);
     fl_free(b->update);
+    fl_standings_fini(&b->standings);
 }
 
 /* After q was filled: 0, or what the rule failed with. `last` may be NULL. */
@@ -64,7 +67,7 @@ static inline int pool_bench_run(struct pool_bench *b, const float *last, double
     for (uint32_t i = 0; i < b->n; i++) {
         fl_grid_pack(&b->terms.grid, b->q + i * d, d, b->packed + i * b->size);
     }
-    int r = fl_robust_new(&b->terms, &updates, last, NULL, 1, &rule, e);
+    int r = fl_robust_new(&b->terms, &updates, last, &b->standings, NULL, b->round++, &rule, e);
     if (r != 0) {
         return r;
     }

@@ -74,7 +74,10 @@ START_TEST(test_rules)
                                   "privacy: {unit: client, clip: 1, noise_multiplier: 2, delta: "
                                   "1e-5}") == 0,
                   "%s", err.msg);
-    ck_assert(!fl_plan_key_is_free("aggregate.rule"));
+    ck_assert(!fl_plan_key_is_free("aggregate.rule") && !a->gates.on);
+    ck_assert_msg(parse("fedavg", "aggregate: {gates: {norm: 3, cosine: 0}}") == 0, "%s", err.msg);
+    ck_assert(a->gates.on && a->gates.norm == 3 && a->gates.cosine == 0 && a->gates.distance == 0);
+    ck_assert(a->gates.decay == 0.9 && a->gates.quarantine == 0.9);
 }
 END_TEST
 
@@ -106,6 +109,9 @@ START_TEST(test_rules_that_cannot_be)
          "noise_multiplier: 2, delta: 1e-5, noise: central}",
          FL_R_PLAN_PRIVACY, "noise made for sums does not hide it"},
         {"local", "aggregate: {rule: median}", FL_R_CONF_CONFLICT, "there is nothing to aggregate"},
+        {"fedavg", "aggregate: {gates: {norm: 0.5}}", FL_R_CONF_RANGE,
+         "aggregate.gates.norm: 0, or at least 1"},
+        {"fedavg", "aggregate: {gates: {quarantine: 0.5}}", FL_R_CONF_RANGE, "quarantine"},
         {"fedavg", "aggregate: {rule: median}\nset: {round.members: 1000, round.over_select: 25}",
          FL_R_LIMIT, "1025 with over_select"},
     };
