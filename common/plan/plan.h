@@ -294,7 +294,7 @@ struct fl_fedcac_conf {
     enum fl_personal_variant variant;
     double tau;        /* part of each tensor that is critical */
     uint32_t beta;     /* published: rounds until critical weights stay with their agent */
-    uint32_t partners; /* better: that critical weights come from at the end of the job, at least */
+    uint32_t partners; /* better: others that critical weights come from, at least */
     double decay;      /* better: of one who did not take part, each round */
 };
 

@@ -27,7 +27,7 @@ const struct fl_conf_field fl_plan_fedcac_keys[] = {
     {TYPED("variant", ENUM, fedcac.variant), .words = variants, .fallback = "better"},
     {TYPED("tau", DOUBLE, fedcac.tau), .max = 1, .fallback = "0.5"},
     {TYPED("beta", UINT32, fedcac.beta), .min = 1, .max = 1e6, .fallback = "100"},
-    {TYPED("partners", UINT32, fedcac.partners), .max = 1024, .fallback = "2"},
+    {TYPED("partners", UINT32, fedcac.partners), .max = 1024, .fallback = "1"},
     {TYPED("decay", DOUBLE, fedcac.decay), .max = 1, .fallback = "0.9"},
     {.name = NULL},
 };

@@ -21,11 +21,12 @@
  *              So the overlap is what is above chance, out of what could be, as Cohen's kappa is:
  *                  kappa_ij = (|M_i & M_j| - E_ij) / (sqrt(|M_i| |M_j|) - E_ij)
  *              with E_ij = sum over tensors of |M_i| |M_j| / size
- *   threshold  one pair of twins sets O_max for everybody. So each agent has its own list: the
- *              m most alike, m falling from all to `partners` over the job, each weighted by its
- *              likeness beside the best one's
- *   beta       counts rounds, whatever the job's length. So the schedule is on progress, round of
- *              rounds, and an agent is never left with itself alone unless partners is 0
+ *   threshold  one pair of twins sets O_max for everybody. So each agent has its own, of its own
+ *              likenesses:  S_i = best_i - (1 - p) (best_i - mean_i),  p from 0 to 1 over the job,
+ *              and at least `partners` others in its circle
+ *   gate       one is in or out, with the weight of the agent itself. So weights are likenesses,
+ *              the agent's own being 1
+ *   beta       counts rounds, whatever the job's length. So p is progress, round of rounds
  *   absent     overlaps of whoever happens to be there. So those who are not count with their last
  *              model and mask, the less the longer they are away (decay per round). Their mask
  *              needs no room: it is the last bit of the values of their model
@@ -111,31 +112,24 @@ static double kappa(const uint32_t *both, const double *chance, uint32_t n, uint
     return k < 0 ? 0 : k > 1 ? 1 : k;
 }
 
-/* How many others an agent learns from at this point of the job. */
-static uint32_t partners(const struct fl_rows *rows)
-{
-    uint32_t others = rows->count - 1, floor_ = rows->s->setting.fedcac.partners;
-    double left = rows->s->rounds > 1
-                      ? 1 - (double)(rows->next->round - 1) / (double)(rows->s->rounds - 1)
-                      : 1;
-
-    left = left < 0 ? 0 : left;
-    return floor_ >= others ? others : floor_ + (uint32_t)llround(left * (others - floor_));
-}
-
+/* all: how alike each row is to row i. */
 static void weigh_row(const struct fl_rows *rows, uint32_t i, struct likeness *all, double *row)
 {
-    uint32_t n = rows->count, most = partners(rows);
-    double best = 0, sum = rows->at[i].home.weight;
+    const struct fl_personal *s = rows->s;
+    uint32_t n = rows->count, least = s->setting.fedcac.partners;
+    double best = 0, mean = 0, sum = rows->at[i].home.weight;
+    double left = 1 - (double)rows->next->round / (double)s->rounds;
 
     for (uint32_t j = 0; j < n; j++) {
         best = j != i && all[j].value > best ? all[j].value : best;
+        mean += j != i ? all[j].value / (n - 1) : 0;
     }
+    double threshold = best - (left > 0 ? left : 0) * (best - mean);
     all[i].value = -1; /* itself is no partner */
     qsort(all, n, sizeof *all, most_alike);
     row[i] = rows->at[i].home.weight;
-    for (uint32_t p = 0; p < most && all[p].value > 0; p++) {
-        row[all[p].row] = rows->at[all[p].row].home.weight * all[p].value / best;
+    for (uint32_t p = 0; all[p].value > 0 && (p < least || all[p].value >= threshold); p++) {
+        row[all[p].row] = rows->at[all[p].row].home.weight * all[p].value;
         sum += row[all[p].row];
     }
     for (uint32_t j = 0; j < n; j++) {

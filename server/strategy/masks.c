@@ -138,7 +138,9 @@ int fl_masks_init(struct fl_masks *m, const struct fl_rows *rows, double tau,
     }
     for (uint32_t i = 0; r == 0 && i < rows->count; i++) {
         for (size_t t = 0; r == 0 && t < parts && rows->at[i].update; t++) {
-            r = select_threshold(s, i, &p->part[t], tau, &m->threshold[i * parts + t], e);
+            if (!p->part[t].buffer) {
+                r = select_threshold(s, i, &p->part[t], tau, &m->threshold[i * parts + t], e);
+            }
         }
     }
     if (s) {
@@ -192,6 +194,10 @@ static void mask_of(const struct fl_masks *m, uint32_t row, size_t first, size_t
         float threshold = m->threshold[(size_t)row * p->part_count + t];
         size_t from = p->part[t].first < first ? first : p->part[t].first;
         size_t to = p->part[t].first + p->part[t].count;
+        if (p->part[t].buffer) {
+            memset(critical + (from - first), FL_MIX_HOME, (to < end ? to : end) - from);
+            continue;
+        }
         for (size_t k = from - first; k < (to < end ? to : end) - first; k++) {
             critical[k] = sensitivity(before[k], after[k]) >= threshold;
         }
@@ -211,7 +217,7 @@ void fl_masks_keep(float *values, size_t count, const uint8_t *critical)
     for (size_t k = 0; k < count; k++) {
         values[k] = fabsf(values[k]) < FLT_MIN
                         ? 0
-                        : float_of((bits_of(values[k]) & ~1u) | (critical[k] != 0));
+                        : float_of((bits_of(values[k]) & ~1u) | (critical[k] == FL_MIX_OWN));
     }
 }
 
@@ -295,7 +301,7 @@ int fl_masks_overlap(const struct fl_masks *m, uint32_t *both, double *chance, s
         r = fl_fail(e, FL_R_NOMEM, "masks of %u members", n);
     }
     for (uint32_t t = 0; r == 0 && t < p->part_count; t++) {
-        r = overlap_part(o, &p->part[t], both, chance, e);
+        r = p->part[t].buffer ? 0 : overlap_part(o, &p->part[t], both, chance, e);
     }
     for (uint32_t i = 0; r == 0 && i < n; i++) {
         for (uint32_t j = 0; j < i; j++) {

@@ -7,7 +7,8 @@
  *     Omega = | (theta - theta_before) * theta |                                   (float32)
  *
  * with the update in place of the gradient. In each tensor the k = floor(tau * size) most sensitive
- * weights are critical, and all that are as sensitive as the last of them. Published masks are made
+ * weights are critical, and all that are as sensitive as the last of them. Running statistics (of
+ * batch norm) are no weights: an agent keeps its own. Published masks are made
  * by the agents; here they are computed from what the agents released, which is the same numbers:
  * nothing more leaves a site, and a forged mask takes a forged model.
  *

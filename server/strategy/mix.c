@@ -152,9 +152,12 @@ static int mix_tile(const struct fl_mix *m, struct scratch *s, size_t first, siz
     for (uint32_t i = 0; r == 0 && i < m->outs; i++) {
         bool blend = m->mask && m->mask[i] != FL_MIX_PLAIN;
         const uint8_t *critical = blend ? s->asked[m->mask[i]] : NULL;
+        const float *home = blend ? s->w + m->mask[i] * s->tile : NULL;
         product(s, m->a + (size_t)i * m->rows, m->rows, count, s->sum);
         for (size_t k = 0; k < count; k++) {
-            s->out[k] = (float)(critical && !critical[k] ? s->common[k] : s->sum[k]);
+            s->out[k] = !critical || critical[k] == FL_MIX_OWN ? (float)s->sum[k]
+                        : critical[k] == FL_MIX_COMMON         ? (float)s->common[k]
+                                                               : home[k];
         }
         if (!fl_vec_finite(s->out, count)) {
             return fl_fail(e, FL_R_NOT_FINITE, "mix %u, elements from %zu", i, first);

@@ -29,6 +29,13 @@ enum {
 };
 #define FL_MIX_PLAIN UINT32_MAX /* a model without a mask */
 
+/* Where a value of a masked model comes from. */
+enum {
+    FL_MIX_COMMON, /* B */
+    FL_MIX_OWN,    /* its row of A */
+    FL_MIX_HOME,   /* neither: the row of W whose mask it is, as it is */
+};
+
 struct fl_mix {
     uint32_t rows, outs;  /* 1 to FL_MIX_ROWS_MAX; 1 and more */
     const double *a;      /* outs x rows */
@@ -36,7 +43,7 @@ struct fl_mix {
     const uint32_t *mask; /* of each model that comes out: whose mask blends it (a row), or
                              FL_MIX_PLAIN; NULL: all plain */
 
-    /* Values [first, first + count) of W's row, and 1 or 0 for each: critical or not. `critical` is
+    /* Values [first, first + count) of W's row, and for each one of the words above. `critical` is
      * NULL when nobody asks. first is a multiple of 64. */
     int (*row)(void *arg, uint32_t row, size_t first, size_t count, float *to, uint8_t *critical,
                struct fl_err *e);

@@ -34,8 +34,8 @@ int fl_personal_init(struct fl_personal *s, const struct fl_personal_method *met
         return fl_fail(e, FL_R_NOMEM, "homes of %u agents", s->most);
     }
     for (s->part_count = 0; s->part_count < table->count; s->part_count++) {
-        s->part[s->part_count] =
-            (struct fl_part){table->at[s->part_count].offset, table->at[s->part_count].count};
+        const struct fl_tensor *t = &table->at[s->part_count];
+        s->part[s->part_count] = (struct fl_part){t->offset, t->count, t->buffer};
     }
     return 0;
 }

@@ -33,6 +33,7 @@ struct fl_home {
 
 struct fl_part { /* a tensor of the model */
     size_t first, count;
+    bool buffer; /* running statistics */
 };
 
 struct fl_personal_method;

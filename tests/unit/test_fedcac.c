@@ -138,32 +138,25 @@ static double twin_kappa(const struct twin *w, const struct fl_tensors *table, u
     return k > 0 ? k : 0;
 }
 
-/* By repeated search of the best instead of sorting. */
+/* Circles without sorting: those above the threshold, or the one best. */
 static void twin_weights(const struct twin *w, const struct fl_plan *plan, uint64_t round,
                          uint32_t i, double *a)
 {
-    double left = 1 - (double)(round - 1) / (double)(plan->rounds - 1), like[TWIN_MAX], best = 0,
-           sum = w->weight[i];
-    uint32_t others = w->count - 1;
-    uint32_t most = others <= 2 ? others : 2 + (uint32_t)floor(left * (others - 2) + 0.5);
+    double like[TWIN_MAX] = {0}, best = 0, mean = 0, sum = 0;
 
     for (uint32_t j = 0; j < w->count; j++) {
-        double k = i == j ? 0 : twin_kappa(w, &plan->layout.shared, i, j);
-        like[j] = i == j ? -1 : k * pow(0.9, (double)(round - w->round[j]));
-        best = fmax(best, like[j]);
-        a[j] = i == j ? w->weight[i] : 0;
+        if (j != i) {
+            like[j] =
+                twin_kappa(w, &plan->layout.shared, i, j) * pow(0.9, (double)(round - w->round[j]));
+            best = fmax(best, like[j]);
+            mean += like[j] / (w->count - 1);
+        }
     }
-    for (uint32_t p = 0; p < most; p++) {
-        uint32_t top = 0;
-        for (uint32_t j = 1; j < w->count; j++) {
-            top = like[j] > like[top] ? j : top;
-        }
-        if (like[top] <= 0) {
-            break;
-        }
-        a[top] = w->weight[top] * like[top] / best;
-        sum += a[top];
-        like[top] = -1;
+    for (uint32_t j = 0; j < w->count; j++) {
+        double left = 1 - (double)round / (double)plan->rounds;
+        bool in = like[j] > 0 && like[j] >= best - left * (best - mean);
+        a[j] = j == i ? w->weight[i] : in ? like[j] * w->weight[j] : 0;
+        sum += a[j];
     }
     for (uint32_t j = 0; j < w->count; j++) {
         a[j] /= sum;

@@ -84,7 +84,7 @@ static void bench_open(struct bench *b, uint32_t rows, uint32_t outs, size_t d, 
     b->mask = fl_new(outs, sizeof *b->mask);
     for (size_t i = 0; i < rows * d; i++) {
         b->w[i] = (float)fl_rng_normal(&b->rng);
-        b->critical[i] = (uint8_t)fl_rng_below(&b->rng, 2);
+        b->critical[i] = (uint8_t)fl_rng_below(&b->rng, 3);
     }
     for (uint32_t i = 0; i < outs; i++) {
         weights(b, b->a + i * rows, rows);
@@ -115,10 +115,15 @@ static void bench_close(struct bench *b)
 /* As the header says it, element by element. */
 static float twin(const struct bench *b, uint32_t i, size_t k)
 {
-    bool common = b->mask[i] != FL_MIX_PLAIN && !b->critical[b->mask[i] * b->d + k];
+    bool masked = b->mask[i] != FL_MIX_PLAIN;
+    int from = masked ? b->critical[b->mask[i] * b->d + k] : FL_MIX_OWN;
+    bool common = from == FL_MIX_COMMON;
     const double *a = common ? b->b : b->a + i * b->m.rows;
     double sum = 0;
 
+    if (from == FL_MIX_HOME) {
+        return b->w[b->mask[i] * b->d + k];
+    }
     for (uint32_t j = 0; j < b->m.rows; j++) {
         sum += a[j] * (double)b->w[j * b->d + k];
     }

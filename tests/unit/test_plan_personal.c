@@ -36,7 +36,7 @@ START_TEST(test_settings_of_fedcac)
 
     ck_assert_msg(parse("fedcac", TEN) == 0, "%s", e.msg);
     ck_assert(plan.layout.visibility == FL_VISIBILITY_ALL_SHARED);
-    ck_assert(c->variant == FL_PERSONAL_BETTER && c->tau == 0.5 && c->partners == 2 &&
+    ck_assert(c->variant == FL_PERSONAL_BETTER && c->tau == 0.5 && c->partners == 1 &&
               c->decay == 0.9);
     ck_assert_uint_eq(plan.setting.homes, 256);
     ck_assert_msg(parse("{fedcac: {variant: published, tau: 0.4, beta: 170, homes: 40}}", TEN) == 0,
