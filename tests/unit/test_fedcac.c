@@ -422,6 +422,60 @@ START_TEST(test_beyond_beta_critical_weights_stay_at_home)
 }
 END_TEST
 
+/* An agent keeps the running statistics that it sent (their last bits apart); for newcomers they
+ * are averaged. */
+START_TEST(test_running_statistics_stay_with_their_agent)
+{
+    static const char *const jobs[] = {"fedcac", "{fedcac: {variant: published, beta: 1}}"};
+    char text[512];
+
+    for (size_t job = 0; job < FL_COUNT(jobs); job++) {
+        struct rounds r;
+        struct sent sent[3];
+        size_t buffers = 0;
+
+        snprintf(
+            text, sizeof text,
+            "name: b\nstrategy: %s\nrounds: 6\nmodel: {input: [1, 6, 6], classes: 2, layers: "
+            "[{conv2d: {out: 4, kernel: 3}}, {batch_norm: }, {relu: }, {flatten: }, {linear: "
+            "{out: 2}}]}\ntrain: {lr: 0.1}\nround: {members: 3}\ngrid: {bits: 16, step: -10}\n",
+            jobs[job]);
+        rounds_open(&r, text, NULL);
+        float *trained = fl_new(3 * r.d, sizeof *trained);
+        for (uint32_t i = 0; i < 3; i++) {
+            sent[i] = (struct sent){1 + i, 1, fl_new(r.d, sizeof *sent[i].q)};
+            for (size_t k = 0; k < r.d; k++) {
+                sent[i].q[k] = (int64_t)((k * (7 + i) + i) % 90) - 45;
+                trained[i * r.d + k] =
+                    (float)((double)r.models[k] + ldexp((double)sent[i].q[k], -10));
+            }
+        }
+        ck_assert_int_eq(rounds_do(&r, sent, 3, &e), 0);
+        for (uint32_t t = 0; t < r.plan->layout.shared.count; t++) {
+            const struct fl_tensor *at = &r.plan->layout.shared.at[t];
+            for (size_t k = at->offset; at->buffer && k < at->offset + at->count; k++) {
+                for (uint32_t i = 0; i < 3; i++) {
+                    double want = (double)trained[i * r.d + k];
+                    double got = (double)rounds_model(&r, 1 + i)[k];
+                    ck_assert_double_le(fabs(got - want), job ? 0 : 1.2e-7 * fabs(want));
+                }
+                double mean =
+                    ((double)trained[k] + (double)trained[r.d + k] + (double)trained[2 * r.d + k]) /
+                    3;
+                ck_assert_double_le(fabs((double)r.models[k] - mean), 1.2e-7 * fabs(mean) + 1e-9);
+                buffers++;
+            }
+        }
+        ck_assert_uint_ge(buffers, 8); /* mean and variance of four channels */
+        for (uint32_t i = 0; i < 3; i++) {
+            fl_free(sent[i].q);
+        }
+        fl_free(trained);
+        rounds_close(&r);
+    }
+}
+END_TEST
+
 /* ---- odd members ---- */
 
 START_TEST(test_one_agent_none_and_nothing_moved)
@@ -545,5 +599,6 @@ END_TEST
 
 TESTS_MAIN("fedcac", test_published_rounds_are_those_of_pytorch,
            test_default_agrees_with_its_naive_twin, test_equal_masks_are_fedavg,
-           test_beyond_beta_critical_weights_stay_at_home, test_one_agent_none_and_nothing_moved,
+           test_beyond_beta_critical_weights_stay_at_home,
+           test_running_statistics_stay_with_their_agent, test_one_agent_none_and_nothing_moved,
            test_homes_have_a_ceiling, test_states_of_others_are_refused)
