@@ -11,6 +11,7 @@
  *     co_sums.c      a round's sums, and folds
  *     co_secure.c    secure sums: what is judged before it is committed
  *     co_compute.c   finishes, writes checkpoints
+ *     co_replay.c    a published round once more, for `audit replay`
  *     co_tune.c      a worker process for work on target data
  *     co_submit.c    a job's first moment
  *     co_job.c       jobs go on and end; restart
@@ -46,6 +47,7 @@ enum {
     CO_MODELS_OPEN = 16,  /* of jobs that are over: the newest asked for */
     CO_OBJECTS_MAX = 8,   /* an agent may fetch: of its task and of finals */
     CO_SEAL_LANES = 2,    /* uploads verified side by side */
+    CO_REPLAYS_MAX = 4,   /* asked for at one time */
     CO_COMMIT_MAX = 1024, /* updates in one transaction */
     CO_REST_MS = 2000,    /* until an agent asks again after a Rest */
     CO_NOTE_MAX = 400,
@@ -242,6 +244,7 @@ struct co {
     struct fl_store *store;
     struct fl_lane *store_lane;
     struct fl_lane *seal_lane[CO_SEAL_LANES];
+    struct fl_lane *replay_lane;
     struct fl_listener *listener;
     struct fl_control *control;
     struct fl_roster *roster;
@@ -333,6 +336,9 @@ uint64_t co_payload_size(const struct co_job *j, uint32_t exchange);
 /* What the strategy says of a checkpoint; "" = nothing. [job] */
 void co_note(const struct fl_plan *plan, const struct fl_checkpoint *from, char to[CO_NOTE_MAX]);
 void co_fold(struct co *co, struct co_job *j, const struct fl_round_item *item);
+/* [lane] One update's bytes into the sums. */
+int co_sums_fold(struct co_sums *s, const struct fl_store_update *u, const char *path,
+                 struct fl_err *e);
 void co_refold(struct co *co, struct co_job *j, const struct fl_round_item *item);
 /* [lane] The payloads that were folded, in order of agents (they are sorted). */
 enum { CO_READER_FILES = 64 }; /* open at one time */
@@ -340,6 +346,15 @@ struct co_reader;
 int co_reader_new(struct co_sums *s, struct co_reader **ret, struct fl_updates *ret_updates,
                   struct fl_err *e);
 void co_reader_free(struct co_reader *r); /* NULL is fine */
+
+/* co_compute.c: an exchange whose updates were folded is finished as in its round; of the last one
+ * the digest of the checkpoint it makes, which is not kept. unchanged: the one of a round that was
+ * given up. [lane] */
+int co_recompute(struct co_sums *s, uint32_t exchange, bool unchanged, const struct fl_seed *secret,
+                 const struct fl_server_target *target, struct fl_digest *ret, struct fl_err *e);
+
+/* co_replay.c */
+void co_replay(void *co, uint64_t ticket, const char *job, uint64_t round);
 
 /* co_secure.c */
 int co_secure_open(struct co_sums *s, struct fl_tls_conf *tls, struct fl_err *e);

@@ -25,47 +25,6 @@
 
 enum { TILE = 256 * 1024 };
 
-/* Exactly `size` bytes at `offset` of the descriptor *(int *)arg. */
-static int read_fd(void *arg, uint64_t offset, uint8_t *to, size_t size, struct fl_err *e)
-{
-    return fl_file_read_at(*(int *)arg, offset, to, size, e);
-}
-
-struct fl_store_update co_update_of(const struct co_job *j, const struct fl_round_item *item)
-{
-    return (struct fl_store_update){.job = j->id,
-                                    .round = item->round,
-                                    .agent = item->agent,
-                                    .exchange = item->exchange,
-                                    .weight = item->weight,
-                                    .size = item->size,
-                                    .digest = item->digest};
-}
-
-struct fl_update co_update_view(const struct fl_store_update *u,
-                                int (*read)(void *arg, uint64_t offset, uint8_t *to, size_t size,
-                                            struct fl_err *e),
-                                void *arg)
-{
-    return (struct fl_update){.agent = u->agent,
-                              .exchange = u->exchange,
-                              .weight = u->weight,
-                              .size = u->size,
-                              .read = read,
-                              .arg = arg};
-}
-
-int co_update_open(const struct fl_store_update *u, const char *path, int *ret_fd,
-                   struct fl_update *ret, struct fl_err *e)
-{
-    *ret_fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (*ret_fd < 0) {
-        return fl_fail_sys(e, fl_file_reason(errno), errno, "open %s", path);
-    }
-    *ret = co_update_view(u, read_fd, ret_fd);
-    return 0;
-}
-
 /* ---- models being written ---- */
 
 struct models {
@@ -494,6 +453,28 @@ static int finish(struct co_sums *s, uint32_t exchange, const struct fl_seed *se
         co_sums_reset(s, exchange);
     }
     co_reader_free(reader);
+    return r;
+}
+
+int co_recompute(struct co_sums *s, uint32_t exchange, bool unchanged, const struct fl_seed *secret,
+                 const struct fl_server_target *target, struct fl_digest *ret, struct fl_err *e)
+{
+    struct made m = {.models = {.fd = -1}};
+    int r = unchanged ? make_unchanged(s, &m, e) : finish(s, exchange, secret, target, &m, e);
+    uint64_t size = (uint64_t)m.models.slots * m.models.model_size + m.state_size + m.end_size;
+    uint8_t *tile = fl_try(TILE, 1);
+    struct fl_hash h;
+
+    r = r || tile ? r : fl_fail(e, FL_R_NOMEM, "a tile");
+    fl_hash_init(&h);
+    for (uint64_t at = 0; r == 0 && m.end && at < size; at += TILE) {
+        size_t n = size - at < TILE ? (size_t)(size - at) : TILE;
+        r = made_read(&m, at, tile, n, e);
+        fl_hash_add(&h, tile, n);
+    }
+    fl_hash_end(&h, ret);
+    fl_free(tile);
+    made_fini(&m);
     return r;
 }
 

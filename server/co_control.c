@@ -696,4 +696,5 @@ const struct fl_control_ops co_control_ops = {.status = op_status,
                                               .agent_models = op_agent_models,
                                               .round_show = op_round_show,
                                               .model = op_model,
-                                              .transcript = op_transcript};
+                                              .transcript = op_transcript,
+                                              .replay = co_replay};

@@ -215,6 +215,49 @@ uint64_t co_payload_size(const struct co_job *j, uint32_t exchange)
                                                       : fl_plan_update_size(j->plan);
 }
 
+/* ---- updates ---- */
+
+/* Exactly `size` bytes at `offset` of the descriptor *(int *)arg. */
+static int read_fd(void *arg, uint64_t offset, uint8_t *to, size_t size, struct fl_err *e)
+{
+    return fl_file_read_at(*(int *)arg, offset, to, size, e);
+}
+
+struct fl_store_update co_update_of(const struct co_job *j, const struct fl_round_item *item)
+{
+    return (struct fl_store_update){.job = j->id,
+                                    .round = item->round,
+                                    .agent = item->agent,
+                                    .exchange = item->exchange,
+                                    .weight = item->weight,
+                                    .size = item->size,
+                                    .digest = item->digest};
+}
+
+struct fl_update co_update_view(const struct fl_store_update *u,
+                                int (*read)(void *arg, uint64_t offset, uint8_t *to, size_t size,
+                                            struct fl_err *e),
+                                void *arg)
+{
+    return (struct fl_update){.agent = u->agent,
+                              .exchange = u->exchange,
+                              .weight = u->weight,
+                              .size = u->size,
+                              .read = read,
+                              .arg = arg};
+}
+
+int co_update_open(const struct fl_store_update *u, const char *path, int *ret_fd,
+                   struct fl_update *ret, struct fl_err *e)
+{
+    *ret_fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (*ret_fd < 0) {
+        return fl_fail_sys(e, fl_file_reason(errno), errno, "open %s", path);
+    }
+    *ret = co_update_view(u, read_fd, ret_fd);
+    return 0;
+}
+
 /* ---- fold ---- */
 
 struct fold_op {
@@ -252,21 +295,31 @@ static int fold_one(struct co_sums *s, const struct fl_update *u, struct fl_err 
     return r ? r : s->strategy->fold(s->slots[slot], s->shared, u, e);
 }
 
+int co_sums_fold(struct co_sums *s, const struct fl_store_update *u, const char *path,
+                 struct fl_err *e)
+{
+    struct fl_update view;
+    int fd, r = co_update_open(u, path, &fd, &view, e);
+
+    if (r) {
+        return r;
+    }
+    r = fold_one(s, &view, e);
+    if (r == 0) {
+        r = remember(s, u, e);
+    }
+    close(fd);
+    return r;
+}
+
 static void fold_run(struct co_op *op)
 {
     struct fold_op *f = (struct fold_op *)op;
-    struct fl_update u;
-    int fd;
 
-    op->status = co_update_open(&f->u, f->path, &fd, &u, &op->err);
+    op->status = co_sums_fold(f->sums, &f->u, f->path, &op->err);
     if (op->status) {
         return;
     }
-    op->status = fold_one(f->sums, &u, &op->err);
-    if (op->status == 0) {
-        op->status = remember(f->sums, &f->u, &op->err);
-    }
-    close(fd);
     FL_CRASH_POINT("round-fold-after");
 }
 

@@ -70,6 +70,7 @@ static const struct fl_conf_field retention_fields[] = {
      .max = 1e15,
      .fallback = "0"},
     COUNT("keep_models", retention.keep_models, 2, 1000, "3"),
+    COUNT("keep_rounds", retention.keep_rounds, 0, 100, "0"),
     {.name = NULL}};
 
 static const struct fl_conf_field log_fields[] = {WORD("level", log.level, levels, "info"),

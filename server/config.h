@@ -35,7 +35,7 @@ struct fl_server_config {
     } limits;
     struct {
         uint64_t state_bytes; /* 0 = no limit */
-        uint32_t keep_models;
+        uint32_t keep_models, keep_rounds;
     } retention;
     struct {
         enum fl_log_level level;

@@ -244,7 +244,8 @@ static int open_all(struct co *co, struct fl_err *e)
 {
     const struct fl_server_config *c = &co->config;
     struct fl_store_quota quota = {.state_bytes = c->retention.state_bytes,
-                                   .keep_models = c->retention.keep_models};
+                                   .keep_models = c->retention.keep_models,
+                                   .keep_rounds = c->retention.keep_rounds};
     struct fl_tls_files files = fl_server_config_tls(c);
     const unsigned threads[FL_WORK_CLASSES] = {[FL_WORK_SHORT] = c->threads.short_,
                                                [FL_WORK_SYNC] = c->threads.sync,
@@ -267,6 +268,7 @@ static int open_all(struct co *co, struct fl_err *e)
     for (int i = 0; i < CO_SEAL_LANES; i++) {
         co->seal_lane[i] = fl_lane_new(co->work, FL_WORK_SYNC, c->limits.connections + 64);
     }
+    co->replay_lane = fl_lane_new(co->work, FL_WORK_LONG, CO_REPLAYS_MAX);
     co->state_bytes = fl_store_bytes(co->store);
     if ((r = fl_store_agents(co->store, each_agent, co, e)) != 0 ||
         (r = co_jobs_load(co, e)) != 0) {
@@ -378,6 +380,7 @@ void fl_coordinator_close(struct fl_coordinator *coordinator)
     for (int i = 0; i < CO_SEAL_LANES; i++) {
         fl_lane_free(co->seal_lane[i]);
     }
+    fl_lane_free(co->replay_lane);
     fl_work_free(co->work);
     fl_store_close(co->store);
     fl_roster_free(co->roster);

@@ -73,7 +73,7 @@ _cohortctl() {
         round) mapfile -t COMPREPLY < <(compgen -W 'list show explain' -- "$word") ;;
         agent) mapfile -t COMPREPLY < <(compgen -W 'list show models enrol revoke' -- "$word") ;;
         model) mapfile -t COMPREPLY < <(compgen -W 'export show' -- "$word") ;;
-        audit) mapfile -t COMPREPLY < <(compgen -W 'export verify' -- "$word") ;;
+        audit) mapfile -t COMPREPLY < <(compgen -W 'export replay verify' -- "$word") ;;
         pki) mapfile -t COMPREPLY < <(compgen -W 'init issue revoke refresh list' -- "$word") ;;
         selftest) mapfile -t COMPREPLY < <(compgen -W 'attack dp' -- "$word") ;;
         privacy) mapfile -t COMPREPLY < <(compgen -W 'epsilon sigma rounds compose table plan' -- "$word") ;;

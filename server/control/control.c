@@ -135,6 +135,15 @@ void fl_control_score_row(struct fl_control *c, uint64_t ticket, const struct fl
     }
 }
 
+void fl_control_replay_row(struct fl_control *c, uint64_t ticket, const struct fl_control_replay *r)
+{
+    struct fl_control_call *k = find(c, ticket);
+
+    if (k) {
+        fl_control_send(c, k, fl_control_json_replay(r));
+    }
+}
+
 /* A document about it, then the bytes. Takes document and descriptor. */
 static void send_file(struct fl_control *c, struct fl_control_call *k, json_t *about, int fd,
                       uint64_t from, uint64_t size)

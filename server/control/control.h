@@ -188,6 +188,8 @@ struct fl_control_ops {
     void (*bubbles)(void *co, uint64_t ticket, const char *job);
     /* fl_control_score_row of each site; none when the job has no scores (yet). */
     void (*scores)(void *co, uint64_t ticket, const char *job);
+    /* fl_control_replay_row. -FL_R_NO_OBJECT when not all is kept that it takes. */
+    void (*replay)(void *co, uint64_t ticket, const char *job, uint64_t round);
     /* All records that are kept (fl_store_transcript); answered by fl_control_transcript. */
     void (*transcript)(void *co, uint64_t ticket, const char *job);
 };
@@ -207,6 +209,15 @@ struct fl_control_bubble {
 void fl_control_bubble_row(struct fl_control *c, uint64_t ticket,
                            const struct fl_control_bubble *b);
 void fl_control_score_row(struct fl_control *c, uint64_t ticket, const struct fl_control_score *s);
+struct fl_control_replay {
+    const char *job;
+    uint64_t round;
+    uint32_t updates;
+    struct fl_digest recorded, computed;
+    bool given_up; /* the round changed nothing, and was recorded so */
+};
+void fl_control_replay_row(struct fl_control *c, uint64_t ticket,
+                           const struct fl_control_replay *r);
 struct fl_control_model {
     uint64_t round;
     uint32_t slot;

@@ -206,6 +206,17 @@ json_t *fl_control_json_bubble(const struct fl_control_bubble *b)
     return o;
 }
 
+json_t *fl_control_json_replay(const struct fl_control_replay *r)
+{
+    char recorded[FL_DIGEST_HEX], computed[FL_DIGEST_HEX];
+
+    fl_digest_hex(&r->recorded, recorded);
+    fl_digest_hex(&r->computed, computed);
+    return json_pack("{ss sI sI ss ss sb sb}", "job", r->job, "round", (json_int_t)r->round,
+                     "updates", (json_int_t)r->updates, "recorded", recorded, "computed", computed,
+                     "same", fl_digest_equal(&r->recorded, &r->computed), "given_up", r->given_up);
+}
+
 json_t *fl_control_json_score(const struct fl_control_score *s)
 {
     json_t *o = json_object();

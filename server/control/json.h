@@ -16,6 +16,7 @@ json_t *fl_control_json_round(const struct fl_control_round *r);
 json_t *fl_control_json_member(const struct fl_control_member *m);
 json_t *fl_control_json_containing(const struct fl_control_containing *m);
 json_t *fl_control_json_bubble(const struct fl_control_bubble *b);
+json_t *fl_control_json_replay(const struct fl_control_replay *r);
 json_t *fl_control_json_score(const struct fl_control_score *s);
 json_t *fl_control_json_agent(const struct fl_control_agent *a);
 

@@ -320,6 +320,12 @@ static int run_audit_export(struct ask *a)
     return 0;
 }
 
+static int run_audit_replay(struct ask *a)
+{
+    ops(a)->replay(a->c->conf.co, a->by->ticket, get(a, "job"), get_count(a, "round", 0));
+    return 0;
+}
+
 /* ---- the table ---- */
 
 static int run_verbs(struct ask *a);
@@ -436,6 +442,10 @@ static const struct fl_control_verb verbs[] = {
      "what each published round was made of, as a chain of records",
      {{"job", KIND_JOB, true}},
      .run = run_audit_export},
+    {"audit replay",
+     "a published round computed again from the updates that are kept, and compared",
+     {{"job", KIND_JOB, true}, {"round", KIND_COUNT, true}},
+     .run = run_audit_replay},
     {"reload",
      "certificates, CRL and the live part of the configuration",
      {{0}},

@@ -362,3 +362,38 @@ int fl_cli_audit_export(struct fl_cli *c)
     json_decref(x.about);
     return status;
 }
+
+/* ---- replay ---- */
+
+int fl_cli_audit_replay(struct fl_cli *c)
+{
+    struct fl_ctl_request q = {.verb = "audit replay"};
+    json_t *list = NULL;
+
+    fl_cli_argument(&q, "job", c->words[0]);
+    fl_cli_argument(&q, "round", c->words[1]);
+    int status = fl_cli_ask(c, &q, true, &list);
+    const json_t *o = json_array_get(list, 0);
+    if (status == 0 && !o) {
+        status = fl_fail(&c->err, FL_R_INTERNAL, "no answer");
+    }
+    bool same = o && json_is_true(json_object_get(o, "same"));
+    if (status == 0 && c->json) {
+        fl_cli_print_json(o);
+    } else if (status == 0) {
+        fl_cli_row("round", "%" PRId64 " of %s, %" PRId64 " updates", fl_cli_int(o, "round"),
+                   fl_cli_text(o, "job"), fl_cli_int(o, "updates"));
+        fl_cli_row("recorded", "%s", fl_cli_text(o, "recorded"));
+        fl_cli_row("computed", "%s%s", fl_cli_text(o, "computed"),
+                   json_is_true(json_object_get(o, "given_up"))
+                       ? " (the round was given up: nothing changed)"
+                       : "");
+    }
+    if (status == 0 && !same) {
+        status = fl_fail(&c->err, FL_R_AUDIT,
+                         "round %s of %s was not made of these updates by this program",
+                         c->words[1], c->words[0]);
+    }
+    json_decref(list);
+    return status;
+}

@@ -127,6 +127,7 @@ int fl_cli_reload(struct fl_cli *c);
 int fl_cli_verbs(struct fl_cli *c);
 int fl_cli_watch(struct fl_cli *c);
 int fl_cli_audit_export(struct fl_cli *c);
+int fl_cli_audit_replay(struct fl_cli *c);
 int fl_cli_audit_verify(struct fl_cli *c);
 int fl_cli_model_export(struct fl_cli *c);
 int fl_cli_model_show(struct fl_cli *c);

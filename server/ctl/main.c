@@ -96,6 +96,8 @@ static const struct command commands[] = {
      fl_cli_model_show},
     {"audit export", "JOB", "what each published round was made of, as a chain of records",
      " output ", 1, 1, fl_cli_audit_export},
+    {"audit replay", "JOB ROUND", "compute a published round again and compare", " ", 2, 2,
+     fl_cli_audit_replay},
     {"audit verify", "FILE", "check such a chain; needs no coordinator", " update head plan ", 1, 1,
      fl_cli_audit_verify},
     {"recommend", "FILE", "short pilots of some strategies, and which of them is worth it here",

@@ -26,7 +26,8 @@ struct fl_file_slot {
     struct fl_digest digest;
     uint64_t size;
     bool committed;
-    bool lost; /* no memory to enter it into the table */
+    bool retained; /* of a published round, to be replayed */
+    bool lost;     /* no memory to enter it into the table */
     UT_hash_handle hh;
 };
 
@@ -139,7 +140,7 @@ static bool is_upload(const struct fl_file_key *key)
 static void slot_free(struct fl_files *f, struct fl_file_slot *slot)
 {
     f->bytes -= slot->size;
-    f->uploads -= is_upload(&slot->key);
+    f->uploads -= is_upload(&slot->key) && !slot->retained;
     HASH_DELETE(hh, f->slots, slot);
     fl_free(slot);
 }
@@ -246,6 +247,35 @@ void fl_files_drop(struct fl_files *f, const struct fl_file_key *key,
     if (slot && !slot->committed && fl_digest_equal(&slot->digest, digest)) {
         unlink_all(f, slot);
         slot_free(f, slot);
+    }
+}
+
+static void retain(struct fl_files *f, struct fl_file_slot *slot)
+{
+    f->uploads -= !slot->retained;
+    slot->committed = slot->retained = true;
+}
+
+void fl_files_retained(struct fl_files *f, const struct fl_file_key *key)
+{
+    struct fl_file_slot *slot = slot_find(f, key);
+
+    if (slot && is_upload(key)) {
+        retain(f, slot);
+    }
+}
+
+void fl_files_retain(struct fl_files *f, const uint8_t incarnation[FL_INCARNATION_SIZE],
+                     uint64_t round)
+{
+    struct fl_file_slot *slot, *next;
+
+    HASH_ITER(hh, f->slots, slot, next)
+    {
+        if (is_upload(&slot->key) && slot->committed && slot->key.round == round &&
+            memcmp(slot->key.incarnation, incarnation, FL_INCARNATION_SIZE) == 0) {
+            retain(f, slot);
+        }
     }
 }
 

@@ -67,6 +67,11 @@ void fl_files_remove(struct fl_files *f, const uint8_t incarnation[FL_INCARNATIO
                      bool (*goes)(void *arg, const struct fl_file_key *key,
                                   const struct fl_digest *digest),
                      void *arg);
+/* Committed uploads of this published round stay to be replayed: they are no open uploads any more.
+ */
+void fl_files_retain(struct fl_files *f, const uint8_t incarnation[FL_INCARNATION_SIZE],
+                     uint64_t round);
+void fl_files_retained(struct fl_files *f, const struct fl_file_key *key);
 void fl_files_drop(struct fl_files *f, const struct fl_file_key *key,
                    const struct fl_digest *digest);
 int fl_files_room(const struct fl_files *f, uint64_t more, struct fl_err *e);

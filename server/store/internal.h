@@ -38,6 +38,11 @@ int fl_transcript_add(struct fl_store *s, uint64_t job, uint64_t round,
                       const struct fl_digest *checkpoint, const struct fl_digest *model,
                       uint64_t published_ms, struct fl_err *e);
 
+/* Do the updates of this round stay, when `published` is the last one? */
+bool fl_store_retains(const struct fl_store *s, uint64_t published, uint64_t round);
+/* At open: slots for those that are there. */
+int fl_store_replay_files(struct fl_store *s, struct fl_err *e);
+
 uint64_t fl_store_wall_ms(void);
 
 #endif

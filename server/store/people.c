@@ -224,11 +224,18 @@ int fl_store_job_add(struct fl_store *s, const struct fl_store_job *job, uint64_
     return r == 0 ? 0 : fl_wrap(e, r, "job %s", job->name);
 }
 
-static bool is_upload(void *arg, const struct fl_file_key *key, const struct fl_digest *digest)
+struct over {
+    const struct fl_store *s;
+    uint64_t published;
+};
+
+/* Of a job that is over: all uploads but those that are kept for replays. */
+static bool is_over(void *arg, const struct fl_file_key *key, const struct fl_digest *digest)
 {
-    (void)arg;
+    const struct over *o = arg;
+
     (void)digest;
-    return key->exchange != FL_FILE_CHECKPOINT;
+    return key->exchange != FL_FILE_CHECKPOINT && !fl_store_retains(o->s, o->published, key->round);
 }
 
 int fl_store_job_state(struct fl_store *s, uint64_t job, enum fl_job_state state, const char *why,
@@ -256,7 +263,8 @@ int fl_store_job_state(struct fl_store *s, uint64_t job, enum fl_job_state state
     }
     if ((r = fl_db_finish(&s->db, r, e)) == 0 &&
         (state == FL_JOB_DONE || state == FL_JOB_CANCELLED)) {
-        fl_files_remove(&s->files, facts.incarnation, is_upload, NULL);
+        struct over over = {s, facts.round};
+        fl_files_remove(&s->files, facts.incarnation, is_over, &over);
     }
     return r;
 }

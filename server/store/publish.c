@@ -280,7 +280,10 @@ static int trim(struct fl_store *s, const struct publication *p, struct fl_err *
     if (r == 0) {
         struct fl_query q = fl_query(&s->db, FL_SQL_CHECKPOINT_TRIM);
         fl_query_u64(&q, p->job);
-        fl_query_u64(&q, s->quota.keep_models);
+        /* A replay begins with the checkpoint before. */
+        fl_query_u64(&q, s->quota.keep_rounds >= s->quota.keep_models
+                             ? (uint64_t)s->quota.keep_rounds + 1
+                             : s->quota.keep_models);
         r = fl_query_run(&q, FL_R_INTERNAL, e);
     }
     return r;
@@ -330,13 +333,18 @@ struct gone {
     uint64_t job, round;
 };
 
-/* Uploads of published rounds, and checkpoints that their table no longer has. */
+/* Uploads of published rounds that are not kept for replays, and checkpoints that their table no
+ * longer has. */
 static bool goes(void *arg, const struct fl_file_key *key, const struct fl_digest *digest)
 {
     struct gone *g = arg;
 
     if (key->exchange != FL_FILE_CHECKPOINT) {
-        return key->round <= g->round;
+        bool committed = false;
+        uint64_t size;
+        bool stays = fl_files_has(&g->s->files, key, digest, &committed, &size) && committed &&
+                     fl_store_retains(g->s, g->round, key->round);
+        return key->round <= g->round && !stays;
     }
     if (key->round > g->round) {
         return false;
@@ -394,6 +402,7 @@ int fl_store_publish(struct fl_store *s, uint64_t job, uint64_t round,
     struct gone gone = {s, job, round};
     fl_files_committed(&s->files, &key);
     fl_files_remove(&s->files, of.incarnation, goes, &gone);
+    fl_files_retain(&s->files, of.incarnation, round);
     FL_CRASH_POINT("store-publish-removed");
     return 0;
 }

@@ -161,6 +161,15 @@
                     " j.state < 3 FROM round r JOIN job j ON j.id = r.job"                         \
                     " JOIN upload u ON u.job = r.job AND u.round = r.round"                        \
                     " WHERE r.published_ms = 0 AND j.state NOT IN (3, 4)")                         \
+    X(UPLOADS_KEPT, "SELECT j.incarnation, t.round, t.exchange, t.agent, t.size, t.digest"         \
+                    " FROM transcript_member t JOIN job j ON j.id = t.job"                         \
+                    " WHERE t.round > j.round - ?")                                                \
+    X(REPLAY, "SELECT p.text, t.checkpoint, c.digest FROM transcript t"                            \
+              " JOIN plan p ON p.digest = t.plan"                                                  \
+              " JOIN checkpoint c ON c.job = t.job AND c.round = t.round - 1"                      \
+              " WHERE t.job = ? AND t.round = ?")                                                  \
+    X(TRANSCRIPT_UPDATES, "SELECT exchange, agent, weight, size, digest FROM transcript_member"    \
+                          " WHERE job = ? AND round = ? ORDER BY exchange, agent")                 \
     X(UPLOAD_TRIM, "DELETE FROM upload WHERE job = ? AND round <= ?")                              \
     X(PART_WANTED, "SELECT 1 FROM job j JOIN round r ON r.job = j.id"                              \
                    " WHERE j.incarnation = ?1 AND j.state NOT IN (3, 4) AND r.round = ?2"          \

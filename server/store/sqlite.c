@@ -226,7 +226,8 @@ int fl_store_open(const char *dir, const struct fl_store_quota *quota, struct fl
         goto fail;
     }
     FL_CRASH_POINT("store-open-loaded");
-    if ((r = load(s, e)) != 0 || (r = fl_files_sweep(&s->files, part_wanted, s, e)) != 0) {
+    if ((r = load(s, e)) != 0 || (r = fl_store_replay_files(s, e)) != 0 ||
+        (r = fl_files_sweep(&s->files, part_wanted, s, e)) != 0) {
         goto fail;
     }
     FL_CRASH_POINT("store-open-swept");

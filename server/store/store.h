@@ -54,6 +54,8 @@ struct fl_store_quota {
     uint64_t state_bytes;     /* uploads and checkpoints together; 0 = no limit */
     uint32_t keep_models;     /* newest checkpoints kept per job, at least 2 */
     uint32_t transcript_rows; /* of one job's transcript; 0 = FL_STORE_TRANSCRIPT_ROWS */
+    uint32_t keep_rounds;     /* newest published rounds of a job whose updates stay, with the
+                                 checkpoints that they began with, to be replayed; 0 = none */
 };
 
 /* Creates or opens; takes the folder's lock. ret_coordinator: 16 random bytes made with the
@@ -263,6 +265,20 @@ enum { FL_STORE_TRANSCRIPT_ROWS = 1000000 };
  * when a record is not what its digest says. */
 int fl_store_transcript(struct fl_store *s, uint64_t job, int fd, uint64_t *ret_size,
                         uint64_t *ret_round, struct fl_digest *ret_head, struct fl_err *e);
+
+/* What a published round was made from: fl_store_upload_path has the bytes of each update, as long
+ * as keep_rounds lets them stay (whoever reads them compares digests). -FL_R_NO_OBJECT. */
+struct fl_store_replay {
+    uint64_t job, round;
+    char *text; /* the description it ran */
+    size_t text_size;
+    struct fl_digest before, checkpoint; /* the checkpoint of the round before, and its own */
+    struct fl_store_update *updates;     /* by exchange and agent */
+    uint32_t update_count;
+};
+int fl_store_replay(struct fl_store *s, uint64_t job, uint64_t round, struct fl_store_replay *ret,
+                    struct fl_err *e);
+void fl_store_replay_fini(struct fl_store_replay *x);
 
 /* Every change that a person made: who, when, what. The newest FL_STORE_AUDIT_MAX are kept. */
 enum { FL_STORE_AUDIT_MAX = 100000 };

@@ -462,8 +462,72 @@ START_TEST(test_a_transcript_is_a_chain_with_a_ceiling)
 }
 END_TEST
 
+static bool has_bytes(const struct fl_store_update *u)
+{
+    char path[FL_STORE_PATH_MAX];
+
+    fl_store_upload_path(store, inc, u, path);
+    return access(path, R_OK) == 0;
+}
+
+/* With keep_rounds 2: of rounds 1 to 4 the updates of 3 and 4 stay, the checkpoints they begin with
+ * too, over a restart and the end of the job; told to keep less, the store lets go. */
+START_TEST(test_rounds_that_can_be_replayed)
+{
+    const struct fl_store_quota two = {.keep_models = 2, .keep_rounds = 2},
+                                one = {.keep_models = 2, .keep_rounds = 1};
+    const uint64_t members[] = {1, 3};
+    struct fl_store_replay x;
+    struct fl_store_update u[5];
+
+    fresh();
+    ck_ok(try_open(&two));
+    add_agents(3);
+    add_job();
+    for (uint64_t round = 1; round <= 4; round++) {
+        char bytes[3][16];
+        open_round(round);
+        for (uint64_t a = 1; a <= 3; a++) {
+            snprintf(bytes[a - 1], sizeof bytes[0], "%d of %d", (int)a, (int)round);
+        }
+        accept_update(round, 1, bytes[0]);
+        accept_update(round, 3, bytes[2]);
+        struct fl_store_update late = update_of(round, 2, bytes[1]);
+        upload(&late, bytes[1], false); /* begun, never committed */
+        u[round] = update_of(round, 1, bytes[0]);
+        publish(round, members, 2, 0);
+        ck_assert(has_bytes(&u[round]));
+    }
+    uint64_t kept = fl_store_bytes(store);
+    ck_assert_uint_eq(kept, 3 * strlen("model 0") + 4 * strlen("1 of 1"));
+    for (int turn = 0; turn < 2; turn++) {
+        ck_assert(!has_bytes(&u[1]) && !has_bytes(&u[2]) && has_bytes(&u[3]) && has_bytes(&u[4]));
+        ck_assert_int_eq(fl_store_replay(store, 1, 2, &x, &err), -FL_R_NO_OBJECT);
+        ck_assert_int_eq(fl_store_replay(store, 1, 5, &x, &err), -FL_R_NO_OBJECT);
+        ck_ok(fl_store_replay(store, 1, 3, &x, &err));
+        struct fl_digest before = digest_of("model 2"), after = digest_of("model 3");
+        ck_assert(fl_digest_equal(&x.before, &before) && fl_digest_equal(&x.checkpoint, &after));
+        ck_assert(x.text_size == 4 && memcmp(x.text, "plan", 4) == 0 && x.update_count == 2);
+        ck_assert(x.updates[0].agent == 1 && x.updates[1].agent == 3 && x.updates[0].weight == 1);
+        ck_assert(fl_digest_equal(&x.updates[0].digest, &u[3].digest));
+        fl_store_replay_fini(&x);
+        ck_ok(fl_store_job_state(store, 1, FL_JOB_DONE, "", &err));
+        fl_store_close(store);
+        ck_ok(try_open(&two));
+        ck_assert_uint_eq(fl_store_bytes(store), kept);
+    }
+    fl_store_close(store);
+    ck_ok(try_open(&one));
+    ck_assert(!has_bytes(&u[3]) && has_bytes(&u[4]));
+    reopen();
+    ck_assert(!has_bytes(&u[4]));
+    gone();
+}
+END_TEST
+
 TESTS_MAIN("store rounds", test_a_transcript_is_a_chain_with_a_ceiling,
-           test_a_round_opens_in_order_and_survives, test_a_commit_answers_each_update_for_itself,
+           test_rounds_that_can_be_replayed, test_a_round_opens_in_order_and_survives,
+           test_a_commit_answers_each_update_for_itself,
            test_a_mark_is_kept_with_its_update_and_only_grows, test_which_models_an_agent_is_in,
            test_an_agent_has_one_upload_and_a_committed_one_stays, test_a_closed_exchange_is_final,
            test_publishing_moves_the_job_and_forgets_what_is_not_needed,
