@@ -138,7 +138,7 @@ void fl_moves_step(struct fl_moves *m)
 
     m->steps++;
     if (m->mix) {
-        fl_mix_step(m->mix);
+        fl_mix_look(m->mix);
     }
     if (m->anchor) {
         pull(m);
@@ -158,6 +158,9 @@ void fl_moves_step(struct fl_moves *m)
         step_range(m, &m->head_optim, m->head_clip, cut, s->layout->theta.elements);
     }
     fl_model_settle(s->model, s->theta);
+    if (m->mix) { /* last: its gradient leaves other batch statistics in the model */
+        fl_mix_step(m->mix);
+    }
 }
 
 void fl_moves_end(struct fl_moves *m)

@@ -187,6 +187,7 @@ struct fl_mix {
     struct fl_moves moves; /* of v */
     struct fl_order order;
     float *v, *alpha; /* in the private vector */
+    float *was;       /* the shared model before its step */
     float *both, *grad;
     bool learns; /* alpha, with the next step */
 };
@@ -196,6 +197,7 @@ void fl_mix_free(struct fl_mix *x)
     if (x) {
         fl_moves_fini(&x->moves);
         fl_order_fini(&x->order);
+        fl_free(x->was);
         fl_free(x->both);
         fl_free(x->grad);
         fl_free(x);
@@ -217,9 +219,12 @@ int fl_mix_new(struct fl_session *s, const struct fl_seed *seed, float *private_
                          .v = private_ + k.personal,
                          .alpha = private_ + k.alpha,
                          .learns = s->plan->setting.learn};
+    x->was = fl_try_aligned(elements, sizeof *x->was);
     x->both = fl_try_aligned(elements, sizeof *x->both);
     x->grad = fl_try_aligned(elements, sizeof *x->grad);
-    r = x->both && x->grad ? 0 : fl_fail(e, FL_R_NOMEM, "a second model of %zu elements", elements);
+    r = x->was && x->both && x->grad
+            ? 0
+            : fl_fail(e, FL_R_NOMEM, "a second model of %zu elements", elements);
     if (r == 0) {
         r = fl_moves_init(&x->moves, s, true, false, true, NULL, NULL, 0, e);
     }
@@ -238,6 +243,11 @@ int fl_mix_new(struct fl_session *s, const struct fl_seed *seed, float *private_
     return 0;
 }
 
+void fl_mix_look(struct fl_mix *x)
+{
+    memcpy(x->was, x->s->theta, x->s->layout->theta.elements * sizeof *x->was);
+}
+
 void fl_mix_step(struct fl_mix *x)
 {
     struct fl_session *s = x->s;
@@ -247,11 +257,11 @@ void fl_mix_step(struct fl_mix *x)
     size_t n = fl_order_load(&x->order, s);
     double slope = 0;
 
-    blend(x->v, theta, alpha, x->both, elements);
+    blend(x->v, x->was, alpha, x->both, elements);
     fl_model_set(s->model, x->both);
     fl_model_gradient(s->model, s->x, s->goal, n, x->grad, NULL);
     for (size_t i = 0; i < elements; i++) {
-        slope += (double)x->grad[i] * ((double)x->v[i] - (double)theta[i]);
+        slope += (double)x->grad[i] * ((double)x->v[i] - (double)x->was[i]);
         x->grad[i] *= alpha;
     }
     s->theta = x->v;

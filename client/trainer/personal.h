@@ -26,7 +26,9 @@ int fl_personal_train(struct fl_session *s, const struct fl_train_task *task, fl
 struct fl_mix;
 int fl_mix_new(struct fl_session *s, const struct fl_seed *seed, float *private_,
                struct fl_mix **ret, struct fl_err *e);
-/* Before the step that s->grad is for. Leaves s->theta and s->grad alone, and the batch changed. */
+/* Before the shared model's step, and behind it. s->theta and s->grad stay as they are, the batch
+ * does not. */
+void fl_mix_look(struct fl_mix *x);
 void fl_mix_step(struct fl_mix *x);
 void fl_mix_free(struct fl_mix *x); /* NULL is fine */
 

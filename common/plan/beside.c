@@ -149,6 +149,12 @@ static int keep_drift(struct fl_plan *plan, const struct fl_conf_node *root, str
                             "sites: %u, fewer than round.members (%u)", plan->setting.sites,
                             plan->round.members);
     }
+    if (fl_spec_together(&l->spec)) {
+        return fl_conf_fail(e, fl_plan_at(root, "model.layers"), FL_R_CONF_CONFLICT,
+                            "%s corrects gradients, and running statistics of a batch norm have "
+                            "none: use group_norm",
+                            plan->strategy);
+    }
     if (!scaffold) {
         plan->server = (struct fl_server_opt_conf){
             .optimizer = FL_SERVER_DYNAMIC, .lr = 1, .momentum = fl_plan_part(plan)};

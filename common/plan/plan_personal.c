@@ -101,6 +101,11 @@ int fl_plan_check_personal(const struct fl_plan *p, const struct fl_conf_node *r
                             "secure_aggregation hides from the coordinator: choose one of them",
                             p->strategy);
     }
+    if (p->setting.pfedhn.hidden && fl_spec_together(&p->layout.spec)) {
+        return fl_conf_fail(e, fl_plan_at(root, "model.layers"), FL_R_CONF_CONFLICT,
+                            "a hypernetwork makes values of either sign, and a batch norm's "
+                            "running variances are not to be negative: use group_norm");
+    }
     uint64_t values = ((uint64_t)p->setting.pfedhn.hidden + 1) * p->layout.shared.elements;
     if (p->setting.pfedhn.hidden && values > HYPER_MAX) {
         return fl_conf_fail(e, fl_plan_at(root, "strategy.pfedhn.hidden"), FL_R_CONF_RANGE,

@@ -147,7 +147,7 @@ END_TEST
 static const char job[] =
     "name: j\nstrategy: %s\nrounds: 10\n"
     "model: {input: [1, 8, 8], classes: 3, head: 1, layers: [{conv2d: {out: 4, kernel: 3}}, "
-    "{leaky_relu: {}}, {max_pool: {size: 2}}, {flatten: {}}, {linear: {out: 12}}, "
+    "%s{leaky_relu: {}}, {max_pool: {size: 2}}, {flatten: {}}, {linear: {out: 12}}, "
     "{leaky_relu: {}}, {linear: {out: 3}}]%s}\n"
     "train: {batch: 10, epochs: 3, lr: 0.05}\n"
     "data: {mean: [0.25], std: [0.3]}\nround: {members: 1}\n%s\n";
@@ -157,12 +157,14 @@ static const char example[] = "privacy: {unit: example, clip: 1, noise_multiplie
 static const char client[] = "privacy: {unit: client, clip: 1, delta: 1e-5, noise_multiplier: 1}\n"
                              "grid: {bits: 24, step: -16}";
 
+static const char *norm = ""; /* a layer after the convolution */
+
 static int parse(struct fl_plan *ret, const char *strategy, const char *model, const char *more,
                  struct fl_err *e)
 {
     char text[2048];
 
-    snprintf(text, sizeof text, job, strategy, model, more);
+    snprintf(text, sizeof text, job, strategy, norm, model, more);
     return fl_plan_parse(ret, "job.yaml", text, strlen(text), e);
 }
 
@@ -252,30 +254,35 @@ static void disturb_all(const struct small_site *s)
 
 START_TEST(test_what_serves_never_reaches_an_upload)
 {
-    static const char *const words[] = {"ditto", "apfl"};
+    static const struct {
+        const char *word;
+        uint32_t steps;
+        const char *norm;
+    } cases[] = {{"ditto", 0, ""}, {"ditto", 6, ""}, {"ditto", 0, "{batch_norm: {}}, "},
+                 {"apfl", 0, ""},  {"apfl", 6, ""},  {"apfl", 0, "{batch_norm: {}}, "}};
 
-    for (int w = 0; w < 2; w++) {
-        for (uint32_t steps = 0; steps <= 6; steps += 6) {
-            struct small_site s;
-            struct run a, b;
+    for (size_t w = 0; w < FL_COUNT(cases); w++) {
+        struct small_site s;
+        struct run a, b;
 
-            site_of(&s, words[w], steps);
-            size_t shared = s.plan->layout.shared.elements, own = s.plan->layout.private_.elements;
-            train(&s, s.shared, s.private_, &a);
-            for (int how = 0; how < 3; how++) {
-                disturb(&s, s.private_, how);
-                train(&s, s.shared, s.private_, &b);
-                ck_assert_int_eq(memcmp(a.delta, b.delta, shared * sizeof *a.delta), 0);
-                ck_assert_int_ne(memcmp(a.private_, b.private_, own * sizeof *a.private_), 0);
-                ck_assert_uint_eq(a.report.steps, b.report.steps);
-                for (size_t i = 0; i < own; i++) {
-                    ck_assert(isfinite(b.private_[i])); /* or the next round would fail */
-                }
-                run_fini(&b);
+        norm = cases[w].norm;
+        site_of(&s, cases[w].word, cases[w].steps);
+        norm = "";
+        size_t shared = s.plan->layout.shared.elements, own = s.plan->layout.private_.elements;
+        train(&s, s.shared, s.private_, &a);
+        for (int how = 0; how < 3; how++) {
+            disturb(&s, s.private_, how);
+            train(&s, s.shared, s.private_, &b);
+            ck_assert_int_eq(memcmp(a.delta, b.delta, shared * sizeof *a.delta), 0);
+            ck_assert_int_ne(memcmp(a.private_, b.private_, own * sizeof *a.private_), 0);
+            ck_assert_uint_eq(a.report.steps, b.report.steps);
+            for (size_t i = 0; i < own; i++) {
+                ck_assert(isfinite(b.private_[i])); /* or the next round would fail */
             }
-            run_fini(&a);
-            small_site_fini(&s);
+            run_fini(&b);
         }
+        run_fini(&a);
+        small_site_fini(&s);
     }
 }
 END_TEST
@@ -506,6 +513,13 @@ START_TEST(test_what_does_not_go_together)
                      -FL_R_CONF_CONFLICT);
     ck_assert_int_eq(parse(plan, "{feddyn: {sites: 8}}", "", "set: {round.members: 2}", &e), 0);
     ck_assert(plan->server.optimizer == FL_SERVER_DYNAMIC && plan->server.momentum == 0.25f);
+    norm = "{batch_norm: {}}, ";
+    ck_assert_int_eq(parse(plan, "scaffold", "", "", &e), -FL_R_CONF_CONFLICT);
+    ck_assert_ptr_nonnull(strstr(e.msg, "use group_norm"));
+    ck_assert_int_eq(parse(plan, "feddyn", "", "", &e), -FL_R_CONF_CONFLICT);
+    ck_assert_int_eq(parse(plan, "pfedhn", "", "", &e), -FL_R_CONF_CONFLICT);
+    ck_assert_int_eq(parse(plan, "apfl", "", "", &e), 0);
+    norm = "";
     ck_assert_int_eq(parse(plan, "feddbe", "", "set: {model.head: 3}", &e), -FL_R_CONF_CONFLICT);
     ck_assert_ptr_nonnull(strstr(e.msg, "feddbe compares features"));
     ck_assert_int_eq(parse(plan, "fedproto", "", "server: {lr: 0.5}", &e), -FL_R_CONF_CONFLICT);
