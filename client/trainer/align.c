@@ -29,7 +29,7 @@ struct fl_align {
     float *numbers; /* that target points into */
     uint64_t round, rounds, steps, step;
     struct fl_rff rff;
-    float *angles;
+    float *angles, *unit, *d_unit;
     double *sum;
     struct judge judge;
 };
@@ -138,8 +138,11 @@ static void match(struct fl_align *a, size_t count, float ramp, const float *z, 
         return;
     }
     memset(a->sum, 0, t->length * sizeof *a->sum);
-    fl_rff_add(&a->rff, t->bandwidth, z, count, a->angles, a->sum);
-    (void)fl_rff_pull(&a->rff, t->bandwidth, count, a->angles, a->sum, t->mean, weight, dz);
+    memset(a->d_unit, 0, count * t->width * sizeof *a->d_unit);
+    fl_rff_unit(z, count, t->width, a->unit);
+    fl_rff_add(&a->rff, t->bandwidth, a->unit, count, a->angles, a->sum);
+    (void)fl_rff_pull(&a->rff, t->bandwidth, count, a->angles, a->sum, t->mean, weight, a->d_unit);
+    fl_rff_unit_back(z, a->unit, a->d_unit, count, t->width, dz);
 }
 
 static void add_terms(void *arg, size_t first, size_t count, const float *z, float *dz)
@@ -169,6 +172,8 @@ void fl_align_free(struct fl_align *a)
     judge_fini(&a->judge);
     fl_rff_fini(&a->rff);
     fl_free(a->angles);
+    fl_free(a->unit);
+    fl_free(a->d_unit);
     fl_free(a->sum);
     fl_free(a->numbers);
     fl_free(a);
@@ -187,8 +192,10 @@ static int align_init(struct fl_align *a, const struct fl_train_task *task, stru
         fl_fedka_seed(plan, &seed);
         r = fl_rff_init(&a->rff, &seed, a->target.width, a->conf->frequencies, e);
         a->angles = fl_try_aligned(a->s->shard * a->conf->frequencies, sizeof *a->angles);
+        a->unit = fl_try_aligned(a->s->shard * a->target.width, sizeof *a->unit);
+        a->d_unit = fl_try_aligned(a->s->shard * a->target.width, sizeof *a->d_unit);
         a->sum = fl_try(a->target.length, sizeof *a->sum);
-        if (r == 0 && (!a->angles || !a->sum)) {
+        if (r == 0 && (!a->angles || !a->unit || !a->d_unit || !a->sum)) {
             r = fl_fail(e, FL_R_NOMEM, "an embedding of %zu numbers", a->target.length);
         }
     }
@@ -278,6 +285,7 @@ int fl_train_embed(const struct fl_train_task *task, float *ret, struct fl_err *
         r = fl_session_cancelled(&s, e);
         if (r == 0) {
             fl_model_forward(body, s.x, n, z);
+            fl_rff_unit(z, n, in.width, z);
             fl_rff_add(&rff, in.bandwidth, z, n, angles, sum);
         }
     }

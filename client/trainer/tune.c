@@ -181,6 +181,30 @@ static int train_on_votes(struct tune *t, struct fl_err *e)
     return r;
 }
 
+/* Models are sure of some classes before others; trained on those alone, the aggregate would forget
+ * the rest. So of one class at most half as many again as its even share keep their label: the
+ * first in the order in which they were drawn. */
+static int even_out(struct tune *t, struct fl_err *e)
+{
+    uint32_t *kept = fl_try(t->classes, sizeof *kept);
+    size_t all = 0;
+
+    if (!kept) {
+        return fl_fail(e, FL_R_NOMEM, "counts of %zu classes", t->classes);
+    }
+    for (size_t i = 0; i < t->examples; i++) {
+        all += t->label[i] != FL_VOTE_NONE;
+    }
+    for (size_t i = 0; i < t->examples; i++) {
+        int32_t *label = &t->label[i];
+        if (*label != FL_VOTE_NONE && 2 * t->classes * kept[*label]++ >= 3 * all) {
+            *label = FL_VOTE_NONE;
+        }
+    }
+    fl_free(kept);
+    return 0;
+}
+
 static int vote(struct tune *t, struct fl_fedka_score *score, struct fl_err *e)
 {
     int r = collect_votes(t, score, e);
@@ -193,12 +217,13 @@ static int vote(struct tune *t, struct fl_fedka_score *score, struct fl_err *e)
     } else {
         fl_vote_soft(t->p, score->models, t->examples, t->classes, t->conf->confidence,
                      t->conf->agreement, t->label);
+        r = even_out(t, e);
     }
     score->examples = (uint32_t)t->examples;
     for (size_t i = 0; i < t->examples; i++) {
         score->agreed += t->label[i] != FL_VOTE_NONE;
     }
-    return score->agreed ? train_on_votes(t, e) : 0;
+    return r == 0 && score->agreed ? train_on_votes(t, e) : r;
 }
 
 /* ---- what is published ---- */
@@ -256,12 +281,13 @@ static int embed(struct tune *t, const float *theta, struct fl_tune_result *ret,
     struct fl_rff rff = {0};
     struct fl_seed seed;
     float *angles = fl_try_aligned(t->s.batch * f, sizeof *angles);
+    float *unit = fl_try_aligned(count * width, sizeof *unit);
     double *sum = fl_try(2 * f, sizeof *sum);
     int r = 0;
 
     ret->mean = fl_try(2 * f, sizeof *ret->mean);
     ret->z = fl_try_aligned(count * width, sizeof *ret->z);
-    if (!angles || !sum || !ret->mean || !ret->z) {
+    if (!angles || !unit || !sum || !ret->mean || !ret->z) {
         r = fl_fail(e, FL_R_NOMEM, "features of %zu examples", count);
     }
     fl_fedka_seed(t->plan, &seed);
@@ -276,11 +302,14 @@ static int embed(struct tune *t, const float *theta, struct fl_tune_result *ret,
         fl_model_forward(body, t->s.x, n, ret->z + at * width);
         r = fl_session_cancelled(&t->s, e);
     }
-    double bandwidth = r ? 0 : fl_mmd_bandwidth(ret->z, count, NULL, 0, width);
+    if (r == 0) {
+        fl_rff_unit(ret->z, count, width, unit);
+    }
+    double bandwidth = r ? 0 : fl_mmd_bandwidth(unit, count, NULL, 0, width);
     bandwidth = bandwidth > 0 ? bandwidth : 1; /* all alike: any will do */
     for (size_t at = 0, n; r == 0 && at < count; at += n) {
         n = count - at < t->s.batch ? count - at : t->s.batch;
-        fl_rff_add(&rff, bandwidth, ret->z + at * width, n, angles, sum);
+        fl_rff_add(&rff, bandwidth, unit + at * width, n, angles, sum);
     }
     for (size_t i = 0; r == 0 && i < 2 * f; i++) {
         ret->mean[i] = (float)(sum[i] / (double)count);
@@ -300,6 +329,7 @@ static int embed(struct tune *t, const float *theta, struct fl_tune_result *ret,
     fl_model_free(body);
     fl_rff_fini(&rff);
     fl_free(angles);
+    fl_free(unit);
     fl_free(sum);
     return r;
 }

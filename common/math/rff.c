@@ -63,12 +63,15 @@ double fl_rff_pull(const struct fl_rff *r, double bandwidth, size_t count, float
 {
     size_t f = r->frequencies;
     double part = 1 / (double)count, square = 0;
+    double others = 1 / (double)(count > 1 ? count - 1 : 1); /* a point's own phi has no gradient */
     /* d |m - t|^2 / d angle = 2 (m - t) dm / d angle */
     float scale = (float)(2 * part / sqrt((double)f));
 
     for (size_t j = 0; j < f; j++) {
         double c = sum[j] * part - (double)target[j], s = sum[f + j] * part - (double)target[f + j];
         square += c * c + s * s;
+        c = sum[j] * others - (double)target[j];
+        s = sum[f + j] * others - (double)target[f + j];
         for (size_t n = 0; n < count; n++) {
             float *a = &angles[n * f + j];
             *a = scale * ((float)s * cosf(*a) - (float)c * sinf(*a));
@@ -77,6 +80,29 @@ double fl_rff_pull(const struct fl_rff *r, double bandwidth, size_t count, float
     fl_blas_gemm(false, false, count, r->width, f, weight * (float)(1 / sqrt(bandwidth)), angles, f,
                  r->omega, r->width, 1, dz, r->width);
     return square;
+}
+
+/* ---- directions ---- */
+
+void fl_rff_unit(const float *z, size_t count, size_t width, float *unit)
+{
+    for (size_t n = 0; n < count; n++, z += width, unit += width) {
+        double norm = sqrt(fl_vec_norm_squared(z, width));
+        fl_vec_scale(norm > 0 ? (float)(1 / norm) : 0, z, unit, width);
+    }
+}
+
+void fl_rff_unit_back(const float *z, const float *unit, const float *d_unit, size_t count,
+                      size_t width, float *dz)
+{
+    for (size_t n = 0; n < count; n++) { /* (d - (d u) u) / |z| */
+        const float *u = unit + n * width, *d = d_unit + n * width;
+        double norm = sqrt(fl_vec_norm_squared(z + n * width, width));
+        if (norm > 0) {
+            fl_vec_axpy((float)(1 / norm), d, dz + n * width, width);
+            fl_vec_axpy((float)(-fl_vec_dot(d, u, width) / norm), u, dz + n * width, width);
+        }
+    }
 }
 
 /* ---- exactly ---- */

@@ -42,10 +42,17 @@ void fl_rff_fini(struct fl_rff *r);
 void fl_rff_add(const struct fl_rff *r, double bandwidth, const float *z, size_t count,
                 float *angles, double *sum);
 
-/* |mean - target|^2 of the points of the last fl_rff_add, whose sum began at 0, and weight times
- * its gradient added to dz[count, width]. `angles` is overwritten. */
+/* |mean - target|^2 of the points of the last fl_rff_add, whose sum began at 0; and weight times
+ * the gradient of its unbiased form, added to dz[count, width]: without the pairs of a point with
+ * itself, which would draw the points of a small batch together. `angles` is overwritten. */
 double fl_rff_pull(const struct fl_rff *r, double bandwidth, size_t count, float *angles,
                    const double *sum, const float *target, float weight, float *dz);
+
+/* Points by their direction only: unit = z / |z| (0 stays 0), which may be z; and the way back:
+ * dz += the gradient at z of what has the gradient d_unit at unit. */
+void fl_rff_unit(const float *z, size_t count, size_t width, float *unit);
+void fl_rff_unit_back(const float *z, const float *unit, const float *d_unit, size_t count,
+                      size_t width, float *dz);
 
 /* MMD^2 exactly, with the diagonals (never below 0): zero for equal clouds. dx (may be NULL) gets
  * weight times its gradient with respect to x added, at this bandwidth. */

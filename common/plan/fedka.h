@@ -10,8 +10,9 @@
  *
  * What both ends and the coordinator's own worker agree on is here: sizes, and the bytes that an
  * exchange begins with. All numbers little-endian. The features are what the head's first layer
- * takes: `width` numbers an example. A mean embedding is the mean of phi (common/math/rff.h) at the
- * bandwidth that stands beside it, with frequencies from the job's seed.
+ * takes: `width` numbers an example. A mean embedding is the mean of phi (common/math/rff.h) of
+ * their directions (lengths grow with training, and would be held back) at the bandwidth beside it,
+ * with frequencies from the job's seed.
  */
 #ifndef FL_PLAN_FEDKA_H
 #define FL_PLAN_FEDKA_H

@@ -26,7 +26,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { NOWHERE = UINT32_MAX };
+#define NOWHERE UINT32_MAX
 
 struct shared {
     struct fl_plan *plan;
@@ -92,7 +92,7 @@ static int fedka_init(void *shared, const struct fl_plan *plan, struct fl_err *e
     s->length = most.length;
     s->room = fl_fedka_input_size(&most);
     s->grid = (struct fl_grid){.bits = plan->grid.bits, .step = plan->grid.step};
-    s->bandwidth = (double)most.width;
+    s->bandwidth = 1; /* of directions: squared distances are 0 to 4 */
     s->embedded = NOWHERE;
     s->plan = fl_try(1, sizeof *s->plan);
     s->mean = fl_try(1, MEAN->shared_size);

@@ -114,17 +114,19 @@ static void make_input(size_t features)
     float *angles = fl_new(EXAMPLES * f, sizeof *angles);
     double *sum = fl_new(2 * f, sizeof *sum);
 
+    static float unit[EXAMPLES * WIDTH];
     features_of(&w.target, z);
+    fl_rff_unit(z, EXAMPLES, WIDTH, unit);
     fl_fedka_seed(&plan, &seed);
     ck_assert_int_eq(fl_rff_init(&rff, &seed, WIDTH, f, &err), 0);
     w.input = (struct fl_fedka_input){.known = true,
-                                      .bandwidth = fl_mmd_bandwidth(z, EXAMPLES, z, 0, WIDTH),
+                                      .bandwidth = fl_mmd_bandwidth(unit, EXAMPLES, unit, 0, WIDTH),
                                       .width = WIDTH,
                                       .length = 2 * f,
                                       .features = features,
                                       .mean = mean,
                                       .z = z};
-    fl_rff_add(&rff, w.input.bandwidth, z, EXAMPLES, angles, sum);
+    fl_rff_add(&rff, w.input.bandwidth, unit, EXAMPLES, angles, sum);
     for (size_t i = 0; i < 2 * f; i++) {
         mean[i] = (float)(sum[i] / EXAMPLES);
     }
@@ -299,6 +301,7 @@ START_TEST(test_an_embedding_is_the_mean_over_examples)
     fl_fedka_seed(&plan, &seed);
     ck_assert_int_eq(fl_rff_init(&rff, &seed, WIDTH, 250, &err), 0);
     features_of(&w.target, z); /* delta is zero: the base */
+    fl_rff_unit(z, EXAMPLES, WIDTH, z);
     for (size_t j = 0; j < 250; j += 17) {
         double cosine = 0;
         for (size_t n = 0; n < EXAMPLES; n++) {

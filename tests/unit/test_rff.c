@@ -103,7 +103,8 @@ START_TEST(test_two_points_by_hand)
 }
 END_TEST
 
-/* phi and the distance in doubles, by the definition: the naive twin. */
+/* phi and the distance in doubles, by the definition, but without the pairs of a point with itself:
+ * the naive twin, less what no point moves. */
 static double twin(const struct fl_rff *r, double bandwidth, const double *x, const float *target)
 {
     size_t f = r->frequencies;
@@ -119,9 +120,10 @@ static double twin(const struct fl_rff *r, double bandwidth, const double *x, co
             c += cos(angle / sqrt(bandwidth));
             s += sin(angle / sqrt(bandwidth));
         }
-        c = c / sqrt((double)f) / POINTS - (double)target[j];
-        s = s / sqrt((double)f) / POINTS - (double)target[f + j];
-        square += c * c + s * s;
+        c = c / sqrt((double)f) / POINTS;
+        s = s / sqrt((double)f) / POINTS;
+        square += (c * c + s * s) * POINTS / (POINTS - 1) - 2 * c * (double)target[j] -
+                  2 * s * (double)target[f + j];
     }
     return square;
 }
@@ -190,7 +192,37 @@ START_TEST(test_features_have_norm_1_and_come_from_the_seed)
 }
 END_TEST
 
-TESTS_MAIN("rff", test_equal_clouds_are_nowhere_apart,
+START_TEST(test_directions_and_their_way_back)
+{
+    float z[3 * WIDTH], u[3 * WIDTH], d[3 * WIDTH], dz[3 * WIDTH] = {0};
+
+    cloud(z, 3, 0.3, 5);
+    cloud(d, 3, 0, 6);
+    memset(z + WIDTH, 0, WIDTH * sizeof *z); /* the second has no direction */
+    fl_rff_unit(z, 3, WIDTH, u);
+    fl_rff_unit_back(z, u, d, 3, WIDTH, dz);
+    for (size_t i = 0; i < 3 * WIDTH; i++) {
+        size_t first = i / WIDTH * WIDTH;
+        double value[2] = {0}, h = 1e-6;
+        for (int side = 0; side < 2; side++) { /* of the sum of d u */
+            double norm = 0;
+            for (size_t k = 0; k < WIDTH; k++) {
+                double x = (double)z[first + k] + (first + k == i ? (side ? -h : h) : 0);
+                norm += x * x;
+            }
+            for (size_t k = 0; k < WIDTH; k++) {
+                double x = (double)z[first + k] + (first + k == i ? (side ? -h : h) : 0);
+                value[side] += (double)d[first + k] * x / sqrt(norm);
+            }
+        }
+        double want = first == WIDTH ? 0 : (value[0] - value[1]) / (2 * h);
+        ck_assert_double_eq_tol((double)dz[i], want, 1e-5);
+    }
+    ck_assert(u[WIDTH] == 0);
+}
+END_TEST
+
+TESTS_MAIN("rff", test_directions_and_their_way_back, test_equal_clouds_are_nowhere_apart,
            test_the_distance_grows_with_the_shift_and_features_estimate_it, test_two_points_by_hand,
            test_gradients_are_those_of_finite_differences,
            test_features_have_norm_1_and_come_from_the_seed)
