@@ -107,11 +107,26 @@ START_TEST(test_personal_models_and_a_crash_before_every_item)
 {
     struct sim_conf conf = all_of_four;
 
-    conf.personal = true;
+    conf.strategy = "fedcac";
     struct world *w = run(&conf);
     ck_assert_uint_eq(w->disk.models, 5);
     ck_assert_mem_ne(w->disk.model[1], w->disk.model[0], sizeof w->disk.model[1]);
     ck_assert_mem_ne(w->disk.model[1], w->disk.model[3], sizeof w->disk.model[1]);
+    done(w);
+    crash_before_every_item(&conf, false);
+    crash_before_every_item(&conf, true);
+}
+END_TEST
+
+/* Bubbles that part after the first round: from then on each agent fetches its bubble's model. */
+START_TEST(test_bubbles_and_a_crash_before_every_item)
+{
+    struct sim_conf conf = all_of_four;
+
+    conf.strategy = "flhc";
+    struct world *w = run(&conf);
+    ck_assert_uint_gt(w->disk.models, 1);
+    ck_assert_mem_ne(w->disk.model[1], w->disk.model[0], sizeof w->disk.model[1]);
     done(w);
     crash_before_every_item(&conf, false);
     crash_before_every_item(&conf, true);
@@ -145,7 +160,8 @@ static struct sim_conf random_conf(uint64_t seed)
     for (size_t i = 0; i < FL_COUNT(chance); i++) {
         *chance[i] = fl_rng_below(&rng, 3) ? (uint32_t)fl_rng_below(&rng, 30000) : 0;
     }
-    c.personal = c.exchanges == 1 && fl_rng_below(&rng, 2);
+    static const char *const strategies[] = {NULL, "fedcac", "flhc"};
+    c.strategy = c.exchanges == 1 ? strategies[fl_rng_below(&rng, 3)] : NULL;
     c.weather = fl_rng_below(&rng, 3) ? (uint32_t)fl_rng_below(&rng, 500000) : 0;
     return c;
 }
@@ -200,4 +216,5 @@ END_TEST
 
 TESTS_MAIN("sim", test_nothing_goes_wrong, test_coordinator_crashes_before_every_item,
            test_site_crashes_before_every_item, test_two_exchanges_and_a_crash_before_every_item,
-           test_personal_models_and_a_crash_before_every_item, test_random_federations)
+           test_personal_models_and_a_crash_before_every_item,
+           test_bubbles_and_a_crash_before_every_item, test_random_federations)

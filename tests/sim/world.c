@@ -351,8 +351,9 @@ static void begin(struct world *w, const struct sim_conf *conf)
     fl_seed_from_u64(conf->seed, &seed);
     fl_rng_init(&w->rng, &seed, 0);
     w->trace = conf->trace ? fl_new(1, TRACE_SIZE) : NULL;
-    w->strategy = conf->exchanges == 2 ? &sim_twostep
-                                       : fl_strategy_find(conf->personal ? "fedcac" : "fedavg");
+    w->strategy = conf->exchanges == 2
+                      ? &sim_twostep
+                      : fl_strategy_find(conf->strategy ? conf->strategy : "fedavg");
     w->plan = fl_new(1, sizeof *w->plan);
     w->plan->rounds = conf->rounds;
     w->plan->seed = 7;
@@ -363,6 +364,10 @@ static void begin(struct world *w, const struct sim_conf *conf)
     w->plan->layout.shared.at[0].count = ELEMENTS;
     w->plan->setting.homes = SITES_MAX;
     w->plan->setting.fedcac = (struct fl_fedcac_conf){.tau = 0.5, .partners = 1, .decay = 0.9};
+    if (w->strategy == fl_strategy_find("flhc")) {
+        w->plan->setting.bubble = (struct fl_bubble_conf){
+            .by = FL_BUBBLE_ONCE, .model = "fedavg", .most = 3, .minimum = 1, .after = 1};
+    }
     w->plan->weighting = FL_WEIGHT_EXAMPLES;
     w->plan->max_weight = 4;
     w->plan->server.lr = 0.75f;

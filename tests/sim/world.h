@@ -30,7 +30,7 @@ enum {
     ELEMENTS = 5,
     UPDATE_SIZE = 2 * ELEMENTS, /* 16 bits each */
     CHUNK = 4,
-    STATE_MAX = 256,
+    STATE_MAX = 2048,
     MODELS_MAX = SITES_MAX + 1,
     EXCHANGES_MAX = 2,
     CONNS_MAX = 64,
@@ -46,7 +46,8 @@ struct world;
 struct sim_conf {
     uint64_t seed;
     uint32_t sites, members, quorum, over_select, rounds, attempts, exchanges;
-    bool personal; /* a model for each agent: fedcac instead of fedavg; of one exchange */
+    const char *strategy; /* of one exchange: NULL = fedavg, fedcac (a model for each agent), flhc
+                             (bubbles) */
     uint64_t deadline_ms;
     bool same_cohort;
     /* chances in a million: of a connection per message, of a crash per item and per operation, ...
