@@ -263,6 +263,7 @@ enum fl_bubble_by {
     FL_BUBBLE_CHOICE,     /* ifca: each site picks the model with the least loss on its data */
     FL_BUBBLE_SPLIT,      /* cfl: a bubble parts when its updates pull apart */
     FL_BUBBLE_ONCE,       /* flhc: one clustering of updates after some rounds */
+    FL_BUBBLE_WEIGHTS,    /* fesem: to the model that is nearest to what a site trained */
 };
 struct fl_bubble_conf {
     enum fl_bubble_by by;

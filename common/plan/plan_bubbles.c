@@ -57,7 +57,8 @@ void fl_plan_bubbles_begin(struct fl_plan *plan)
     static const char *const words[] = {[FL_BUBBLE_DESCRIPTOR] = "pacfl",
                                         [FL_BUBBLE_CHOICE] = "ifca",
                                         [FL_BUBBLE_SPLIT] = "cfl",
-                                        [FL_BUBBLE_ONCE] = "flhc"};
+                                        [FL_BUBBLE_ONCE] = "flhc",
+                                        [FL_BUBBLE_WEIGHTS] = "fesem"};
 
     for (unsigned i = 1; i < sizeof words / sizeof words[0]; i++) {
         if (strcmp(plan->strategy, words[i]) == 0) {
@@ -111,6 +112,24 @@ static int check_pairs(const struct fl_plan *p, const struct fl_conf_node *root,
     return 0;
 }
 
+/* Models are means of models. */
+static int check_weights(const struct fl_plan *p, const struct fl_conf_node *root, struct fl_err *e)
+{
+    const struct fl_server_opt_conf *s = &p->server;
+
+    if (s->optimizer != FL_SERVER_AVERAGE || s->lr < 1 || s->lr > 1 || s->momentum > 0) {
+        return fl_conf_fail(e, fl_plan_at(root, "server"), FL_R_CONF_CONFLICT,
+                            "strategy %s takes means of models: there is no mean update that a "
+                            "server optimizer could step along",
+                            p->strategy);
+    }
+    if (p->round.members + p->round.over_select + p->setting.bubble.most > 4096) {
+        return fl_conf_fail(e, fl_plan_at(root, "round.members"), FL_R_LIMIT,
+                            "strategy %s takes 4096 members and models at most", p->strategy);
+    }
+    return 0;
+}
+
 int fl_plan_check_bubbles(const struct fl_plan *p, const struct fl_conf_node *root,
                           struct fl_err *e)
 {
@@ -135,6 +154,9 @@ int fl_plan_check_bubbles(const struct fl_plan *p, const struct fl_conf_node *ro
                             "strategy %s tells sites apart, and secure aggregation hides them in a "
                             "sum: one or the other",
                             p->strategy);
+    }
+    if (b->by == FL_BUBBLE_WEIGHTS) {
+        return check_weights(p, root, e);
     }
     if (b->by == FL_BUBBLE_CHOICE) {
         return check_choice(p, at, e);

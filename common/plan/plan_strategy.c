@@ -79,6 +79,7 @@ static const struct {
     {"fedprox", FL_VISIBILITY_ALL_SHARED, fedprox_keys},
     {"fedrep", FL_VISIBILITY_HEAD_PRIVATE, no_keys},
     {"fedyogi", FL_VISIBILITY_ALL_SHARED, no_keys},
+    {"fesem", FL_VISIBILITY_ALL_SHARED, fl_plan_ifca_keys},
     {"flhc", FL_VISIBILITY_ALL_SHARED, fl_plan_flhc_keys},
     {"hyperfl", FL_VISIBILITY_BODY_GENERATED, no_keys},
     {"ifca", FL_VISIBILITY_ALL_SHARED, fl_plan_ifca_keys},

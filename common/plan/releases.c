@@ -86,6 +86,7 @@ static const struct fl_release_row rows[] = {
     {"local", FL_UNIT_EXAMPLE, FL_RELEASE_NOTHING, "nothing", "0", "none"},
     SINGLES_OF("pfedhn", "the whole model"),
     SINGLES_OF("cfl", "what travels in a bubble"),
+    SINGLES_OF("fesem", "what travels in a bubble"),
     SINGLES_OF("flhc", "what travels in a bubble"),
     SINGLES_OF("pacfl", "what travels in a bubble"),
 };

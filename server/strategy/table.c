@@ -3,6 +3,7 @@
 #include "server/strategy/fedamp.h"
 #include "server/strategy/fedcac.h"
 #include "server/strategy/fedka.h"
+#include "server/strategy/fesem.h"
 #include "server/strategy/ifca.h"
 #include "server/strategy/mean.h"
 #include "server/strategy/pacfl.h"
@@ -33,6 +34,7 @@ static const struct fl_strategy *const table[] = {
     &fl_strategy_fedprox,
     &fl_strategy_fedrep,
     &fl_strategy_fedyogi,
+    &fl_strategy_fesem,
     &fl_strategy_flhc,
     &fl_strategy_hyperfl,
     &fl_strategy_ifca,

@@ -66,7 +66,7 @@ ok "sites 1, 3, 5 and 2, 4, 6; 10 releases on each ledger"
 
 # By other means, without a unit: the model that a site picks, the updates themselves.
 privacy=''
-for other in '{ifca: {bubbles: 2}}' '{cfl: {after: 2, still: 0.6}}' '{flhc: {after: 2}}'; do
+for other in '{ifca: {bubbles: 2}}' '{cfl: {after: 2, still: 0.6}}' '{flhc: {after: 2}}' '{fesem: {bubbles: 2}}'; do
     name=$(echo "$other" | sed 's/{\([a-z]*\).*/\1/')
     begin "$name" "$other"
     start_agents
@@ -74,6 +74,7 @@ for other in '{ifca: {bubbles: 2}}' '{cfl: {after: 2, still: 0.6}}' '{flhc: {aft
     finals_of() { finals "$name"; }
     wait_for 20 finals_of || die "no final reports of $name"
     stop "$agents"
+    cohortctl job bubbles "$name" >"$work/bubbles.log"
     above "$(worst "$name")" 0.9 || die "accuracy $(worst "$name") under $name"
     ok "$name: $(worst "$name") at the worst site"
 done

@@ -219,9 +219,81 @@ START_TEST(test_ifca_is_the_mean_of_those_who_chose)
 }
 END_TEST
 
+/* ---- by weights ---- */
+
+/* Members train towards the models they will belong to: 0 and 1 are as far apart as the models of a
+ * job that begins. */
+static int64_t pulled(uint64_t agent, int kind, uint64_t round, uint64_t i)
+{
+    return noise_only(agent, kind, round, i) / 20 + (kind ? 9000 : -9000);
+}
+
+START_TEST(test_fesem_is_expectation_maximisation)
+{
+    struct job j;
+    uint32_t of[6], best[6];
+    float trained[6][VALUES], next[2][VALUES];
+    double far[6];
+
+    update_of = pulled;
+    open_job(&j, "fesem", "bubbles: 2", "grid: {bits: 16, step: -13}");
+    add_members(&j, 0, 3);
+    add_members(&j, 1, 3);
+    for (int round = 1; round <= 4; round++) {
+        memcpy(j.twin, j.model, sizeof j.twin);
+        j.round++;
+        ck_assert_int_eq(begin_round(&j), 0);
+        for (uint32_t m = 0; m < 6; m++) {
+            of[m] = place(&j, j.member[m].agent);
+            ck_assert(round == 1 || of[m] == best[m]); /* where it was put */
+        }
+        ck_assert_int_eq(end_round(&j), 0);
+        memset(next, 0, sizeof next);
+        uint32_t size[2] = {0};
+        for (uint32_t m = 0; m < 6; m++) {
+            double d[2] = {0};
+            for (int i = 0; i < VALUES; i++) {
+                trained[m][i] = (float)((double)j.twin[of[m]][i] +
+                                        ldexp((double)j.member[m].q[i], plan->grid.step));
+                for (int k = 0; k < 2; k++) {
+                    d[k] += pow((double)trained[m][i] - (double)j.twin[k][i], 2);
+                }
+            }
+            best[m] = d[1 - of[m]] < d[of[m]] ? 1 - of[m] : of[m];
+            size[best[m]]++;
+            far[m] = d[best[m]];
+        }
+        for (uint32_t k = 0; k < 2; k++) {
+            uint32_t most = 0;
+            for (uint32_t m = 0; m < 6; m++) {
+                most = far[m] > far[most] ? m : most;
+            }
+            best[most] = size[k] ? best[most] : k;
+            size[1 - k] -= size[k] == 0;
+            size[k] += size[k] == 0;
+        }
+        for (int i = 0; i < VALUES; i++) {
+            for (uint32_t k = 0; k < 2; k++) {
+                double sum = 0;
+                for (uint32_t m = 0; m < 6; m++) {
+                    sum += best[m] == k ? (double)trained[m][i] : 0;
+                }
+                next[k][i] = size[k] ? (float)(sum / size[k]) : j.twin[k][i];
+                ck_assert_float_eq_tol(j.model[k][i], next[k][i], 2e-6f);
+            }
+        }
+    }
+    for (uint32_t m = 0; m < 6; m++) { /* who pulls the same way is together in the end */
+        ck_assert_uint_eq(best[m], best[m < 3 ? 0 : 3]);
+    }
+    ck_assert_uint_ne(best[0], best[3]);
+    close_job(&j);
+}
+END_TEST
+
 START_TEST(test_again_is_the_same_and_bad_states_are_refused)
 {
-    static const char *const names[] = {"cfl", "flhc", "ifca"};
+    static const char *const names[] = {"cfl", "flhc", "ifca", "fesem"};
 
     for (size_t k = 0; k < FL_COUNT(names); k++) {
         struct job j, before;
@@ -273,6 +345,8 @@ START_TEST(test_refusals)
         {"cfl", "", "secure_aggregation:", FL_R_PLAN_STRATEGY},
         {"cfl", "model: hyperfl, still: 2", "", FL_R_CONF_RANGE},
         {"flhc", "", "set: {round.members: 1025}", FL_R_LIMIT},
+        {"fesem", "", "server: {momentum: 0.5}", FL_R_CONF_CONFLICT},
+        {"fesem", "", "set: {round.members: 4094}", FL_R_LIMIT},
         {"flhc", "",
          "privacy: {unit: client, clip: 0.1, noise_multiplier: 1, delta: 1e-5, noise: "
          "central}",
@@ -291,5 +365,5 @@ END_TEST
 
 TESTS_MAIN("parting", test_two_parts_are_the_best_of_all, test_cfl_parts_what_pulls_apart,
            test_cfl_leaves_together_what_does_not, test_cfl_has_limits, test_flhc_clusters_once,
-           test_ifca_is_the_mean_of_those_who_chose,
+           test_ifca_is_the_mean_of_those_who_chose, test_fesem_is_expectation_maximisation,
            test_again_is_the_same_and_bad_states_are_refused, test_refusals)
