@@ -55,7 +55,7 @@ double fl_produce_norm(const struct fl_grid *g, const int64_t *q, size_t count)
 }
 
 int fl_produce_noise(const struct fl_produce *in, double sigma, int64_t bound, int64_t *q,
-                     double *ret_std, struct fl_err *e)
+                     size_t count, double *ret_std, struct fl_err *e)
 {
     char label[FL_EXCHANGE_NAME_MAX + 8];
     struct fl_noise *noise;
@@ -69,7 +69,7 @@ int fl_produce_noise(const struct fl_produce *in, double sigma, int64_t bound, i
     snprintf(label, sizeof label, "%s noise", in->terms->name);
     fl_seed_derive(in->seed, label, 0, &own);
     fl_rng_init(&rng, &own, 0);
-    fl_noise_add(noise, &rng, q, in->terms->elements);
+    fl_noise_add(noise, &rng, q, count);
     fl_rng_fini(&rng);
     explicit_bzero(&own, sizeof own);
     *ret_std = ldexp(fl_noise_scale(noise), in->terms->grid.step);
@@ -100,7 +100,7 @@ static int counts_make(const struct fl_produce *in, struct fl_produced *ret, str
     }
     ret->norm_after = r ? 0 : fl_produce_norm(&g, q, count);
     ret->norm_before = client ? ret->norm_before : ret->norm_after;
-    r = r ? r : fl_produce_noise(in, conf->noise_multiplier, bound, q, &ret->noise_std, e);
+    r = r ? r : fl_produce_noise(in, conf->noise_multiplier, bound, q, count, &ret->noise_std, e);
     if (x) {
         explicit_bzero(x, count * sizeof *x);
     }

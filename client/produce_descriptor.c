@@ -234,8 +234,8 @@ static int make(const struct fl_produce *in, struct fl_produced *ret, struct fl_
         ret->norm_before = ret->norm_after;
     }
     if (r == 0 && in->plan->privacy.unit != FL_UNIT_NONE) {
-        r = fl_produce_noise(in, in->plan->descriptor.noise_multiplier, bound, q, &ret->noise_std,
-                             e);
+        r = fl_produce_noise(in, in->plan->descriptor.noise_multiplier, bound, q, count,
+                             &ret->noise_std, e);
     }
     if (r) {
         fl_free(q);

@@ -9,14 +9,13 @@
  * and one Gaussian event of q = 1 is debited. The number behind it is the job's word, not the
  * data's, and has no noise.
  */
-#include "client/produce.h"
+#include "client/produce_in.h"
 
 #include "client/trainer/trainer.h"
 #include "common/base/mem.h"
 #include "common/math/grid.h"
 #include "common/plan/fedka.h"
 #include "common/privacy/clip.h"
-#include "common/privacy/noise.h"
 
 #include <math.h>
 #include <string.h>
@@ -51,27 +50,6 @@ static int embed(const struct fl_produce *in, float *to, struct fl_err *e)
     return fl_train_embed(&task, to, e);
 }
 
-static int add_noise(const struct fl_produce *in, int64_t bound, int64_t *q, size_t count,
-                     double *ret_std, struct fl_err *e)
-{
-    struct fl_noise *noise;
-    struct fl_seed own;
-    struct fl_rng rng;
-    int r = fl_noise_new(in->plan->setting.fedka.noise_multiplier * (double)bound, &noise, e);
-
-    if (r) {
-        return r;
-    }
-    fl_seed_derive(in->seed, "embedding noise", 0, &own);
-    fl_rng_init(&rng, &own, 0);
-    fl_noise_add(noise, &rng, q, count);
-    fl_rng_fini(&rng);
-    explicit_bzero(&own, sizeof own);
-    *ret_std = ldexp(fl_noise_scale(noise), in->terms->grid.step);
-    fl_noise_free(noise);
-    return 0;
-}
-
 static int embedding_make(const struct fl_produce *in, struct fl_produced *ret, struct fl_err *e)
 {
     const struct fl_fedka_conf *conf = &in->plan->setting.fedka;
@@ -81,7 +59,6 @@ static int embedding_make(const struct fl_produce *in, struct fl_produced *ret, 
     bool mine = !one_site || strcmp(conf->site, in->agent) == 0;
     int64_t bound = 0, *q = fl_try_aligned(count + 1, sizeof *q);
     float *x = fl_try_aligned(count, sizeof *x);
-    double squares = 0;
 
     memset(ret, 0, sizeof *ret);
     int r = x && q ? 0 : fl_fail(e, FL_R_NOMEM, "an embedding of %zu numbers", count);
@@ -90,12 +67,9 @@ static int embedding_make(const struct fl_produce *in, struct fl_produced *ret, 
     }
     r = r ? r : fl_clip_bound(&g, 1, &bound, e);
     r = r ? r : fl_clip_to_grid(&g, x, count, bound, q, &ret->norm_before, e);
-    for (size_t i = 0; r == 0 && i < count; i++) {
-        squares += (double)q[i] * (double)q[i];
-    }
-    ret->norm_after = ldexp(sqrt(squares), g.step);
+    ret->norm_after = r ? 0 : fl_produce_norm(&g, q, count);
     if (r == 0 && in->plan->privacy.unit != FL_UNIT_NONE) {
-        r = add_noise(in, bound, q, count, &ret->noise_std, e);
+        r = fl_produce_noise(in, conf->noise_multiplier, bound, q, count, &ret->noise_std, e);
     }
     if (x) {
         explicit_bzero(x, count * sizeof *x);

@@ -9,9 +9,9 @@ extern const struct fl_producer fl_produce_choice, fl_produce_descriptor;
 
 /* L2 of integers on a grid, in its units. */
 double fl_produce_norm(const struct fl_grid *g, const int64_t *q, size_t count);
-/* Discrete Gaussian noise of sigma times `bound` steps in each of the exchange's numbers, from a
+/* Discrete Gaussian noise of sigma times `bound` steps in each of `count` numbers, from a
  * stream of the intent's seed that belongs to this exchange. *ret_std in units of the grid. */
 int fl_produce_noise(const struct fl_produce *in, double sigma, int64_t bound, int64_t *q,
-                     double *ret_std, struct fl_err *e);
+                     size_t count, double *ret_std, struct fl_err *e);
 
 #endif

@@ -13,7 +13,6 @@
 #include "common/base/mem.h"
 #include "common/math/grid.h"
 #include "common/privacy/clip.h"
-#include "common/privacy/noise.h"
 
 #include <math.h>
 #include <string.h>
@@ -75,7 +74,7 @@ static int score_make(const struct fl_produce *in, struct fl_produced *ret, stru
         ret->norm_after = ret->norm_before;
     }
     if (r == 0 && in->plan->score.noise_multiplier > 0) {
-        r = fl_produce_noise(in, in->plan->score.noise_multiplier, bound, q, &ret->noise_std, e);
+        r = fl_produce_noise(in, in->plan->score.noise_multiplier, bound, q, 1, &ret->noise_std, e);
     }
     if (r) {
         fl_free(q);
