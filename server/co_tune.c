@@ -116,7 +116,7 @@ static int write_file(const char *folder, const char *name, const void *bytes, s
                       struct fl_err *e)
 {
     char path[FL_STORE_PATH_MAX];
-    int fd, r = create(folder, name, &fd, path, e);
+    int fd = -1, r = create(folder, name, &fd, path, e);
 
     if (r) {
         return r;
