@@ -35,7 +35,7 @@ ARMS = {
     "without disentangle": {"disentangle": 0},
     "without voting": {"voting": False},
     "matching alone": {**OFF, "matching": 1},
-    "matching 0.1 alone": {**OFF, "matching": 0.1},
+    "matching 0.1": {"matching": 0.1},
     "voting alone": {**OFF, "voting": True},
     "published": {"variant": "published", "disentangle": 1},
     "no target": {"target": "none"},
