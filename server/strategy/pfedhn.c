@@ -426,7 +426,9 @@ static int finish_init(struct finish *f, struct fl_err *e)
     size_t n = f->rows.count, hidden = f->s->hidden;
     float *small = fl_try_aligned(f->s->small, sizeof *small);
 
-    f->now = places(*f->s, small);
+    if (small) {
+        f->now = places(*f->s, small);
+    }
     f->from = fl_try((1 + n) * f->s->embedding, sizeof *f->from);
     f->f = fl_try((1 + n) * hidden, sizeof *f->f);
     f->f_now = fl_try((1 + n) * hidden, sizeof *f->f_now);
