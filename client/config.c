@@ -101,6 +101,7 @@ static const struct fl_conf_field job_fields[] = {
      .min = 0,
      .max = 1e9},
     {.name = "scores", .type = FL_CONF_BOOL, AT(struct fl_policy_job, scores), .fallback = "false"},
+    {.name = "masked", .type = FL_CONF_BOOL, AT(struct fl_policy_job, masked), .fallback = "false"},
     {.name = "max_update", .type = FL_CONF_SIZE, AT(struct fl_policy_job, max_update_bytes)},
     {.name = "unit", .type = FL_CONF_ENUM, AT(struct fl_policy_job, budget.unit), .words = units},
     {.name = "epsilon",

@@ -1,6 +1,7 @@
 #include "client/core/policy.h"
 
 #include "common/math/grid.h"
+#include "common/plan/secure.h"
 
 #include <math.h>
 #include <stdbool.h>
@@ -149,8 +150,19 @@ int fl_policy_judge(const struct fl_policy *policy, const struct fl_plan *plan, 
                        "job %s uses strategy %s, which this site does not allow for it", plan->name,
                        plan->strategy);
     }
+    if (job->masked && !plan->secure.on) {
+        return fl_fail(e, FL_R_POLICY_JOB,
+                       "job %s asks for updates one by one; this site's leave only under "
+                       "secure_aggregation (masked)",
+                       plan->name);
+    }
     if (!fl_grid_bytes(&grid, plan->layout.shared.elements, &size)) {
         return fl_fail(e, FL_R_POLICY_JOB, "job %s uploads more than memory can hold", plan->name);
+    }
+    if (plan->secure.on) { /* masked values are wider */
+        struct fl_exchange_terms terms;
+        fl_plan_secure_exchange(plan, FL_SECAGG_MASK, &terms);
+        size = (size_t)terms.size;
     }
     if (job->max_update_bytes && size > job->max_update_bytes) {
         return fl_fail(e, FL_R_POLICY_JOB,

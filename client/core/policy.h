@@ -34,6 +34,7 @@ struct fl_policy_job {
     double min_noise_multiplier; /* 0 = no floor */
     double max_clip;             /* 0 = no ceiling */
     uint64_t max_update_bytes;   /* 0 = no ceiling */
+    bool masked;                 /* updates leave under secure aggregation only */
     bool scores;                 /* jobs without a unit may ask for scores of their models */
     struct fl_budget budget;     /* its unit is the unit the site requires (NONE = any) */
 };
@@ -51,8 +52,7 @@ int fl_policy_check(const struct fl_policy *policy, struct fl_err *e);
 /* The entry for this job: its own, else "*", else NULL. */
 const struct fl_policy_job *fl_policy_find(const struct fl_policy *policy, const char *job);
 /* 0, or -FL_R_POLICY_JOB (job, strategy or size), or -FL_R_POLICY_NOISE (another unit, less noise,
- * a larger clip, a larger epsilon or delta than the site allows), or -FL_R_CAPABILITY
- * (secure_aggregation, which no round of this version runs). */
+ * a larger clip, a larger epsilon or delta than the site allows). */
 int fl_policy_judge(const struct fl_policy *policy, const struct fl_plan *plan, struct fl_err *e);
 
 #endif

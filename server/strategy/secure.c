@@ -188,21 +188,34 @@ int fl_secure_input(const struct fl_secure *s, enum fl_secagg_stage stage, uint6
 
 struct dealt {
     const struct fl_grid *grid;
-    const int64_t *sum;
+    const int64_t *sum; /* of ready_to_deal */
     size_t count;
-    uint32_t members, number;
+    uint32_t number;
     uint8_t *packed; /* update `number`; made when it is first read */
     int64_t *tile;
     bool made;
 };
 
-enum { TILE = 4096 }; /* values; a multiple of 8, so that each begins at a byte */
+enum {
+    TILE = 4096, /* values; a multiple of 8, so that each begins at a byte */
+    PART = 1 << 20,
+};
+_Static_assert(2 * FL_SECAGG_MEMBERS_MAX < PART, "a remainder and a number fit in a part");
 
-static int64_t floor_div(int64_t v, uint32_t m)
+/* Divided once and not for each member: v = q m + r becomes q PART + r + PART - m, and update j
+ * is the floor of (that + j) / PART, which is q, or q + 1 when r + j reaches m. */
+static void ready_to_deal(int64_t *sum, size_t count, uint32_t members)
 {
-    int64_t q = v / m;
+    for (size_t i = 0; i < count; i++) {
+        int64_t r = sum[i] % members;
+        r += r < 0 ? members : 0;
+        sum[i] = (sum[i] - r) / members * PART + r + PART - members;
+    }
+}
 
-    return q - (v % m < 0);
+static int64_t part_of(int64_t v)
+{
+    return v / PART - (v % PART < 0);
 }
 
 static int dealt_read(void *arg, uint64_t offset, uint8_t *to, size_t size, struct fl_err *e)
@@ -217,7 +230,7 @@ static int dealt_read(void *arg, uint64_t offset, uint8_t *to, size_t size, stru
     for (size_t first = 0; !d->made && first < d->count; first += TILE) {
         size_t some = d->count - first < TILE ? d->count - first : TILE;
         for (size_t i = 0; i < some; i++) {
-            d->tile[i] = floor_div(d->sum[first + i] + d->number, d->members);
+            d->tile[i] = part_of(d->sum[first + i] + d->number);
         }
         if (fl_grid_pack(d->grid, d->tile, some, d->packed + first / 8 * d->grid->bits) != 0) {
             return fl_fail(e, FL_R_UPDATE_RANGE, "a secure sum beyond its members' grid");
@@ -261,11 +274,13 @@ int fl_secure_finish(const struct fl_secure *s, const struct fl_strategy *strate
     if (r == 0) {
         r = sum_open(s, sum, e);
     }
+    if (r == 0) {
+        ready_to_deal(sum, count, members);
+    }
     for (uint32_t j = 0; r == 0 && j < members; j++) {
         struct dealt d = {.grid = &grid,
                           .sum = sum,
                           .count = count,
-                          .members = members,
                           .number = j,
                           .packed = packed,
                           .tile = sum + count};

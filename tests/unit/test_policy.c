@@ -80,6 +80,34 @@ START_TEST(test_jobs_strategies_and_sizes)
 }
 END_TEST
 
+/* Under masks or not at all; and masked values are wider than bare ones. */
+START_TEST(test_masks_and_who_is_trusted_with_the_noise)
+{
+    given();
+    policy.jobs[0].masked = true;
+    ck_assert_int_eq(judged("updates one by one; this site's leave only under secure_aggregation"),
+                     -FL_R_POLICY_JOB);
+    plan->secure = (struct fl_secure_conf){.on = true, .survivors = 3};
+    plan->round.members = 20;
+    plan->layout.shared.elements = 700;
+    policy.jobs[0].max_update_bytes = 1500;
+    ck_assert_int_eq(judged("allows at most 1500"), -FL_R_POLICY_JOB);
+    policy.jobs[0].max_update_bytes = 2000;
+    ck_assert_int_eq(judged(""), 0);
+    for (int site = FL_NOISE_LOCAL; site <= FL_NOISE_DISTRIBUTED; site++) {
+        for (int job = FL_NOISE_LOCAL; job <= FL_NOISE_DISTRIBUTED; job++) {
+            policy.jobs[0].budget.noise = (enum fl_noise_place)site;
+            plan->privacy.noise = (enum fl_noise_place)job;
+            ck_assert_int_eq(judged(job == FL_NOISE_LOCAL || job == site ? ""
+                                    : job == FL_NOISE_CENTRAL
+                                        ? "leaves the noise to the coordinator"
+                                        : "shares the noise"),
+                             job == FL_NOISE_LOCAL || job == site ? 0 : -FL_R_POLICY_NOISE);
+        }
+    }
+}
+END_TEST
+
 START_TEST(test_less_privacy_than_the_site_requires_is_refused)
 {
     given();
@@ -141,5 +169,6 @@ START_TEST(test_a_policy_that_means_nothing_is_refused)
 END_TEST
 
 TESTS_MAIN("policy", test_what_is_within_every_limit_is_allowed, test_jobs_strategies_and_sizes,
+           test_masks_and_who_is_trusted_with_the_noise,
            test_less_privacy_than_the_site_requires_is_refused,
            test_a_policy_that_means_nothing_is_refused)
