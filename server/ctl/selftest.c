@@ -20,6 +20,7 @@
 #include "common/privacy/audit.h"
 #include "common/privacy/clip.h"
 #include "common/privacy/noise.h"
+#include "server/ctl/attack/attack.h"
 #include "server/ctl/cli.h"
 
 #include <inttypes.h>
@@ -27,6 +28,9 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { DATA_CANARIES = 128, DATA_CANARIES_MIN = 32 };
+#define DATA_WORK_MAX       ((uint64_t)4 * 1000 * 1000 * 1000)
+#define DATA_POWER_REQUIRED 1.0 /* 32 right guesses of 32 prove 2.3 */
 enum { CANARIES = 2000, WIDTH = 32, LEVELS = 21 };
 #define DRAWS_MAX      ((uint64_t)400 * 1000 * 1000)
 #define POWER_REQUIRED 5.0 /* what the attack must prove with the noise off */
@@ -206,7 +210,36 @@ struct outcome {
     double claimed;
     uint32_t canaries;
     struct fl_audit as_is, half, off;
+    uint32_t data_canaries; /* 0: none were used, since */
+    const char *no_data;
+    struct fl_audit data, data_off;
 };
+
+/* Data canaries through the whole job: with the noise, and without. */
+static int examine_data(const struct fl_plan *plan, enum fl_release_kind kind, struct outcome *ret,
+                        struct fl_err *e)
+{
+    struct fl_attack *a = NULL;
+    uint32_t count = ret->canaries < DATA_CANARIES ? ret->canaries : DATA_CANARIES;
+
+    while (count > DATA_CANARIES_MIN && fl_attack_canary_work(plan, kind, count) > DATA_WORK_MAX) {
+        count /= 2;
+    }
+    ret->no_data = plan->layout.spec.layer_count == 0 ? "a network that only a program knows"
+                   : !fl_attack_can_audit(kind)       ? "trees over rounds are not looked at"
+                   : fl_attack_canary_work(plan, kind, count) > DATA_WORK_MAX
+                       ? "it would take long: fewer rounds by --set rounds=N"
+                       : NULL;
+    if (ret->no_data) {
+        return 0;
+    }
+    ret->data_canaries = count;
+    int r = fl_attack_new(plan, 0, &a, e);
+    r = r ? r : fl_attack_canaries(a, kind, count, 1, &ret->data, e);
+    r = r ? r : fl_attack_canaries(a, kind, count, 0, &ret->data_off, e);
+    fl_attack_free(a);
+    return r;
+}
 
 static int examine(struct fl_cli *c, const struct fl_plan *plan, enum fl_release_kind kind,
                    struct outcome *ret)
@@ -235,7 +268,7 @@ static int examine(struct fl_cli *c, const struct fl_plan *plan, enum fl_release
     r = r ? r : run_attack(plan, kind, ret->canaries, 1, &ret->as_is, &c->err);
     r = r ? r : run_attack(plan, kind, ret->canaries, 0.5, &ret->half, &c->err);
     r = r ? r : run_attack(plan, kind, ret->canaries, 0, &ret->off, &c->err);
-    return r;
+    return r ? r : examine_data(plan, kind, ret, &c->err);
 }
 
 static json_t *audit_json(const struct fl_audit *a)
@@ -264,13 +297,21 @@ static int report(struct fl_cli *c, const struct fl_plan *plan)
     if (r) {
         return r;
     }
-    bool holds = o.as_is.lower <= o.claimed, power = o.off.lower > POWER_REQUIRED;
+    double lower = fmax(o.as_is.lower, o.no_data ? 0 : o.data.lower);
+    bool holds = lower <= o.claimed, power = o.off.lower > POWER_REQUIRED &&
+                                             (o.no_data || o.data_off.lower > DATA_POWER_REQUIRED);
     if (c->json) {
         json_t *doc =
             json_pack("{ss sf sf sI so so so sb sb}", "job", plan->name, "epsilon_claimed",
                       o.claimed, "delta", plan->privacy.delta, "canaries", (json_int_t)o.canaries,
                       "as_configured", audit_json(&o.as_is), "half_noise", audit_json(&o.half),
                       "noise_off", audit_json(&o.off), "claim_holds", holds, "has_power", power);
+        json_object_set_new(doc, "data_canaries",
+                            o.no_data
+                                ? json_pack("{ss}", "not_run", o.no_data)
+                                : json_pack("{sI so so}", "canaries", (json_int_t)o.data_canaries,
+                                            "as_configured", audit_json(&o.data), "noise_off",
+                                            audit_json(&o.data_off)));
         fl_cli_print_json(doc);
         json_decref(doc);
     } else {
@@ -280,17 +321,26 @@ static int report(struct fl_cli *c, const struct fl_plan *plan)
         audit_row("as configured", &o.as_is);
         audit_row("half the noise", &o.half);
         audit_row("noise off", &o.off);
+        if (o.no_data) {
+            fl_cli_row("data canaries", "not run: %s", o.no_data);
+        } else {
+            fl_cli_row("data canaries", "%u, mislabelled, white and extreme, through the whole job",
+                       o.data_canaries);
+            audit_row("as configured", &o.data);
+            audit_row("noise off", &o.data_off);
+        }
     }
     if (!holds) {
         return fl_fail(&c->err, FL_R_PLAN_PRIVACY,
-                       "epsilon is above %.4g, but %.4g is claimed: the mechanism is broken",
-                       o.as_is.lower, o.claimed);
+                       "epsilon is above %.4g, but %.4g is claimed: the mechanism is broken", lower,
+                       o.claimed);
     }
     if (!power) {
-        return fl_fail(&c->err, FL_R_ACCOUNTING,
-                       "with the noise off the attack proves only %.4g: it is too weak to say "
-                       "anything; more canaries by --count",
-                       o.off.lower);
+        return fl_fail(
+            &c->err, FL_R_ACCOUNTING,
+            "with the noise off the attack proves only %.4g (data canaries: %.4g): it is "
+            "too weak to say anything; more canaries by --count",
+            o.off.lower, o.data_off.lower);
     }
     return 0;
 }

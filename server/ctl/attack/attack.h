@@ -11,6 +11,7 @@
 #include "common/base/rng.h"
 #include "common/nn/model.h"
 #include "common/plan/plan.h"
+#include "common/plan/releases.h"
 #include "common/privacy/audit.h"
 
 #include <stdbool.h>
@@ -52,6 +53,21 @@ struct fl_attack_batch {
  * step; `factor` times the noise. */
 int fl_attack_step(struct fl_attack *a, float *shared, float *private_,
                    const struct fl_attack_batch *b, double factor, struct fl_err *e);
+
+/* Its parts, for drills that take their own steps. An example's gradient to the clip; noise of unit
+ * example on a sum of gradients; a step from a->grad at a->theta, noised before. */
+void fl_attack_clip(const struct fl_attack *a, float *g);
+int fl_attack_noise(struct fl_attack *a, double factor, float *sum, struct fl_err *e);
+int fl_attack_move(struct fl_attack *a, float *shared, float *private_, struct fl_err *e);
+/* Unit client: an update (NULL: nothing) or, without clip, a sum of them, on the grid and noised.
+ */
+int fl_attack_send(struct fl_attack *a, const float *delta, bool clip, double factor, float *seen,
+                   struct fl_err *e);
+
+/* g [n, n], of which the lower half is read, becomes L with L L^T = g; x becomes the solution of
+ * L L^T x. */
+void fl_attack_factorize(double *g, size_t n);
+void fl_attack_solve(const double *l, size_t n, double *x);
 
 /* A piece of the shared vector. */
 struct fl_attack_range {
@@ -135,6 +151,14 @@ struct fl_membership {
 };
 int fl_attack_membership(struct fl_attack *a, uint32_t trials, double factor,
                          struct fl_membership *ret, struct fl_err *e);
+
+/* Data canaries through the whole job, with `factor` times its noise: what guesses prove. False of
+ * can: releases that this attacker does not look at. work: about how many numbers it takes. */
+bool fl_attack_can_audit(enum fl_release_kind kind);
+uint64_t fl_attack_canary_work(const struct fl_plan *plan, enum fl_release_kind kind,
+                               uint32_t canaries);
+int fl_attack_canaries(struct fl_attack *a, enum fl_release_kind kind, uint32_t count,
+                       double factor, struct fl_audit *ret, struct fl_err *e);
 
 /* What one member of a few can do to a mean: accuracies in [0, 1] after some rounds. */
 struct fl_poisoning {

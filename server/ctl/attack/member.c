@@ -105,31 +105,6 @@ static int measure_noise(struct fl_attack *a, struct room *m, double factor, dou
     return r;
 }
 
-/* gram becomes L with L L^T = gram. */
-static void factorize(double *g)
-{
-    for (size_t i = 0; i < REFERENCES; i++) {
-        for (size_t k = 0; k <= i; k++) {
-            double sum = g[i * REFERENCES + k] - dot(g + i * REFERENCES, g + k * REFERENCES, k);
-            g[i * REFERENCES + k] = i == k ? sqrt(sum) : sum / g[k * REFERENCES + k];
-        }
-    }
-}
-
-/* Solves L L^T x = x in place. */
-static void solve(const double *l, double *x)
-{
-    for (size_t i = 0; i < REFERENCES; i++) {
-        x[i] = (x[i] - dot(l + i * REFERENCES, x, i)) / l[i * REFERENCES + i];
-    }
-    for (size_t i = REFERENCES; i-- > 0;) {
-        for (size_t k = i + 1; k < REFERENCES; k++) {
-            x[i] -= l[k * REFERENCES + i] * x[k];
-        }
-        x[i] /= l[i * REFERENCES + i];
-    }
-}
-
 static int make_references(struct fl_attack *a, struct room *m, double factor, struct fl_err *e)
 {
     const struct fl_attack_batch one = {m->x, m->y, 1};
@@ -150,7 +125,7 @@ static int make_references(struct fl_attack *a, struct room *m, double factor, s
                                           (i == k ? lambda * REFERENCES / OTHERS : 0);
         }
     }
-    factorize(m->gram);
+    fl_attack_factorize(m->gram, REFERENCES);
     return r;
 }
 
@@ -163,7 +138,7 @@ static void look_past_others(struct room *m)
     for (size_t k = 0; k < REFERENCES; k++) {
         along[k] = dot(m->reference + k * n, m->alone, n);
     }
-    solve(m->gram, along);
+    fl_attack_solve(m->gram, REFERENCES, along);
     for (size_t k = 0; k < REFERENCES; k++) {
         for (size_t i = 0; i < n; i++) {
             m->alone[i] -= along[k] * m->reference[k * n + i];

@@ -158,7 +158,7 @@ void fl_attack_goal(struct fl_attack *a, uint32_t class_, void *goal)
 /* ---- training ---- */
 
 /* To the clip, as one vector or layer by layer. */
-static void clip_example(const struct fl_attack *a, float *g)
+void fl_attack_clip(const struct fl_attack *a, float *g)
 {
     const struct fl_privacy_conf *v = &a->plan->privacy;
     const struct fl_spec *spec = &a->l->spec;
@@ -185,36 +185,45 @@ static void clip_example(const struct fl_attack *a, float *g)
     }
 }
 
+int fl_attack_noise(struct fl_attack *a, double factor, float *sum, struct fl_err *e)
+{
+    const struct fl_privacy_conf *v = &a->plan->privacy;
+    size_t n = a->l->theta.elements;
+    struct fl_noise *noise = NULL;
+
+    if (factor == 0) {
+        return 0;
+    }
+    int r = fl_noise_new(v->noise_multiplier * factor * example_scale, &noise, e);
+    if (r) {
+        return r;
+    }
+    memset(a->q, 0, n * sizeof *a->q);
+    fl_noise_add(noise, &a->noise, a->q, n);
+    fl_noise_free(noise);
+    for (size_t i = 0; i < n; i++) {
+        sum[i] += (float)((double)a->q[i] * v->clip / example_scale);
+    }
+    return 0;
+}
+
 /* a->grad: of the unit example, as one noised step has it. */
 static int noised_gradient(struct fl_attack *a, const struct fl_attack_batch *b, double factor,
                            struct fl_err *e)
 {
     const struct fl_privacy_conf *v = &a->plan->privacy;
     size_t n = a->l->theta.elements;
-    double divisor = v->sampling_rate * v->examples;
 
     memset(a->grad, 0, n * sizeof *a->grad);
     for (size_t i = 0; i < b->count; i++) {
         fl_model_gradient(a->model, b->x + i * a->features,
                           (const uint8_t *)b->y + i * a->goal_size, 1, a->one, NULL);
-        clip_example(a, a->one);
+        fl_attack_clip(a, a->one);
         fl_vec_axpy(1, a->one, a->grad, n);
     }
-    if (factor > 0) {
-        struct fl_noise *noise = NULL;
-        int r = fl_noise_new(v->noise_multiplier * factor * example_scale, &noise, e);
-        if (r) {
-            return r;
-        }
-        memset(a->q, 0, n * sizeof *a->q);
-        fl_noise_add(noise, &a->noise, a->q, n);
-        fl_noise_free(noise);
-        for (size_t i = 0; i < n; i++) {
-            a->grad[i] += (float)((double)a->q[i] * v->clip / example_scale);
-        }
-    }
-    fl_vec_scale((float)(1 / divisor), a->grad, a->grad, n);
-    return 0;
+    int r = fl_attack_noise(a, factor, a->grad, e);
+    fl_vec_scale((float)(1 / (v->sampling_rate * v->examples)), a->grad, a->grad, n);
+    return r;
 }
 
 /* As client/trainer/moves.c: two groups, each with its own rate and clip; a fresh momentum, so that
@@ -259,6 +268,11 @@ static int move(struct fl_attack *a, float *shared, float *private_, bool clip, 
     }
     fl_param_store(l, a->theta, shared, private_);
     return r;
+}
+
+int fl_attack_move(struct fl_attack *a, float *shared, float *private_, struct fl_err *e)
+{
+    return move(a, shared, private_, false, e);
 }
 
 int fl_attack_step(struct fl_attack *a, float *shared, float *private_,
@@ -333,4 +347,69 @@ int fl_attack_release(struct fl_attack *a, const struct fl_attack_batch *b, doub
     }
     fl_noise_free(noise);
     return r ? r : see(a, ranges, count, seen, e);
+}
+
+int fl_attack_send(struct fl_attack *a, const float *delta, bool clip, double factor, float *seen,
+                   struct fl_err *e)
+{
+    const struct fl_privacy_conf *v = &a->plan->privacy;
+    const struct fl_grid g = {a->plan->grid.bits, a->plan->grid.step};
+    size_t n = a->l->shared.elements;
+    struct fl_noise *noise = NULL;
+    int64_t bound = 0;
+    double norm;
+    int r = fl_clip_bound(&g, v->clip, &bound, e);
+
+    if (r == 0 && !delta) {
+        memset(a->q, 0, n * sizeof *a->q);
+    } else if (r == 0) {
+        r = clip ? fl_clip_to_grid(&g, delta, n, bound, a->q, &norm, e)
+                 : fl_grid_round(&g, delta, n, a->q, e);
+    }
+    if (r == 0 && factor > 0) {
+        r = fl_noise_new(v->noise_multiplier * factor * (double)bound, &noise, e);
+    }
+    if (noise) {
+        fl_noise_add(noise, &a->noise, a->q, n);
+    }
+    for (size_t i = 0; r == 0 && i < n; i++) {
+        seen[i] = (float)ldexp((double)a->q[i], g.step);
+    }
+    fl_noise_free(noise);
+    return r;
+}
+
+/* ---- small linear systems ---- */
+
+static double dot(const double *x, const double *y, size_t n)
+{
+    double sum = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        sum += x[i] * y[i];
+    }
+    return sum;
+}
+
+void fl_attack_factorize(double *g, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        for (size_t k = 0; k <= i; k++) {
+            double sum = g[i * n + k] - dot(g + i * n, g + k * n, k);
+            g[i * n + k] = i == k ? sqrt(sum) : sum / g[k * n + k];
+        }
+    }
+}
+
+void fl_attack_solve(const double *l, size_t n, double *x)
+{
+    for (size_t i = 0; i < n; i++) {
+        x[i] = (x[i] - dot(l + i * n, x, i)) / l[i * n + i];
+    }
+    for (size_t i = n; i-- > 0;) {
+        for (size_t k = i + 1; k < n; k++) {
+            x[i] -= l[k * n + i] * x[k];
+        }
+        x[i] /= l[i * n + i];
+    }
 }
