@@ -27,7 +27,8 @@ _cohortctl() {
         'job list') ;;
         'job show') jobs=1 ;;
         'job wait') jobs=1 ;;
-        'job scores' | 'job bubbles') jobs=1 ;;
+        'job scores') jobs=1 ;;
+        'job bubbles') jobs=1 ;;
         'job pause') options='--wait '; jobs=1 ;;
         'job resume') jobs=1 ;;
         'job drain') options='--wait '; jobs=1 ;;
@@ -44,6 +45,7 @@ _cohortctl() {
         'model export') options='--round --slot --agent --output '; jobs=1 ;;
         'model show') options='--set '; files=1 ;;
         'audit export') options='--output '; jobs=1 ;;
+        'audit replay') jobs=1 ;;
         'audit verify') options='--update --head --plan '; files=1 ;;
         'recommend') options='--set --candidates --rounds --sigma '; files=1 ;;
         'reload') ;;
