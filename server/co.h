@@ -423,8 +423,11 @@ int co_jobs_load(struct co *co, struct fl_err *e);
 void co_job_free(struct co *co, struct co_job *j);
 /* An operation of control (control.h): `job scores`. */
 void co_scores(void *co, uint64_t ticket, const char *job);
-/* `job bubbles`. */
+/* `job bubbles` and `agent explain`. */
 void co_bubbles(void *co, uint64_t ticket, const char *job);
+void co_agent_explain(void *co, uint64_t ticket, const char *agent);
+/* Of a question about an agent: NULL when there is none, and that is answered. */
+const struct fl_roster_agent *co_agent_asked(struct co *co, uint64_t ticket, const char *name);
 /* What people see of a checkpoint's section `counts`. [job] */
 int co_counts_read(const struct fl_checkpoint *c, struct fl_control_counts *ret, struct fl_err *e);
 /* The model of a job's last checkpoint, opened when it is not. */

@@ -490,12 +490,9 @@ static void models_done(struct co_op *op)
 static void op_agent_models(void *arg, uint64_t ticket, const char *agent, uint32_t limit)
 {
     struct co *co = arg;
-    const struct fl_roster_agent *a = fl_roster_by_name(co->roster, agent);
-    struct fl_err e = {0};
+    const struct fl_roster_agent *a = co_agent_asked(co, ticket, agent);
 
     if (!a) {
-        fl_control_done(co->control, ticket, fl_fail(&e, FL_R_NOT_ENROLLED, "no agent '%s'", agent),
-                        &e, NULL);
         return;
     }
     struct models_op *q = co_op_new(co, sizeof *q, models_run, models_done);
@@ -687,6 +684,7 @@ const struct fl_control_ops co_control_ops = {.status = op_status,
                                               .job_submit = op_job_submit,
                                               .job_state = op_job_state,
                                               .job_set = op_job_set,
+                                              .agent_explain = co_agent_explain,
                                               .bubbles = co_bubbles,
                                               .scores = co_scores,
                                               .agent_enrol = op_agent_enrol,

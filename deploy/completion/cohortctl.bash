@@ -39,6 +39,7 @@ _cohortctl() {
         'round explain') options='--round '; jobs=1 ;;
         'agent list') ;;
         'agent show') agents=1 ;;
+        'agent explain') agents=1 ;;
         'agent models') options='--limit '; agents=1 ;;
         'agent enrol') options='--key --name '; files=1 ;;
         'agent revoke') agents=1 ;;
@@ -73,7 +74,7 @@ _cohortctl() {
         case ${words[0]} in
         job) mapfile -t COMPREPLY < <(compgen -W 'submit list show wait bubbles scores pause resume drain cancel set' -- "$word") ;;
         round) mapfile -t COMPREPLY < <(compgen -W 'list show explain' -- "$word") ;;
-        agent) mapfile -t COMPREPLY < <(compgen -W 'list show models enrol revoke' -- "$word") ;;
+        agent) mapfile -t COMPREPLY < <(compgen -W 'list show explain models enrol revoke' -- "$word") ;;
         model) mapfile -t COMPREPLY < <(compgen -W 'export show' -- "$word") ;;
         audit) mapfile -t COMPREPLY < <(compgen -W 'export replay verify' -- "$word") ;;
         pki) mapfile -t COMPREPLY < <(compgen -W 'init issue revoke refresh list' -- "$word") ;;

@@ -186,6 +186,8 @@ struct fl_control_ops {
     void (*model)(void *co, uint64_t ticket, const struct fl_control_which *which);
     /* fl_control_bubble_row of each site that took part. */
     void (*bubbles)(void *co, uint64_t ticket, const char *job);
+    /* Likewise, of one site in each job that has something to say of it. */
+    void (*agent_explain)(void *co, uint64_t ticket, const char *agent);
     /* fl_control_score_row of each site; none when the job has no scores (yet). */
     void (*scores)(void *co, uint64_t ticket, const char *job);
     /* fl_control_replay_row. -FL_R_NO_OBJECT when not all is kept that it takes. */
@@ -201,6 +203,7 @@ void fl_control_member(struct fl_control *c, uint64_t ticket, const struct fl_co
 void fl_control_containing_row(struct fl_control *c, uint64_t ticket,
                                const struct fl_control_containing *m);
 struct fl_control_bubble {
+    const char *job; /* NULL: the one that was asked about */
     const char *agent;
     uint64_t round; /* after which */
     uint32_t slot;

@@ -199,6 +199,9 @@ json_t *fl_control_json_bubble(const struct fl_control_bubble *b)
 {
     json_t *o = json_object();
 
+    if (b->job) {
+        put_text(&o, "job", b->job);
+    }
     put_text(&o, "agent", b->agent);
     put_number(&o, "round", b->round);
     put_number(&o, "slot", b->slot);

@@ -286,6 +286,12 @@ static int run_round_show(struct ask *a)
     return 0;
 }
 
+static int run_agent_explain(struct ask *a)
+{
+    ops(a)->agent_explain(a->c->conf.co, a->by->ticket, get(a, "agent"));
+    return 0;
+}
+
 static int run_job_bubbles(struct ask *a)
 {
     ops(a)->bubbles(a->c->conf.co, a->by->ticket, get(a, "job"));
@@ -413,6 +419,10 @@ static const struct fl_control_verb verbs[] = {
      {{"after", KIND_COUNT, false}, {"limit", KIND_COUNT, false}},
      .run = run_agent_list},
     {"agent show", "one agent", {{"agent", KIND_AGENT, true}}, .run = run_agent_show},
+    {"agent explain",
+     "how each job sees an agent, and why",
+     {{"agent", KIND_AGENT, true}},
+     .run = run_agent_explain},
     {"agent models",
      "published models that an agent's update is in, newest first",
      {{"agent", KIND_AGENT, true}, {"limit", KIND_COUNT, false}},

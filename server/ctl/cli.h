@@ -120,6 +120,7 @@ int fl_cli_round_show(struct fl_cli *c);
 int fl_cli_round_explain(struct fl_cli *c);
 int fl_cli_agent_list(struct fl_cli *c);
 int fl_cli_agent_show(struct fl_cli *c);
+int fl_cli_agent_explain(struct fl_cli *c);
 int fl_cli_agent_models(struct fl_cli *c);
 int fl_cli_agent_enrol(struct fl_cli *c);
 int fl_cli_agent_revoke(struct fl_cli *c);

@@ -197,6 +197,30 @@ int fl_cli_agent_show(struct fl_cli *c)
     return 0;
 }
 
+int fl_cli_agent_explain(struct fl_cli *c)
+{
+    static const char *const heads[] = {"JOB", ">ROUND", ">SLOT", "WHY", NULL};
+    struct fl_ctl_request q = {.verb = "agent explain"};
+    json_t *list;
+
+    fl_cli_argument(&q, "agent", c->words[0]);
+    int status = fl_cli_ask_or_print(c, &q, false, true, &list);
+    if (status) {
+        return status < 0 ? status : 0;
+    }
+    struct fl_table *table = fl_table_new(heads);
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *o = json_array_get(list, i);
+        fl_table_add(table, "%s", fl_cli_text(o, "job"));
+        fl_table_add(table, "%lld", (long long)fl_cli_int(o, "round"));
+        fl_table_add(table, "%lld", (long long)fl_cli_int(o, "slot"));
+        fl_table_add(table, "%s", fl_cli_text(o, "why"));
+    }
+    fl_table_print(table, stdout, "no job tells this agent from others");
+    json_decref(list);
+    return 0;
+}
+
 int fl_cli_agent_models(struct fl_cli *c)
 {
     static const char *const heads[] = {"JOB", ">ROUND", "PUBLISHED", "UPDATE", "CHECKPOINT", NULL};

@@ -85,6 +85,7 @@ static const struct command commands[] = {
      fl_cli_round_explain},
     {"agent list", "", "all enrolled agents", " ", 0, 0, fl_cli_agent_list},
     {"agent show", "AGENT", "one agent", " ", 1, 1, fl_cli_agent_show},
+    {"agent explain", "AGENT", "how each job sees it, and why", " ", 1, 1, fl_cli_agent_explain},
     {"agent models", "AGENT", "published models that its updates are in", " limit ", 1, 1,
      fl_cli_agent_models},
     {"agent enrol", "CERTIFICATE...", "allow these certificates' owners to take part", " key name ",

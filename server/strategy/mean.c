@@ -481,6 +481,21 @@ static int mean_finish(const void *shared, void *const *slots, uint32_t exchange
     return r;
 }
 
+static int mean_explain(const void *shared,
+                        void (*each)(void *arg, uint64_t agent, uint32_t slot, const char *why),
+                        void *arg, struct fl_err *e)
+{
+    const struct shared *s = shared;
+    char why[256];
+
+    (void)e;
+    for (uint32_t i = 0; i < s->standings.count; i++) {
+        fl_standing_text(&s->robust.conf.gates, &s->standings.at[i], why, sizeof why);
+        each(arg, s->standings.at[i].agent, 0, why);
+    }
+    return 0;
+}
+
 #define MEAN_STRATEGY(word)                                                                        \
     const struct fl_strategy fl_strategy_##word = {                                                \
         .name = #word,                                                                             \
@@ -495,6 +510,7 @@ static int mean_finish(const void *shared, void *const *slots, uint32_t exchange
         .place = mean_place,                                                                       \
         .fold = mean_fold,                                                                         \
         .finish = mean_finish,                                                                     \
+        .explain = mean_explain,                                                                   \
         .state_size = mean_state_size,                                                             \
         .save = mean_save,                                                                         \
         .load = mean_load,                                                                         \

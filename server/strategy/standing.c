@@ -4,6 +4,7 @@
 #include "common/base/mem.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -247,4 +248,33 @@ int fl_standings_judge(struct fl_standings *s, const struct fl_gates_conf *conf,
     fl_free(s->at);
     *s = (struct fl_standings){keep(at, total, conf, round), at};
     return 0;
+}
+
+/* ---- for people ---- */
+
+static void say(char *to, size_t size, const char *what, float value, const char *side, double gate,
+                bool failed)
+{
+    size_t at = strlen(to);
+
+    if (at < size && failed) {
+        snprintf(to + at, size - at, "; %s %.3g %s %.3g", what, (double)value, side, gate);
+    } else if (at < size) {
+        snprintf(to + at, size - at, "; %s %.3g", what, (double)value);
+    }
+}
+
+void fl_standing_text(const struct fl_gates_conf *conf, const struct fl_standing *s, char *to,
+                      size_t size)
+{
+    uint32_t f = s->flags;
+
+    snprintf(to, size, "%s (round %llu, score %.2f)",
+             f & FL_STANDING_QUARANTINE ? "quarantine"
+             : f & FL_STANDING_OUT      ? "left out"
+                                        : "trusted",
+             (unsigned long long)s->round, fl_standing_sigma((double)s->theta));
+    say(to, size, "norm", s->last.norm, ">", conf->norm, f & FL_STANDING_NORM);
+    say(to, size, "distance", s->last.distance, ">", conf->distance, f & FL_STANDING_DISTANCE);
+    say(to, size, "cosine", s->last.cosine, "<", conf->cosine, f & FL_STANDING_COSINE);
 }

@@ -74,6 +74,10 @@ double fl_standing_sigma(double theta);
 bool fl_standing_quarantined(const struct fl_gates_conf *conf, const struct fl_standings *s,
                              uint64_t agent, uint64_t round);
 
+/* In a line: trusted, left out or in quarantine, and what was measured against which gate. */
+void fl_standing_text(const struct fl_gates_conf *conf, const struct fl_standing *s, char *to,
+                      size_t size);
+
 /* Judges the members of one slot (agents ascending, none of them judged in this round before).
  * trust[i]: 1 - sigma, or 0 for whoever sits out. Records of those about whom there is nothing left
  * to remember are dropped. -FL_R_NOMEM; s is unchanged then. */

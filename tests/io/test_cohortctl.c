@@ -295,6 +295,10 @@ START_TEST(test_tables_and_documents)
     json_t *list = json_loads(out, 0, NULL);
     ck_assert_uint_eq(json_array_size(list), 2);
     json_decref(list);
+    ck_assert_int_eq(ctl(&co, "agent explain site-01"), 0);
+    SAYS(out, "demo      7     0  in quarantine: norm 9");
+    ck_assert_int_eq(ctl(&co, "agent explain site-02"), 0);
+    SAYS(out, "no job tells this agent from others");
     ck_assert_int_eq(ctl(&co, "agent models site-01"), 0);
     SAYS(out, "inherited  abcd000000000000");
     SAYS(out, "its own");

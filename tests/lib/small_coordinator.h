@@ -224,9 +224,22 @@ static void co_agent_models(void *arg, uint64_t ticket, const char *agent, uint3
     fl_control_done(co->control, ticket, 0, NULL, NULL);
 }
 
+static void co_agent_explain(void *arg, uint64_t ticket, const char *agent)
+{
+    struct co *co = arg;
+    const struct fl_control_bubble b = {
+        .job = "demo", .agent = agent, .round = 7, .slot = 0, .why = "in quarantine: norm 9"};
+
+    if (strcmp(agent, "site-01") == 0) {
+        fl_control_bubble_row(co->control, ticket, &b);
+    }
+    fl_control_done(co->control, ticket, 0, NULL, NULL);
+}
+
 static const struct fl_control_ops co_ops = {.status = co_status,
                                              .jobs = co_jobs,
                                              .agents = co_agents,
+                                             .agent_explain = co_agent_explain,
                                              .agent_models = co_agent_models,
                                              .round_now = co_round_now,
                                              .job_submit = co_submit,

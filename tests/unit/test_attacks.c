@@ -7,7 +7,7 @@
  *   Dirichlet 0.3    centered clipping, geometric median and mixing with trimmed mean lose at most
  * 8 mean             is broken by what is scaled: the attacks work
  *
- * A part always; with TESTS_LONG=1 all of it over three seeds, printed as tables.
+ * A part always; with TESTS_LONG=1 all of it, printed as tables (a repeat is off by about a point).
  */
 #include "tests/lib/attack_world.h"
 #include "tests/lib/check_main.h"
@@ -15,7 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { ROUNDS = 120, SEEDS = 3 };
+enum { ROUNDS = 120, SEEDS = 1 };
 
 #define RULE(r, ...)                                                                               \
     {                                                                                              \
@@ -140,10 +140,10 @@ static void table(const char *title, uint32_t hidden, double skew, const enum at
 
 START_TEST(test_all_rules_against_all_attacks)
 {
-    static const enum attack flat[] = {ATTACK_NONE,       ATTACK_LABEL_FLIP,   ATTACK_REPLACEMENT,
-                                       ATTACK_SIGN_FLIP,  ATTACK_SIGN_FLIP_10, ATTACK_LITTLE,
-                                       ATTACK_INNER_HALF, ATTACK_INNER_4,      ATTACK_MINMAX,
-                                       ATTACK_NOISE,      ATTACK_MIMIC,        ATTACK_ZERO};
+    static const enum attack flat[] = {
+        ATTACK_NONE,   ATTACK_LABEL_FLIP, ATTACK_REPLACEMENT, ATTACK_SIGN_FLIP, ATTACK_SIGN_FLIP_10,
+        ATTACK_LITTLE, ATTACK_INNER_HALF, ATTACK_INNER_1,     ATTACK_INNER_4,   ATTACK_MINMAX,
+        ATTACK_NOISE,  ATTACK_MIMIC,      ATTACK_ZERO};
     static const enum attack hidden[] = {ATTACK_NONE, ATTACK_LITTLE, ATTACK_MINMAX, ATTACK_SABOTAGE,
                                          ATTACK_BACKDOOR};
     static const enum attack door[] = {ATTACK_NONE, ATTACK_BACKDOOR};

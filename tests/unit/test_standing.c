@@ -42,6 +42,12 @@ START_TEST(test_a_score_adds_up_and_fades)
     }
     ck_assert_uint_ge(round, 2);
     ck_assert(fl_standing_quarantined(&gates, &s, 7, round + 1));
+    char text[256];
+    fl_standing_text(&gates, fl_standings_find(&s, 7), text, sizeof text);
+    ck_assert_str_eq(text,
+                     "quarantine (round 3, score 0.97); norm 9 > 3; distance 8 > 2; cosine 0.9");
+    fl_standing_text(&gates, fl_standings_find(&s, 3), text, sizeof text);
+    ck_assert_str_eq(text, "trusted (round 3, score 0.03); norm 1; distance 1; cosine 0.9");
     /* Better updates: judged, not used, and after a few rounds it is back. */
     double trust = one_round(&s, ++round, &good);
     ck_assert(trust == 0);
