@@ -18,7 +18,7 @@ const struct fl_conf_field fl_plan_fedka_keys[] = {
     {TYPED("variant", ENUM, fedka.variant), .words = variants, .fallback = "better"},
     {TYPED("target", ENUM, fedka.target), .words = targets, .fallback = "coordinator"},
     {TYPED("site", STRING, fedka.site), .size = FL_PLAN_NAME_MAX},
-    {TYPED("matching", FLOAT, fedka.matching), .max = 1000, .fallback = "1"},
+    {TYPED("matching", FLOAT, fedka.matching), .max = 1000, .fallback = "0.1"},
     {TYPED("frequencies", UINT32, fedka.frequencies), .min = FL_RFF_KERNELS, .max = 10000,
      .fallback = "250"},
     {TYPED("disentangle", FLOAT, fedka.disentangle), .max = 1000},

@@ -34,10 +34,10 @@ ARMS = {
     "without matching": {"matching": 0},
     "without disentangle": {"disentangle": 0},
     "without voting": {"voting": False},
-    "matching alone": {**OFF, "matching": 1},
-    "matching 0.1": {"matching": 0.1},
-    "voting alone": {**OFF, "voting": True},
-    "published": {"variant": "published", "disentangle": 1},
+    "matching 1": {"matching": 1},
+    "matching 1, without disentangle": {"matching": 1, "disentangle": 0},
+    "matching 1, without voting": {"matching": 1, "voting": False},
+    "published": {"variant": "published", "matching": 1, "disentangle": 1},
     "no target": {"target": "none"},
 }
 JOB = {

@@ -51,7 +51,7 @@ START_TEST(test_settings_and_what_is_off_where_there_are_no_data)
     good("fedka", "");
     ck_assert(fl_fedka_is(&plan) && fl_fedka_gives(&plan) && !fl_fedka_collects(&plan));
     ck_assert(c->variant == FL_FEDKA_BETTER && c->target == FL_FEDKA_COORDINATOR && c->voting);
-    ck_assert(c->matching == 1 && c->disentangle == 0.1f && c->guard);
+    ck_assert(c->matching == 0.1f && c->disentangle == 0.1f && c->guard);
     ck_assert_uint_eq(fl_fedka_width(&plan), 8);
     ck_assert_uint_eq(fl_fedka_embedding(&plan), 500);
     good("{fedka: {matching: 0, disentangle: 0, voting: false, variant: published}}", "");
