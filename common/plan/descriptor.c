@@ -100,10 +100,12 @@ bool fl_descriptor_read(const struct fl_plan *plan, const int64_t *q, float *ret
             return false;
         }
     }
+    double noise = sigma * norm / examples, most = 1 + 8 * noise; /* what an honest one can say */
     for (size_t i = 1; i < fl_descriptor_elements(plan); i++) {
-        ret[i - 1] = (float)(ldexp((double)q[i], g.step) * norm / examples);
+        double moment = ldexp((double)q[i], g.step) * norm / examples;
+        ret[i - 1] = (float)fmax(-most, fmin(most, moment));
     }
-    *ret_sigma = sigma * norm / examples;
+    *ret_sigma = noise;
     return true;
 }
 

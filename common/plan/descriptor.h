@@ -44,9 +44,10 @@ double fl_descriptor_norm(const struct fl_plan *plan);
 /* The features are projected; the seed of the signs is public. */
 bool fl_descriptor_projected(const struct fl_plan *plan, struct fl_seed *ret);
 
-/* What a received vector says: `elements` - 1 moments of one example each, and the standard
- * deviation of the noise in each. False: the noise is as large as the site itself (fewer examples
- * than about four deviations of their counter), and nothing can be read from it. */
+/* What a received vector says: `elements` - 1 moments of one example each, cut to what an honest
+ * site can send (1 and 8 deviations of its noise), and the standard deviation of that noise. False:
+ * the noise is as large as the site itself (fewer examples than about four deviations of their
+ * counter), and nothing can be read from it. */
 bool fl_descriptor_read(const struct fl_plan *plan, const int64_t *q, float *ret,
                         double *ret_sigma);
 

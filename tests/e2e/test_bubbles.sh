@@ -66,8 +66,9 @@ ok "sites 1, 3, 5 and 2, 4, 6; 10 releases on each ledger"
 
 # By other means, without a unit: the model that a site picks, the updates themselves.
 privacy=''
-for other in '{ifca: {bubbles: 2}}' '{cfl: {after: 2, still: 0.6}}' '{flhc: {after: 2}}' '{fesem: {bubbles: 2}}'; do
-    name=$(echo "$other" | sed 's/{\([a-z]*\).*/\1/')
+for other in '{ifca: {bubbles: 2}}' '{cfl: {after: 2, still: 0.6}}' '{flhc: {after: 2}}' '{fesem: {bubbles: 2}}' \
+    '{pacfl: {body: shared}}' '{pacfl: {model: hyperfl}}'; do
+    name=$(echo "$other" | tr -cd 'a-z')
     begin "$name" "$other"
     start_agents
     finishes "$name" 60

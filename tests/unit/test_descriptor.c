@@ -279,6 +279,10 @@ START_TEST(test_reading)
         site_fini(&s);
     }
     ck_assert_double_gt(sigma[1], 2 * sigma[0]);
+    int64_t hostile[32] = {400 * 4096 / 3, INT32_MAX, -INT32_MAX};
+    float said[32];
+    ck_assert(fl_descriptor_read(plan, hostile, said, sigma));
+    ck_assert(said[0] <= 1 + 8.1 * sigma[0] && said[1] >= -1 - 8.1 * sigma[0] && said[2] == 0);
     int64_t few[32] = {9 * 4096 / 3};
     float x[32];
     ck_assert(!fl_descriptor_read(plan, few, x, sigma));
