@@ -15,15 +15,20 @@
  *    table has at most 433 entries and stays in the first cache, and s may be as large as 2^30.
  *
  *    The table. Thresholds T[x] = floor(2^128 P(X <= x)) are made in 256-bit fixed point
- *    (fixed.h), where p(x) is a running product of powers of exp(-1 / (2 (s/K)^2)). A draw takes 64
- *    random bits, and the other 64 of the 128 only when the first ones equal a threshold's: once in
- *    2^56 draws, and then the comparison is the full one.
+ *    (fixed.h), where p(x) is a running product of powers of exp(-1 / (2 (s/K)^2)). A draw takes 32
+ *    random bits, and the other 96 of the 128 only when the first ones equal a threshold's: once in
+ *    2^23 draws, and then the comparison is the full one.
  *
  *    The keeping. Bernoulli(exp(-t)) with rational t by the series of the reference: the first step
- *    is "a uniform number is not below t: keep". That is decided by 37 random bits and a double
- * with margins far above its rounding; when the uniform prefix is too close to t to tell, the rest
- * of the very same uniform number is drawn and compared exactly in integers. So the doubles only
- *    save time. The rare other outcome (about 3 %) goes on with exact arithmetic.
+ *    is "a uniform number is not below t: keep". That is decided by the 31 - j bits that sign and y
+ *    leave of the other half of a random word, and a double with margins far above its rounding;
+ *    when they are too few to tell, the rest of the very same uniform number is drawn and compared
+ *    exactly in integers. So the doubles only save time. The other outcome (about 3 %) goes on with
+ *    exact arithmetic.
+ *
+ *    So nearly every draw is decided by one word, without a branch: a block of words is turned into
+ *    values and "surely" flags by vector code, and what is not sure is decided one by one, with
+ * more of the stream.
  *
  * Distance of one value: every threshold is at most 2^-127 off (rounding down, plus the table's
  * 2^-200), 433 of them; the tail beyond the table (14 s) is below 2^-130; division by the
@@ -37,6 +42,7 @@
 
 #include "common/base/mem.h"
 #include "common/base/u128.h"
+#include "common/math/vec.h"
 #include "common/privacy/fixed.h"
 
 #include <assert.h>
@@ -46,10 +52,10 @@
 
 enum {
     TABLE_MAX = 452, /* ceil(14 * 32) + 1, and some for s rounded up */
-    GUIDE_BITS = 9,
+    GUIDE_BITS = 10,
     GUIDE = 1 << GUIDE_BITS,
-    PREFIX_BITS = 37, /* of the uniform that decides the keeping: 64 - 1 (sign) - 26 (y) */
-    WORDS = 512,
+    STEPS = 2, /* from the guide's x on, before a draw is left to be decided by itself */
+    BLOCK = 512,
 };
 
 struct fl_noise {
@@ -61,7 +67,8 @@ struct fl_noise {
     double over_2s;                           /* about 1 / (2 s^2) */
     uint32_t count;                           /* of the table */
     uint64_t high[TABLE_MAX], low[TABLE_MAX]; /* T[x]; the last one is never reached */
-    uint16_t guide[GUIDE]; /* smallest x possible when the first GUIDE_BITS bits are these */
+    uint32_t top[TABLE_MAX];                  /* the first 32 bits of T[x] */
+    uint32_t guide[GUIDE]; /* smallest x possible when the first GUIDE_BITS bits are these */
 };
 
 /* ---- exact decisions from a stream ---- */
@@ -161,83 +168,143 @@ int64_t fl_noise_draw(const struct fl_noise *n, struct fl_rng *r)
 
 /* ---- the fast one ---- */
 
-struct words {
-    struct fl_rng *rng;
-    uint32_t at;
-    uint64_t word[WORDS];
+/* One random word: 32 bits for the table, the sign, j bits of y, and what is left. */
+struct parts {
+    uint32_t u, y, prefix;
+    bool minus;
 };
 
-static inline uint64_t next_word(struct words *w)
+static inline struct parts parts_of(const struct fl_noise *n, uint64_t word)
 {
-    if (w->at == WORDS) {
-        fl_rng_words(w->rng, w->word, WORDS);
-        w->at = 0;
-    }
-    return w->word[w->at++];
+    uint32_t low = (uint32_t)word;
+
+    return (struct parts){.u = (uint32_t)(word >> 32),
+                          .minus = low & 1,
+                          .y = low >> 1 & (((uint32_t)1 << n->j) - 1),
+                          .prefix = low >> (n->j + 1)};
 }
 
-static inline uint64_t draw_table(const struct fl_noise *n, struct words *w)
-{
-    uint64_t u = next_word(w);
-    uint32_t x = n->guide[u >> (64 - GUIDE_BITS)];
+/* Room for a block, from words to values; wiped in the end. */
+struct block {
+    uint64_t word[BLOCK];
+    uint32_t low[BLOCK], x[BLOCK], y[BLOCK], sure[BLOCK];
+    int64_t value[BLOCK];
+};
 
-    for (;; x++) {
-        if (u < n->high[x]) {
-            return x;
+/* Without a branch, so that many draws are under way at once. */
+static void look_up(const struct fl_noise *n, struct block *restrict b)
+{
+    for (size_t i = 0; i < BLOCK; i++) {
+        uint32_t u = (uint32_t)(b->word[i] >> 32), x = n->guide[u >> (32 - GUIDE_BITS)];
+        for (int k = 0; k < STEPS; k++) {
+            x += u > n->top[x];
         }
-        if (__builtin_expect(u == n->high[x], 0)) {
-            /* The other half of this uniform number, once and for all further comparisons. */
-            uint64_t rest = next_word(w);
-            while (x + 1 < n->count && n->high[x] == u && n->low[x] <= rest) {
-                x++;
-            }
-            return x;
-        }
+        b->x[i] = x;
+        b->sure[i] = u < n->top[x];
+        b->low[i] = (uint32_t)b->word[i];
     }
 }
 
-/* The uniform number began with `prefix` (PREFIX_BITS bits): is it below a/b? The rest of it,
+/* Surely kept, and what it is: loops of one thing each become vector code. The doubles: y and x K
+ * are exact, t is below 0.9. */
+FL_VECTOR static void decide(unsigned j, double over_2s, struct block *restrict b)
+{
+    const uint32_t mask = ((uint32_t)1 << j) - 1;
+    const double twice = ldexp(2, (int)j), unit = ldexp(1, (int)j - 31);
+
+    for (size_t i = 0; i < BLOCK; i++) {
+        b->y[i] = b->low[i] >> 1 & mask;
+    }
+    for (size_t i = 0; i < BLOCK; i++) {
+        double y = (double)(int32_t)b->y[i], x = (double)(int32_t)b->x[i];
+        double u = (double)(int32_t)(b->low[i] >> (j + 1)) * unit;
+        b->sure[i] &= u > y * (y + x * twice) * over_2s + 0x1p-30 ? 1 : 0;
+    }
+    for (size_t i = 0; i < BLOCK; i++) { /* zero with a minus is none */
+        b->sure[i] &= (b->x[i] | b->y[i] | (~b->low[i] & 1)) != 0 ? 1 : 0;
+    }
+    for (size_t i = 0; i < BLOCK; i++) {
+        int64_t z = (int64_t)(((uint64_t)b->x[i] << j) + b->y[i]);
+        int64_t minus = -(int64_t)(b->low[i] & 1);
+        b->value[i] = (z ^ minus) - minus;
+    }
+}
+
+/* The first x with (u, the other 96 bits) below T[x]; those are drawn only where they decide. */
+static uint64_t draw_table(const struct fl_noise *n, struct fl_rng *r, uint32_t u)
+{
+    uint32_t x = n->guide[u >> (32 - GUIDE_BITS)];
+
+    while (u > n->top[x]) {
+        x++;
+    }
+    if (u < n->top[x]) {
+        return x;
+    }
+    fl_u128 whole = (fl_u128)u << 96 | uniform_bits(r, 96);
+    while (x + 1 < n->count && whole >= ((fl_u128)n->high[x] << 64 | n->low[x])) {
+        x++;
+    }
+    return x;
+}
+
+/* The uniform number began with `prefix` (of so many bits): is it below a/b? The rest of it,
  * uniform in [0, 1), decides: below a 2^bits / b - prefix. */
-static bool below_exactly(struct fl_rng *r, uint64_t prefix, fl_u128 a, fl_u128 b)
+static bool below_exactly(struct fl_rng *r, uint64_t prefix, unsigned bits, fl_u128 a, fl_u128 b)
 {
-    fl_u128 scaled = a << PREFIX_BITS, part = prefix * b;
+    fl_u128 scaled = a << bits, part = prefix * b;
 
     return scaled > part && bernoulli(r, scaled - part, b);
 }
 
 /* Keeps with probability exp(-y (y + 2 K x) / (2 s^2)). */
-static inline bool keeps(const struct fl_noise *n, struct words *w, uint64_t x, uint64_t y,
-                         uint64_t prefix)
+static bool keeps(const struct fl_noise *n, struct fl_rng *r, uint64_t x, const struct parts *p)
 {
-    uint64_t a = y * (y + (x << (n->j + 1)));
-    double t = (double)a * n->over_2s, u = (double)prefix * 0x1p-37;
+    unsigned bits = 31 - n->j;
+    uint64_t a = p->y * (p->y + (x << (n->j + 1)));
+    double t = (double)a * n->over_2s, u = ldexp(p->prefix, -(int)bits);
 
-    if (__builtin_expect(u > t + 0x1p-30, 1)) {
+    if (u > t + 0x1p-30) {
         return true;
     }
     /* t = numerator / denominator, below 0.9: x <= 14 s/K and s/K >= 16 (or y = 0). Where y > 0 and
      * k < 0, 32 <= s < 2^16 makes a 4^-k < 2^54; a < 2^62 and 2 m 4^k < 2^62 otherwise. */
     fl_u128 numerator = n->k < 0 ? (fl_u128)a << (-2 * n->k) : a;
     fl_u128 denominator = n->k < 0 ? 2 * (fl_u128)n->m : (fl_u128)n->m << (2 * n->k + 1);
-    bool below = u + 0x1p-30 < t || below_exactly(w->rng, prefix, numerator, denominator);
-    return !below || series(w->rng, numerator, denominator, 2);
+    bool below = u + ldexp(1, -(int)bits) + 0x1p-30 < t ||
+                 below_exactly(r, p->prefix, bits, numerator, denominator);
+    return !below || series(r, numerator, denominator, 2);
+}
+
+/* A word that the block left open: false, it gives no value. */
+static bool draw_alone(const struct fl_noise *n, struct fl_rng *r, uint64_t word, int64_t *ret)
+{
+    struct parts p = parts_of(n, word);
+    uint64_t x = draw_table(n, r, p.u), z = (x << n->j) + p.y;
+
+    if ((z == 0 && p.minus) || !keeps(n, r, x, &p)) {
+        return false;
+    }
+    *ret = p.minus ? -(int64_t)z : (int64_t)z;
+    return true;
 }
 
 void fl_noise_add(const struct fl_noise *n, struct fl_rng *r, int64_t *q, size_t count)
 {
-    const uint64_t mask = ((uint64_t)1 << n->j) - 1;
-    struct words w = {.rng = r, .at = WORDS};
+    struct block b;
+    size_t at = 0;
 
-    for (size_t i = 0; i < count;) {
-        uint64_t x = draw_table(n, &w), bits = next_word(&w);
-        uint64_t y = bits >> 1 & mask, z = (x << n->j) + y;
-        int64_t minus = -(int64_t)(bits & 1);
-        if ((z == 0 && minus) || !keeps(n, &w, x, y, bits >> (64 - PREFIX_BITS))) {
-            continue;
+    while (at < count) {
+        fl_rng_words(r, b.word, BLOCK);
+        look_up(n, &b);
+        decide(n->j, n->over_2s, &b);
+        for (size_t i = 0; i < BLOCK && at < count; i++) {
+            if (__builtin_expect(b.sure[i] != 0, 1) || draw_alone(n, r, b.word[i], &b.value[i])) {
+                q[at++] += b.value[i];
+            }
         }
-        q[i++] += ((int64_t)z ^ minus) - minus;
     }
-    explicit_bzero(&w, sizeof w);
+    explicit_bzero(&b, sizeof b);
 }
 
 /* ---- preparing ---- */
@@ -287,12 +354,13 @@ static void fill_table(struct fl_noise *n)
         fl_u128 t = i + 1 == n->count ? ~(fl_u128)0 : fl_fixed_fraction(&sums[i], &total);
         n->high[i] = (uint64_t)(t >> 64);
         n->low[i] = (uint64_t)t;
+        n->top[i] = (uint32_t)(t >> 96);
     }
     for (uint32_t g = 0, x = 0; g < GUIDE; g++) {
         while (n->high[x] < (uint64_t)g << (64 - GUIDE_BITS)) {
             x++;
         }
-        n->guide[g] = (uint16_t)x;
+        n->guide[g] = x;
     }
 }
 
