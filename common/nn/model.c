@@ -96,7 +96,7 @@ static struct fl_run run_of(struct fl_model *m, const struct op *op, size_t firs
 {
     return (struct fl_run){.layer = op->layer,
                            .count = count,
-                           .theta = m->theta + op->weight,
+                           .theta = m->theta ? m->theta + op->weight : NULL,
                            .turned = op->turned,
                            .x = m->value[op->in].at + first * m->value[op->in].each,
                            .y = m->value[op->out].at + first * m->value[op->out].each,
