@@ -159,6 +159,49 @@ no_workers || die "the worker goes on after its time"
 expect_log cohortd 'longer than 1 s'
 stop "$agents"
 
+# ---- images: the target's are mirrored and darker ----
+
+images=$e2e_root/tests/data/fashion-mnist
+python3 - "$images" "$work" <<'PY' || die "no images"
+import gzip, struct, sys
+source, to = sys.argv[1:]
+x, y = (gzip.open("%s/test-%s-ubyte.gz" % (source, n)).read() for n in ("images-idx3", "labels-idx1"))
+at = [x[16 + 784 * i:16 + 784 * (i + 1)] for i in range(600)]
+mirrored = [bytes(one[28 * r + 27 - c] * 3 // 4 for r in range(28) for c in range(28)) for one in at]
+def write(name, rows):
+    open(to + "/" + name, "wb").write(struct.pack(">BBBBIII", 0, 0, 8, 3, len(rows), 28, 28) + b"".join(rows))
+write("mirrored", mirrored[:400])
+write("mirrored-labelled", mirrored[400:])
+open(to + "/mirrored-labels", "wb").write(struct.pack(">BBBBI", 0, 0, 8, 1, 200) + y[8 + 400:8 + 600])
+PY
+printf 'format: idx\nexamples: mirrored\nlabelled: mirrored-labelled\nlabels: mirrored-labels\n' >"$work/mirrored.yaml"
+coordinator_config "target: {data: mirrored.yaml, program: $tune}"
+agents_config 1 3
+sed -i "s#data: {format: csv.*#data: {format: idx, train_x: $images/train-images-idx3-ubyte.gz, train_y: $images/train-labels-idx1-ubyte.gz, \
+classes: 10, partition: dirichlet, of: 3, client: '{n}', alpha: 5, seed: 1, train: 200, test: 50}#" "$work/agents.yaml"
+new_world
+cat >"$work/images.yaml" <<JOB
+name: images
+strategy: {fedka: {disentangle: 0.1, confidence: 0.5}}
+rounds: 6
+model:
+  input: [1, 28, 28]
+  classes: 10
+  head: 1
+  layers: [{conv2d: {out: 8, kernel: 5}}, {leaky_relu: {}}, {max_pool: {size: 4}}, {flatten: {}}, {linear: {out: 32}}, {leaky_relu: {}}, {linear: {out: 10}}]
+train: {batch: 20, epochs: 3, lr: 0.05, momentum: 0.5, clip: 5}
+round: {members: 3, quorum: 3, deadline: 60s, fill: 10s}
+JOB
+submit images
+start_agents
+finishes images 120
+for round in 1 2 3 4 5 6; do
+    logged cohortd "images: round $round of 6 published: Group Effect .* of 200 labelled\); [0-9]+ of 400 votes agreed" ||
+        die "round $round of images says nothing of the target"
+done
+ok "images: $(grep -Eo 'round 6 of 6 published: Group Effect .*' "$work/cohortd.log" | tail -n 1)"
+stop "$agents"
+
 # ---- a target that is a site, and none ----
 
 coordinator_config
