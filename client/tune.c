@@ -49,6 +49,8 @@ enum { FILES_MAX = 64, ANSWER_TILE = 4096 };
 #define ARCHITECTURE AUDIT_ARCH_AARCH64
 #endif
 
+#define X32 0x40000000
+
 #define DENY(call)                                                                                 \
     BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (__NR_##call), 0, 1),                                      \
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM)
@@ -62,6 +64,8 @@ static int give_up_calls(struct fl_err *e)
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
 #ifdef __x86_64__
+        BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, X32, 0, 1), /* the same calls by other numbers */
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
         DENY(fork),
         DENY(vfork),
 #endif
@@ -71,6 +75,9 @@ static int give_up_calls(struct fl_err *e)
         DENY(execveat),
         DENY(socket),
         DENY(socketpair),
+        DENY(io_uring_setup), /* opens sockets without calling for them */
+        DENY(unshare),
+        DENY(setns),
         DENY(ptrace),
         DENY(process_vm_readv),
         DENY(process_vm_writev),
