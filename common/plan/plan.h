@@ -395,6 +395,9 @@ static inline float fl_plan_part(const struct fl_plan *plan)
 
     return sites > members ? (float)members / (float)sites : 1;
 }
+/* The i-th word that `strategy` may be, NULL behind the last. */
+const char *fl_plan_strategy_at(size_t i);
+
 /* The i-th setting of the plan's strategy: a word, or NULL and a number (truth values: 0, 1).
  * False: there are no more. */
 struct fl_setting {

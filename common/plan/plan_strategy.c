@@ -117,14 +117,24 @@ static size_t find(const char *word)
 
 static int unknown(const struct fl_conf_node *at, const char *word, struct fl_err *e)
 {
-    char known[512] = "";
+    char known[160] = ""; /* what fits into a message */
+    size_t n = 0;
 
-    for (size_t i = 0, n = 0; i < FL_COUNT(strategies) && n < sizeof known; i++) {
-        n += (size_t)snprintf(known + n, sizeof known - n, "%s%s", i ? ", " : "",
-                              strategies[i].name);
+    for (size_t i = 0; i < FL_COUNT(strategies); i++) {
+        const char *name = strategies[i].name;
+        if (n + strlen(name) + 6 > sizeof known) {
+            snprintf(known + n, sizeof known - n, " ...");
+            break;
+        }
+        n += (size_t)snprintf(known + n, sizeof known - n, "%s%s", i ? ", " : "", name);
     }
-    return fl_conf_fail(e, at, FL_R_PLAN_STRATEGY, "%.40s is not a strategy; there are %s", word,
-                        known);
+    return fl_conf_fail(e, at, FL_R_PLAN_STRATEGY,
+                        "%.40s is not a strategy (JOB.md has all); there are %s", word, known);
+}
+
+const char *fl_plan_strategy_at(size_t i)
+{
+    return i < FL_COUNT(strategies) ? strategies[i].name : NULL;
 }
 
 int fl_plan_strategy(const struct fl_conf_node *n, struct fl_plan *plan, enum fl_visibility *ret,
