@@ -36,9 +36,9 @@
  * Everything is computed from what agents released, so it is post-processing: no unit pays for it.
  * Under local noise the masks are mostly of the noise, though, and partners are drawn by chance.
  *
- * Not under secure aggregation. Masks of the sums of clusters could do there what masks of agents do
- * here; but a round runs one secure sum, with one quorum (server/co_secure.c), and this would take
- * one for each cluster. Such jobs are refused (common/plan/plan_personal.c).
+ * Not under secure aggregation. Masks of the sums of clusters could do there what masks of agents
+ * do here; but a round runs one secure sum, with one quorum (server/co_secure.c), and this would
+ * take one for each cluster. Such jobs are refused (common/plan/plan_personal.c).
  */
 #include "server/strategy/fedcac.h"
 
