@@ -83,6 +83,7 @@ static void run_files(struct fl_runner_op *op)
         break;
     case FL_AGENT_STATE_SEAL: /* not long: it must not queue behind the trainings of others */
         op->status = fl_task_seal(&r->task, &op->offer, &op->err);
+        op->have = fl_task_of_data(&r->task) ? 0 : FL_AGENT_HAVE_NO_DATA;
         break;
     case FL_AGENT_STATE_HOLD:
         if (op->outcome) {

@@ -150,7 +150,7 @@ static int event_of(const struct fl_task *t, struct fl_event *ret, struct fl_err
     if (!t->producer) {
         return fl_outbox_event(t->plan, ret, e);
     }
-    if (t->vault->agent->data.format == FL_DATA_PROGRAM) {
+    if (fl_task_of_data(t) && t->vault->agent->data.format == FL_DATA_PROGRAM) {
         return fl_fail(e, FL_R_EXEC_NONE, "only the trainer's program reads these data: no %s",
                        t->terms.name);
     }

@@ -49,6 +49,13 @@ void fl_task_init(struct fl_task *t, struct fl_vault *v, const struct fl_agent_t
 void fl_task_secure(struct fl_task *t, struct fl_sessions *sessions, struct fl_tls_conf *tls);
 void fl_task_fini(struct fl_task *t);
 
+/* After judge: what leaves is made of the site's data; keys, shares and signatures of a secure sum
+ * are not. */
+static inline bool fl_task_of_data(const struct fl_task *t)
+{
+    return !t->producer || fl_plan_secure_stage(t->terms.name) == FL_SECAGG_STAGES;
+}
+
 /* [sync] Parses the plan; the site's policy, the budget, the shapes of update, model and data.
  * Everything that can be refused is refused here, before anything is spent. */
 int fl_task_judge(struct fl_task *t, bool *ret_costs, struct fl_err *e);

@@ -17,12 +17,6 @@ int fl_task_load_private(const struct fl_task *t, const struct fl_digest *digest
 /* Writes t->private_out. Zero: there are none. */
 int fl_task_write_private(struct fl_task *t, struct fl_digest *ret, struct fl_err *e);
 
-/* What leaves is made of the site's data; keys, shares and signatures of a secure sum are not. */
-static inline bool fl_task_of_data(const struct fl_task *t)
-{
-    return !t->producer || fl_plan_secure_stage(t->terms.name) == FL_SECAGG_STAGES;
-}
-
 /* Who is trusted with the noise of the update, and of what leaves now: what producers make is
  * always noised here. */
 static inline enum fl_noise_place fl_task_update_noise(const struct fl_task *t)

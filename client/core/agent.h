@@ -138,7 +138,8 @@ enum {
     FL_AGENT_HAVE_PLAN = 1,
     FL_AGENT_HAVE_BASE = 2,
     FL_AGENT_HAVE_INPUT = 16,
-    FL_AGENT_HAVE_RELEASE = 4, /* offer is filled, its bytes are there */
+    FL_AGENT_HAVE_RELEASE = 4,  /* offer is filled, its bytes are there */
+    FL_AGENT_HAVE_NO_DATA = 32, /* of SEAL: the site's data are not in it, nobody need approve */
     FL_AGENT_HAVE_SETTLED =
         8, /* released before and settled (bytes gone), or final model evaluated */
 };

@@ -333,7 +333,7 @@ static void pay(struct fl_agent *a, struct fl_agent_todo *t)
 static void on_sealed(struct fl_agent *a, const struct fl_agent_event *ev, struct fl_agent_todo *t)
 {
     a->offer = ev->offer;
-    if (a->conf.hold) {
+    if (a->conf.hold && !(ev->have & FL_AGENT_HAVE_NO_DATA)) {
         fl_agent_begin(a, t, FL_AGENT_STATE_HOLD);
     } else {
         pay(a, t);

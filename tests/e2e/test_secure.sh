@@ -220,3 +220,17 @@ python3 "$e2e_root/tests/e2e/secure_hostile.py" "$port" "$work/pki" site-05 mask
 expect_log cohortd 'round 1 is given up.*(secagg-too-few|secagg-share)'
 finishes masked 40
 stop "$agents"
+
+# ---- hold: approve asks for the masked update and for nothing else; a site may demand masks ----
+sed "s/^  jobs: .*/  jobs: [{name: \"*\", masked: true}]\n  hold: approve/" "$work/four.yaml" >"$work/agents.yaml"
+rounds=1 quorum=4 deadline=30s fill=100ms begin masked 2 "$secure"
+start_agents
+for site in 01 02 03 04; do
+    expect_log agents "site-$site.*masked round 1: the update waits for outbox approve"
+    cohort-agent outbox approve --config "$work/agents.yaml" --agent "site-$site" >/dev/null || die "approve"
+done
+finishes masked 40
+job bare 4
+submit bare
+expect_log agents "declined: job bare asks for updates one by one; this site's leave only under secure_aggregation"
+stop "$agents"

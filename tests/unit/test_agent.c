@@ -204,6 +204,14 @@ START_TEST(test_an_update_waits_for_approval)
     done(&h, FL_AGENT_STATE_HOLD, -FL_R_CANCELLED, 0);
     said(&h, "drop");
 
+    /* What the data are not in waits for nobody. */
+    hand_init(&h, &holding);
+    to_train(&h);
+    done(&h, FL_AGENT_STATE_TRAIN, 0, 0);
+    done(&h, FL_AGENT_STATE_SEAL, 0, FL_AGENT_HAVE_NO_DATA);
+    done(&h, FL_AGENT_STATE_DEBIT, 0, 0);
+    said(&h, "seal debit offer");
+
     /* Approved after the deadline that the task had: nobody would take it, so it is not paid for.
      */
     hand_init(&h, &holding);
