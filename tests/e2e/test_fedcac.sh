@@ -1,5 +1,5 @@
 #!/bin/sh
-# FedCAC by the real daemons: two pairs of sites whose labels are opposite, which one model cannot serve. Each site is given a model of its own;
+# FedCAC and FedAMP by the real daemons: two pairs of sites whose labels are opposite, which one model cannot serve. Each site is given a model of its own;
 # one that stays away finds the model it left, a newcomer the mean of all. The coordinator is killed around each step of a round, and every
 # site's model stays the same to the byte.
 . "$(dirname "$0")/lib.sh"
@@ -38,8 +38,8 @@ expect_run 5 'has no row in the table of releases' cohortctl job submit "$work/c
 # One model for all, and one for each.
 some_agents 1 2 3 4
 start_agents
-for s in fedavg fedcac '{fedcac: {variant: published, beta: 4}}'; do
-    name=$(echo "$s" | tr -dc a-z | sed 's/fedcacvariantpublishedbeta/published/')
+for s in fedavg fedcac '{fedcac: {variant: published, beta: 4}}' '{fedamp: {sigma: 0.1}}'; do
+    name=$(echo "$s" | tr -dc a-z | sed 's/fedcacvariantpublishedbeta/published/; s/sigma//')
     strategy=$s rounds=8 job "$name" 4
     submit "$name"
     finishes "$name" 60
