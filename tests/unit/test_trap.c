@@ -57,13 +57,16 @@ static void expect(int status, const char *part)
     "{conv2d: {out: 8, kernel: 3}}, {leaky_relu: }, {max_pool: {size: 2}}, {flatten: }, "          \
     "{linear: {out: 32}}, {leaky_relu: }, {linear: {out: 10}}"
 
+#define MLP                                                                                        \
+    "{flatten: }, {linear: {out: 64}}, {leaky_relu: }, {linear: {out: 16}}, {leaky_relu: }, "      \
+    "{linear: {out: 10}}"
+
 START_TEST(test_what_jobs_begin_with_is_no_trap)
 {
     const char *layers[] = {
         CONVS,
         "{flatten: }, {linear: {out: 10}}",
-        "{flatten: }, {linear: {out: 64}}, {leaky_relu: }, {linear: {out: 16}}, {leaky_relu: }, "
-        "{linear: {out: 10}}",
+        MLP,
         "{conv2d: {out: 4, kernel: 1}}, {flatten: }, {linear: {out: 10}}",
     };
     const char *strategies[] = {"fedavg", "fedrep", "hyperfl"};
