@@ -16,6 +16,7 @@ const struct fl_conf_field fl_plan_descriptor_keys[] = {
     {TYPED("bound", DOUBLE, bound), .max = 1e6, .flags = FL_CONF_ABOVE_MIN, .fallback = "1"},
     {TYPED("features", UINT32, features), .min = 1, .max = 4096, .fallback = "64"},
     {TYPED("every", UINT32, every), .max = 1e6, .fallback = "0"},
+    {TYPED("members", UINT32, members), .max = 4096, .fallback = "0"},
     {.name = NULL},
 };
 
@@ -132,6 +133,11 @@ int fl_plan_check_descriptor(const struct fl_plan *p, const struct fl_conf_node 
 
     if (!c->on) {
         return 0;
+    }
+    if (c->members > 0 && c->members < p->round.members) {
+        return fl_conf_fail(e, fl_plan_at(root, "descriptor.members"), FL_R_CONF_CONFLICT,
+                            "%u sites are described and %u send updates: 0, or not fewer",
+                            c->members, p->round.members);
     }
     if (fl_descriptor_targets(p) == 0 || fl_descriptor_elements(p) > FL_DESCRIPTOR_MAX) {
         return fl_conf_fail(e, fl_plan_at(root, "descriptor.features"), FL_R_LIMIT,

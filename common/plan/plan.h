@@ -206,6 +206,7 @@ struct fl_descriptor_conf {
     double bound;            /* of a feature, and of a target that is a number */
     uint32_t features;       /* more are projected on so many directions */
     uint32_t every;          /* again each so many rounds; 0: in the first round only */
+    uint32_t members;        /* sites that send one at a time at most; 0: as many as updates */
 };
 
 /* The exchange `score`, in a job's last round: what the model that a site would be served is worth

@@ -32,6 +32,9 @@ void fl_strategy_rules(const struct fl_plan *plan, uint64_t round, struct fl_rou
         x->deadline_ms = plan->round.deadline_ms;
         x->fill_ms = plan->round.fill_ms;
         x->same_cohort = terms[i].same_cohort;
+        if (plan->descriptor.members && strcmp(x->name, "descriptor") == 0) {
+            x->members = plan->descriptor.members;
+        }
         secure_rules(plan, fl_plan_secure_stage(terms[i].name), x);
     }
 }

@@ -294,6 +294,25 @@ START_TEST(test_bad_input)
 }
 END_TEST
 
+/* More sites are described than send updates. */
+START_TEST(test_rules_of_the_exchanges)
+{
+    struct job j;
+    struct fl_round_rules rules;
+
+    open_job(&j, "pacfl", "most: 4", "descriptor: {members: 100, every: 3}");
+    fl_strategy_rules(plan, 1, &rules);
+    ck_assert_uint_eq(rules.exchange_count, 2);
+    ck_assert_uint_eq(rules.exchange[0].members, 100);
+    ck_assert_uint_eq(rules.exchange[0].quorum, 24);
+    ck_assert_uint_eq(rules.exchange[1].members, 24);
+    ck_assert_int_eq(fl_round_rules_check(&rules, &err), 0);
+    fl_strategy_rules(plan, 2, &rules);
+    ck_assert_uint_eq(rules.exchange_count, 1);
+    close_job(&j);
+}
+END_TEST
+
 START_TEST(test_memory_that_ends)
 {
     struct job j;
@@ -320,4 +339,5 @@ END_TEST
 TESTS_MAIN("pacfl", test_bubbles_are_federations_of_their_own, test_one_bubble_is_the_mean,
            test_a_loner_is_served, test_newcomers, test_a_bubble_parts, test_common_body,
            test_below_its_quorum_it_learns_with_its_parent, test_momentum_by_bubble,
-           test_again_is_the_same, test_bad_input, test_memory_that_ends)
+           test_again_is_the_same, test_bad_input, test_rules_of_the_exchanges,
+           test_memory_that_ends)
