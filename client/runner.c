@@ -531,6 +531,10 @@ int fl_runner_open(const struct fl_runner_site *site, uint32_t index, struct fl_
 void fl_runner_start(struct fl_runner *r)
 {
     struct fl_agent_event ev = {.type = FL_AGENT_EV_START};
+
+    if (fl_agent_in_window(&r->core.conf, minute_now())) {
+        fl_runner_load_early(r);
+    }
     fl_runner_feed(r, &ev);
 }
 
@@ -620,7 +624,7 @@ bool fl_runner_quiet(const struct fl_runner *r)
 
 size_t fl_runner_data_bytes(const struct fl_runner *r)
 {
-    return r->op.busy ? 0 : fl_vault_data_bytes(r->vault);
+    return r->op.busy || r->early.busy ? 0 : fl_vault_data_bytes(r->vault);
 }
 
 uint64_t fl_runner_used_ms(const struct fl_runner *r)

@@ -30,6 +30,13 @@ struct fl_runner_op {
     uint64_t bytes_down, bytes_up;
 };
 
+/* The data set, read while the first connection is being made. */
+struct fl_runner_early {
+    struct fl_job job;
+    struct fl_runner *runner;
+    bool busy;
+};
+
 struct fl_runner {
     const struct fl_runner_site *site;
     const struct fl_config_agent *agent;
@@ -48,6 +55,7 @@ struct fl_runner {
     bool has_task;
     struct fl_task task;
     struct fl_runner_op op;
+    struct fl_runner_early early;
     struct fl_err why;           /* of the operation that failed last */
     struct fl_ledger_mark echo;  /* of this coordinator's Welcome */
     struct fl_ledger_mark shown; /* of the ledger now: goes with an Offer */
@@ -75,6 +83,9 @@ void fl_runner_traffic(const struct fl_runner *r, uint64_t *ret_in, uint64_t *re
 /* Sends or closes the connection. */
 void fl_runner_send(struct fl_runner *r, const Cohort__Frame *frame);
 
+/* Starts it, where the data are this process's only ones and no job has a say in how they are read.
+ */
+void fl_runner_load_early(struct fl_runner *r);
 void fl_runner_begin(struct fl_runner *r, enum fl_agent_state op);
 void fl_runner_cancel(struct fl_runner *r);
 /* The stream no longer uses the sink of the fetch in flight. */

@@ -406,3 +406,40 @@ void fl_runner_note_decline(struct fl_runner *r, int reason)
         fl_free(n);
     }
 }
+
+/* ---- data before they are asked for -------------------------------------------------------------
+ *
+ * Reading and unpacking takes about as long as connecting. A failure is not told here: judging the
+ * first task meets it again. */
+
+static void early_run(struct fl_job *job)
+{
+    struct fl_runner_early *early = (struct fl_runner_early *)job;
+    struct fl_err unused;
+
+    fl_vault_load(early->runner->vault, NULL, &unused);
+}
+
+static void early_done(struct fl_job *job)
+{
+    struct fl_runner_early *early = (struct fl_runner_early *)job;
+    struct fl_runner *r = early->runner;
+
+    early->busy = false;
+    r->site->changed(r->site->arg);
+}
+
+void fl_runner_load_early(struct fl_runner *r)
+{
+    enum fl_data_format format = r->agent->data.format;
+
+    if (r->site->config->agent_count != 1 || format == FL_DATA_CSV || format == FL_DATA_PROGRAM ||
+        r->vault->pending_count > 0) { /* what waits to be offered goes first */
+        return;
+    }
+    r->early = (struct fl_runner_early){
+        .job = {.run = early_run, .done = early_done}, .runner = r, .busy = true};
+    if (fl_lane_submit(r->files, &r->early.job)) {
+        r->early.busy = false;
+    }
+}
