@@ -11,14 +11,28 @@
  * alpha (theta - x) - h_i; then h_i' = h_i - alpha (y - x). The coordinator's side is a server
  * optimizer (server/strategy/serveropt.h).
  *
- * Neither looks at an example: what it adds to a step, keeps and sends is a function of received
- * models and of the weights that training came to. Under the unit `example` it comes after the
- * noise.
+ * FedNova (Wang et al. 2020, arXiv 2007.07481, section 4.2): a site that takes more steps pulls no
+ * harder. What a site sends is its update divided by what its steps count together,
+ *     a(K) = (K - m (1 - m^K) / (1 - m)) / (1 - m)        with momentum m
+ * and multiplied by a(`steps`), the same for all: so the sum is FedAvg's, and a site of just so
+ * many steps sends what it would send there.
+ *
+ * None of them looks at an example: what it adds to a step, keeps and sends is a function of
+ * received models and of the weights that training came to. Under the unit `example` it comes after
+ * the noise.
  */
 #include "client/trainer/drift.h"
 
 #include "common/base/mem.h"
 #include "common/math/vec.h"
+
+#include <math.h>
+
+/* What K steps from zero momentum count together. */
+static double counts(double m, double steps)
+{
+    return (steps - m * (1 - pow(m, steps)) / (1 - m)) / (1 - m);
+}
 
 int fl_drift_begin(struct fl_moves *m, const struct fl_train_task *task, struct fl_err *e)
 {
@@ -49,6 +63,13 @@ void fl_drift_end(const struct fl_moves *m, const struct fl_train_task *task, fl
     size_t elements = task->plan->layout.theta.elements;
     const float *x = task->base;
 
+    if (c->steps > 0 && m->steps > 0) {
+        double momentum = (double)m->body_optim.momentum;
+        double factor = counts(momentum, c->steps) / counts(momentum, (double)m->steps);
+        for (size_t i = 0; i < elements; i++) {
+            shared[i] = (float)((double)x[i] + factor * ((double)shared[i] - (double)x[i]));
+        }
+    }
     if (c->local == FL_LOCAL_FEDDYN) {
         for (size_t i = 0; i < elements; i++) {
             private_[i] -= c->alpha * (shared[i] - x[i]);

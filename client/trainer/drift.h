@@ -1,5 +1,6 @@
 /*
- * Corrections of each step against the drift of sites with different data: SCAFFOLD and FedDyn.
+ * Corrections against the drift of sites with different data: of each step (SCAFFOLD, FedDyn), and
+ * of the whole update (FedNova).
  * Their tensors are those of common/plan/beside.c. For builtin.c.
  */
 #ifndef CLIENT_TRAINER_DRIFT_H

@@ -302,8 +302,9 @@ struct fl_fedcac_conf {
 
 struct fl_strategy_conf {
     enum fl_local local;
-    float mu;     /* fedamp, fedprox: local training minimises loss + mu/2 |theta - received|^2 */
-    float lambda; /* ditto: the same for the personal model; fedproto: weight of the pull */
+    float mu;       /* fedamp, fedprox: local training minimises loss + mu/2 |theta - received|^2 */
+    uint32_t steps; /* fednova: an update is scaled to so many local steps; 0 = as it is */
+    float lambda;   /* ditto: the same for the personal model; fedproto: weight of the pull */
     uint32_t epochs; /* ditto: of the personal model */
     float alpha; /* apfl: part of the own model in the mix, at first; feddyn: weight of the pull */
     bool learn;  /* apfl: alpha follows its gradient, one step a round */

@@ -109,6 +109,11 @@ static int check_train(const struct fl_plan *p, const struct fl_conf_node *root,
         return fl_conf_fail(e, fl_plan_at(root, "train.optimizer"), FL_R_CONF_CONFLICT,
                             "a hypernetwork is trained by sgd");
     }
+    if (p->train.optimizer != FL_OPTIM_SGD && p->setting.steps > 0) {
+        return fl_conf_fail(e, fl_plan_at(root, "train.optimizer"), FL_R_CONF_CONFLICT,
+                            "how much a step of sgd counts is known, of others it is not: under "
+                            "fednova the optimizer is sgd");
+    }
     if (p->train.epochs == 0 && p->train.steps == 0) {
         return fl_conf_fail(e, fl_plan_at(root, "train.epochs"), FL_R_CONF_CONFLICT,
                             "epochs and steps are both 0: nothing would be trained");

@@ -50,6 +50,10 @@ static const struct fl_conf_field scaffold_keys[] = {
     {TYPED("sites", UINT32, sites), .max = 1e6, .fallback = "0"},
     {.name = NULL},
 };
+static const struct fl_conf_field fednova_keys[] = {
+    {TYPED("steps", UINT32, steps), .min = 1, .max = 1e6, .flags = FL_CONF_REQUIRED},
+    {.name = NULL},
+};
 static const struct fl_conf_field fedprox_keys[] = {
     {TYPED("mu", FLOAT, mu), .max = 1000, .flags = FL_CONF_ABOVE_MIN, .fallback = "0.01"},
     {.name = NULL},
@@ -74,6 +78,7 @@ static const struct {
     {"fedbn", FL_VISIBILITY_NORMS_PRIVATE, no_keys},
     {"feddyn", FL_VISIBILITY_ALL_SHARED, feddyn_keys},
     {"fedka", FL_VISIBILITY_ALL_SHARED, fl_plan_fedka_keys},
+    {"fednova", FL_VISIBILITY_ALL_SHARED, fednova_keys},
     {"fedper", FL_VISIBILITY_HEAD_PRIVATE, no_keys},
     {"fedproto", FL_VISIBILITY_ALL_PRIVATE, fedproto_keys},
     {"fedprox", FL_VISIBILITY_ALL_SHARED, fedprox_keys},

@@ -58,6 +58,7 @@ static const struct fl_release_row rows[] = {
     {"fedka", FL_UNIT_CLIENT, FL_RELEASE_EMBEDDING, "mean embedding of a site's features",
      "1 in L2, exactly, after rounding to the grid", "Gauss(strategy.fedka.noise_multiplier)"},
     {"fedka", FL_UNIT_EXAMPLE, FL_RELEASE_STEPS, STEPS_OF "the whole model", A_STEP, POISSON},
+    MEAN_OF("fednova", "the whole model", "the whole model"),
     MEAN_OF("fedper", "the body", "body and head together"),
     MEAN_OF_SITES("fedproto", "each class's mean features, and which classes there are"),
     MEAN_OF("fedprox", "the whole model", "the whole model"),

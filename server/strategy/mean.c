@@ -526,6 +526,7 @@ MEAN_STRATEGY(fedavgm);
 MEAN_STRATEGY(fedbn);
 MEAN_STRATEGY(feddbe);
 MEAN_STRATEGY(feddyn);
+MEAN_STRATEGY(fednova);
 MEAN_STRATEGY(fedper);
 MEAN_STRATEGY(fedproto);
 MEAN_STRATEGY(fedprox);

@@ -16,6 +16,7 @@ extern const struct fl_strategy
     fl_strategy_fedbn,
     fl_strategy_feddbe,
     fl_strategy_feddyn,
+    fl_strategy_fednova,
     fl_strategy_fedper,
     fl_strategy_fedproto,
     fl_strategy_fedprox,

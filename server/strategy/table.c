@@ -29,6 +29,7 @@ static const struct fl_strategy *const table[] = {
     &fl_strategy_feddbe,
     &fl_strategy_feddyn,
     &fl_strategy_fedka,
+    &fl_strategy_fednova,
     &fl_strategy_fedper,
     &fl_strategy_fedproto,
     &fl_strategy_fedprox,

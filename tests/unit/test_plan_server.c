@@ -53,6 +53,17 @@ START_TEST(test_optimizers_by_one_word)
 }
 END_TEST
 
+START_TEST(test_fednova)
+{
+    ck_assert_msg(parse("{fednova: {steps: 20}}", "") == 0, "%s", err.msg);
+    ck_assert_uint_eq(plan.setting.steps, 20);
+    ck_assert_int_eq(parse("fednova", ""), -FL_R_CONF_MISSING);
+    ck_assert_int_eq(parse("{fednova: {steps: 20}}", "set: {train.optimizer: adam}"),
+                     -FL_R_CONF_CONFLICT);
+    ck_assert_ptr_nonnull(strstr(err.msg, "under fednova the optimizer is sgd"));
+}
+END_TEST
+
 START_TEST(test_rules)
 {
     ck_assert_int_eq(parse("fedavg", ""), 0);
@@ -124,4 +135,5 @@ START_TEST(test_rules_that_cannot_be)
 }
 END_TEST
 
-TESTS_MAIN("plan_server", test_optimizers_by_one_word, test_rules, test_rules_that_cannot_be)
+TESTS_MAIN("plan_server", test_optimizers_by_one_word, test_fednova, test_rules,
+           test_rules_that_cannot_be)

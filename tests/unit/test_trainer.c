@@ -552,6 +552,43 @@ START_TEST(test_training_that_diverges_is_an_error)
 }
 END_TEST
 
+/* The update of five steps, scaled to what two would count: by the sums of momentum's weights. */
+START_TEST(test_fednova_scales_to_so_many_steps)
+{
+    for (int with = 0; with < 2; with++) {
+        struct small_site s;
+        struct run plain, scaled;
+        double momentum = with ? 0.5 : 0, own = 0, wanted = 0;
+
+        site_of(&s, &ways[0]);
+        s.plan->train.body.momentum = (float)momentum;
+        s.plan->train.steps = 5;
+        train(&s, 5, &plain);
+        for (int k = 1; k <= 5; k++) { /* what the k-th gradient moves until the end */
+            for (int later = 0; later <= 5 - k; later++) {
+                own += pow(momentum, later);
+                wanted += k > 3 ? pow(momentum, later) : 0;
+            }
+        }
+        s.plan->setting.steps = 2;
+        train(&s, 5, &scaled);
+        for (size_t i = 0; i < plain.shared; i++) {
+            ck_assert_double_eq_tol((double)scaled.delta[i], (double)plain.delta[i] * wanted / own,
+                                    1e-6);
+        }
+        run_fini(&scaled);
+        s.plan->setting.steps = 5; /* nothing to scale */
+        train(&s, 5, &scaled);
+        for (size_t i = 0; i < plain.shared; i++) {
+            ck_assert_double_eq_tol((double)scaled.delta[i], (double)plain.delta[i], 1e-6);
+        }
+        run_fini(&scaled);
+        run_fini(&plain);
+        small_site_fini(&s);
+    }
+}
+END_TEST
+
 START_TEST(test_fedprox_pulls_towards_the_received_model)
 {
     struct small_site s;
@@ -612,10 +649,10 @@ END_TEST
 TESTS_MAIN("trainer", test_stored_examples_train_to_the_same_bits,
            test_augmentation_is_a_cut_of_the_padded_image,
            test_augmented_training_repeats_itself_and_is_another,
-           test_fedprox_pulls_towards_the_received_model, test_training_that_diverges_is_an_error,
-           test_accuracy_of_each_class, test_every_strategy_learns_and_repeats_itself,
-           test_the_report_is_what_evaluation_says, test_two_stages_move_what_they_should,
-           test_noised_steps_without_noise_are_plain_steps,
+           test_fednova_scales_to_so_many_steps, test_fedprox_pulls_towards_the_received_model,
+           test_training_that_diverges_is_an_error, test_accuracy_of_each_class,
+           test_every_strategy_learns_and_repeats_itself, test_the_report_is_what_evaluation_says,
+           test_two_stages_move_what_they_should, test_noised_steps_without_noise_are_plain_steps,
            test_empty_batches_send_noise_of_the_stated_size,
            test_serving_and_testing_never_touch_a_release,
            test_private_models_train_without_noise_for_they_release_nothing,
