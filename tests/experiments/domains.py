@@ -38,7 +38,7 @@ ARMS = {
     "matching 1, without disentangle": {"matching": 1, "disentangle": 0},
     "matching 1, without voting": {"matching": 1, "voting": False},
     "published": {"variant": "published", "matching": 1, "disentangle": 1},
-    "no target": {"target": "none"},
+    "no target": {"target": "none", "matching": 1},
 }
 JOB = {
     "name": "run",
