@@ -425,7 +425,9 @@ int fl_task_train(struct fl_task *t, struct fl_err *e)
     }
     FL_CRASH_POINT("agent-train-before");
     if (t->producer) {
-        return produce(t, e);
+        r = produce(t, e);
+        t->vault->data_stale = t->vault->data_stale || r == -FL_R_DATA_CHANGED;
+        return r;
     }
     r = load_base(t, &base, e);
     r = r ? r : load_input(t, &input, &task.input_size, e);

@@ -18,6 +18,15 @@ int fl_train(const struct fl_train_task *task, struct fl_train_result *ret, stru
     if (atomic_load(task->cancel)) {
         return fl_fail(why, FL_R_CANCELLED, "cancelled");
     }
+    for (uint32_t i = 0; task->data->train.stored && i < task->data->train.count; i++) {
+        const uint32_t *shape = task->data->shape;
+        float x[64];
+        size_t features = (size_t)shape[0] * shape[1] * shape[2];
+        int code = features <= 64 ? fl_examples_get(&task->data->train, features, i, x, why) : 0;
+        if (code) {
+            return code;
+        }
+    }
     fl_rng_init(&r, &task->seed, 0);
     for (size_t i = 0; i < l->shared.elements; i++) {
         ret->delta[i] = (float)(fl_rng_unit(&r) - 0.5) * 0.1f + task->base[i] * 0.01f;

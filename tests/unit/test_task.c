@@ -337,6 +337,84 @@ START_TEST(test_other_inputs_make_nothing)
 }
 END_TEST
 
+/* Fewer of the same rows: one data set to the ledger, but not what the seed was drawn for. */
+START_TEST(test_another_choice_of_the_same_rows)
+{
+    struct site s;
+    struct fl_task t;
+    bool costs;
+
+    site_init(&s, PLAN_CLIENT);
+    fetch(&s);
+    to_intent(&s, &t);
+    struct fl_digest before = t.inputs.data;
+    fl_task_fini(&t);
+    s.agent.data.train = 38;
+    site_reopen(&s);
+    fl_task_init(&t, s.vault, &s.what, s.coordinator);
+    ck_assert_int_eq(fl_task_judge(&t, &costs, &e), 0);
+    ck_assert_int_eq(fl_task_intent(&t, &e), -FL_R_INTENT);
+    ck_assert_ptr_nonnull(strstr(e.msg, "choice of examples"));
+    ck_assert(fl_digest_equal(&before, &t.vault->data.identity));
+    fl_task_fini(&t);
+    site_fini(&s);
+}
+END_TEST
+
+static void write_pictures(const struct site *s, unsigned char add)
+{
+    unsigned char x[12 + 60 * 4] = {0, 0, 8, 2, 0, 0, 0, 60, 0, 0, 0, 4},
+                              y[8 + 60] = {0, 0, 8, 1, 0, 0, 0, 60};
+
+    for (unsigned i = 0; i < 240; i++) {
+        x[12 + i] = (unsigned char)(i + add);
+    }
+    for (unsigned i = 0; i < 60; i++) {
+        y[8 + i] = (unsigned char)(i % 3);
+    }
+    FILE *f = fopen(s->agent.data.train_x, "r+b"); /* in place */
+    f = f ? f : fopen(s->agent.data.train_x, "wb");
+    ck_assert_uint_eq(fwrite(x, 1, sizeof x, f), sizeof x);
+    fclose(f);
+    write_file(s->agent.data.train_y, y, sizeof y);
+}
+
+/* Examples that stay in their file, which is rewritten between two rounds: the second is refused
+ * before anything is debited to the first's data, and the third charges what is there now. */
+START_TEST(test_data_rewritten_in_place)
+{
+    struct site s;
+    struct fl_task t;
+    struct fl_digest before;
+
+    site_init(&s, PLAN_CLIENT);
+    s.agent.data.format = FL_DATA_IDX;
+    s.agent.data.memory = 1;
+    snprintf(s.agent.data.train_x, sizeof s.agent.data.train_x, "%s/x", s.dir);
+    snprintf(s.agent.data.train_y, sizeof s.agent.data.train_y, "%s/y", s.dir);
+    write_pictures(&s, 0);
+    site_reopen(&s);
+    fetch(&s);
+    to_intent(&s, &t);
+    ck_assert_ptr_nonnull(s.vault->data.train.stored);
+    ck_assert_msg(fl_task_train(&t, &e) == 0, "%s", e.msg);
+    before = t.inputs.data;
+    fl_task_fini(&t);
+    write_pictures(&s, 1);
+    s.what.key.round = 2;
+    to_intent(&s, &t);
+    ck_assert(fl_digest_equal(&before, &t.inputs.data)); /* nobody looked yet */
+    ck_assert_int_eq(fl_task_train(&t, &e), -FL_R_DATA_CHANGED);
+    fl_task_fini(&t);
+    s.what.key.round = 3;
+    to_intent(&s, &t);
+    ck_assert(!fl_digest_equal(&before, &t.inputs.data));
+    ck_assert_msg(fl_task_train(&t, &e) == 0, "%s", e.msg);
+    fl_task_fini(&t);
+    site_fini(&s);
+}
+END_TEST
+
 static int judge(struct site *s)
 {
     struct fl_task t;
@@ -744,6 +822,7 @@ START_TEST(test_frozen_tensors_are_not_kept)
 END_TEST
 
 TESTS_MAIN("task", test_one_round, test_counts, test_crashes, test_other_inputs_make_nothing,
-           test_refusals, test_cancel_and_bad_numbers, test_spoiled_model, test_folder,
-           test_cache_is_bounded, test_final_model, test_frozen_tensors_are_not_kept,
-           test_nothing_private_leaves, test_declines_tell_nothing, test_memory_that_ends)
+           test_another_choice_of_the_same_rows, test_data_rewritten_in_place, test_refusals,
+           test_cancel_and_bad_numbers, test_spoiled_model, test_folder, test_cache_is_bounded,
+           test_final_model, test_frozen_tensors_are_not_kept, test_nothing_private_leaves,
+           test_declines_tell_nothing, test_memory_that_ends)
