@@ -142,7 +142,7 @@ static int train_while_better(struct guard *g, enum fl_guard_model model, uint64
 
     for (uint64_t turn = 1, last = 0; r == 0 && turn <= most && turn <= last + PATIENCE; turn++) {
         r = train(g, model, turn, e);
-        if (r == -FL_R_TRAIN) {
+        if (r == -FL_R_NOT_FINITE) {
             return 0; /* it diverged; what was best before stands */
         }
         r = r ? r : judge(g, model, (double)turn, &better, e);

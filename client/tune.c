@@ -91,6 +91,8 @@ static int give_up_calls(struct fl_err *e)
     if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program)) {
         return fl_fail_sys(e, FL_R_SYS, errno, "give up system calls");
     }
+#else
+    (void)e;
 #endif
     return 0;
 }

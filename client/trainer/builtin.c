@@ -63,7 +63,7 @@ static int check_trained(const struct fl_layout *layout, const struct fl_train_r
                   fl_vec_finite(made->private_out, layout->private_.elements);
 
     return finite ? 0
-                  : fl_fail(e, FL_R_TRAIN,
+                  : fl_fail(e, FL_R_NOT_FINITE,
                             "training diverged: the result has values that are not finite; a lower "
                             "train.lr or a clip would help");
 }

@@ -10,13 +10,17 @@ data=$2/tests/data/fashion-mnist
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# Small sites: the shipped images are few. Sizes that do not divide evenly, and enough that every class wraps around.
-"$protocol" --data "$data" --out "$work/ours.csv" --state "$work" --train 40 --test 40 --rounds 1 --seeds 1 "$here"/protocol/*.yaml
+# Networks only: fixed features have tests of their own, and are slow under the sanitizers. Small sites: the shipped images are few.
+# Sizes that do not divide evenly, and enough that every class wraps around.
+jobs=$(ls "$here"/protocol/*.yaml | grep -v scattering)
+# shellcheck disable=SC2086
+"$protocol" --data "$data" --out "$work/ours.csv" --state "$work" --train 40 --test 40 --rounds 1 --seeds 1 $jobs
 rows=$(grep -cE '^[a-z0-9_]+,1,[12],' "$work/ours.csv")
-jobs=$(ls "$here"/protocol/*.yaml | wc -l)
-[ "$rows" = $((2 * jobs)) ] || { echo "$rows rows of $jobs jobs"; exit 1; }
+count=$(echo "$jobs" | wc -l)
+[ "$rows" = $((2 * count)) ] || { echo "$rows rows of $count jobs"; exit 1; }
 # A second call goes on from the state: no round is trained again, the last model is tested again and is the same.
-"$protocol" --data "$data" --out "$work/again.csv" --state "$work" --train 40 --test 40 --rounds 1 --seeds 1 "$here"/protocol/*.yaml
+# shellcheck disable=SC2086
+"$protocol" --data "$data" --out "$work/again.csv" --state "$work" --train 40 --test 40 --rounds 1 --seeds 1 $jobs
 grep ',1,2,' "$work/ours.csv" >"$work/last"
 grep -v '^method' "$work/again.csv" | cmp - "$work/last"
 

@@ -1,7 +1,7 @@
 /*
  * The unit example and parameterizations: what a site releases, and what private state it keeps for
  * the next release, may depend on its examples through noised sums only. Here every Poisson batch
- * is empty (a sampling rate of 1e-12), so the sums hold noise alone: whatever the examples are,
+ * is empty (a sampling rate of 1e-9), so the sums hold noise alone: whatever the examples are,
  * both must come out the same, byte for byte, for every kind.
  */
 #include "client/trainer/trainer.h"
@@ -35,8 +35,8 @@ static const char text[] = "name: taint\n"
                            "  parameters: [%s]\n"
                            "train: {lr: 0.05, steps: 6, momentum: 0.5, weight_decay: 0.01, serve: "
                            "{epochs: 1}}\n"
-                           "privacy: {unit: example, clip: 1, noise_multiplier: 2, delta: 1e-5, "
-                           "sampling_rate: 1e-12, examples: 10000}\n"
+                           "privacy: {unit: example, clip: 1, noise_multiplier: 2, delta: 1e-10, "
+                           "sampling_rate: 1e-9, examples: 1000000000}\n"
                            "round: {members: 1}\n";
 
 static void fill(struct fl_examples *x, uint32_t count, float value)

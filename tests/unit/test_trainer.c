@@ -544,7 +544,7 @@ START_TEST(test_training_that_diverges_is_an_error)
         s.plan->train.body.lr = s.plan->train.head.lr = 1e30f;
         struct fl_train_task t = task_of(&s, 5);
         run_init(&r, &s);
-        ck_assert_int_eq(fl_train(&t, &r.result, &e), -FL_R_TRAIN);
+        ck_assert_int_eq(fl_train(&t, &r.result, &e), -FL_R_NOT_FINITE);
         ck_assert_ptr_nonnull(strstr(e.msg, "training diverged"));
         run_fini(&r);
         small_site_fini(&s);
