@@ -276,7 +276,7 @@ class Table:
         return job, finals, lines
 
     def score(self, method):
-        return self.methods[method].get("score", self.spec.get("score", "received"))
+        return self.spec["methods"][method].get("score", self.spec.get("score", "received"))
 
     def keep(self, variant, method, seed, setting, job, finals, lines):
         setting = named(setting)
