@@ -15,20 +15,21 @@ train: {steps: 4, lr: 0.1}
 round: {members: 3}
 grid: {bits: 30, step: -26}
 JOB
+tell() { python3 -c "import json; d=json.load(open('$work/out')); print(round($1, 1))"; }
 check() { python3 -c "import json,sys; d=json.load(open('$work/out')); assert $1, d"; }
 
 cohortctl --json selftest attack "$work/job.yaml" --seed 3 >"$work/out" || die "a job without noise: $(cat "$work/out")"
 check 'd["noised"] is False and d["holds"] is None and d["has_power"]'
 check 'd["inversion"]["noise_off"]["psnr"] > 100 and d["inversion"]["noise_off"]["psnr"] > d["inversion"]["noise_off"]["limit"] - 3'
 check 'd["imprint"]["agents_refuse"] and 5 < d["inversion"]["noise_off"]["grey"] < 25'
-ok "without noise: $(cohortctl selftest attack "$work/job.yaml" --seed 3 | grep 'dB' | head -n 1)"
+ok "without noise: $(tell 'd["inversion"]["noise_off"]["psnr"]') dB"
 
 echo 'privacy: {unit: client, clip: 1, noise_multiplier: 0.7, delta: 1e-5}' >>"$work/job.yaml"
 sed -i 's/step: -26/step: -22/' "$work/job.yaml"
 cohortctl --json selftest attack "$work/job.yaml" --seed 3 >"$work/out" || die "the usual noise: $(cat "$work/out")"
 check 'd["holds"] and d["has_power"] and d["inversion"]["as_configured"]["most_above_grey"] <= 1'
 check 'd["imprint"]["as_configured"]["found"] == 0 and d["membership"]["as_configured"]["epsilon_lower"] < d["epsilon_claimed"]'
-ok "with noise: $(cohortctl selftest attack "$work/job.yaml" --seed 3 | grep 'dB' | head -n 1)"
+ok "with noise: at most $(tell 'd["inversion"]["as_configured"]["most_above_grey"]') dB above flat grey"
 
 expect_run 5 'better than flat grey: the noise is too small' cohortctl selftest attack "$work/job.yaml" --seed 3 --set privacy.noise_multiplier=0.0005
 sed -i 's/strategy: hyperfl/strategy: local/; /hypernetwork/d' "$work/job.yaml"

@@ -264,8 +264,7 @@ START_TEST(test_privacy_at_hand)
     SAYS(out, "\"claim_holds\": true");
     SAYS(out, "\"has_power\": true");
     ck_assert_double_le(number_in("epsilon_claimed"), 8);
-    snprintf(line, sizeof line, "selftest dp %s/deploy/examples/job.yaml --count 40",
-             TEST_SOURCE_ROOT);
+    snprintf(line, sizeof line, "selftest dp %s --count 40", file);
     ck_assert_int_eq(ctl(&co, line), 1);
     SAYS(err, "too weak to say anything");
     snprintf(line, sizeof line, "selftest dp %s/deploy/examples/job.yaml --set privacy.unit=none",
