@@ -33,7 +33,7 @@ static const char *neighbours(enum fl_unit unit, enum fl_noise_place trust)
 {
     switch (unit) {
     case FL_UNIT_EXAMPLE:
-        return "one example added or removed at this site";
+        return "one example added or removed at this site, all others in their places";
     case FL_UNIT_CLIENT:
         return trust == FL_NOISE_LOCAL
                    ? "this whole site added or removed"

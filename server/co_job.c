@@ -635,6 +635,23 @@ void co_job_state(struct co *co, const struct fl_control_by *by, const char *nam
     }
 }
 
+/* What a job costs is computed from its text: never fewer rounds than ran or run. And sites score
+ * the model of the last round once: when that has begun there is none after it. */
+static int check_rounds(const struct co_job *j, uint64_t rounds, struct fl_err *e)
+{
+    uint64_t begun = j->published + (j->sums != NULL && j->round);
+
+    if (rounds < begun) {
+        return fl_fail(e, FL_R_CONF_CONFLICT, "rounds: %llu, and %llu have run or run now",
+                       (unsigned long long)rounds, (unsigned long long)begun);
+    }
+    if (j->plan->score.on && begun >= j->plan->rounds && rounds != j->plan->rounds) {
+        return fl_fail(e, FL_R_CONF_CONFLICT,
+                       "rounds: the last one has begun, and sites are asked for their scores once");
+    }
+    return 0;
+}
+
 void co_job_set(struct co *co, const struct fl_control_by *by, const char *name, const char *key,
                 const char *value)
 {
@@ -647,6 +664,12 @@ void co_job_set(struct co *co, const struct fl_control_by *by, const char *name,
             : is_over(j->state) ? fl_fail(&e, FL_R_JOB_STATE, "job %s is over", name)
                                 : fl_plan_set(j->text, j->text_size, key, value, &text, &size, &e);
     if (r) {
+        fl_control_done(co->control, by->ticket, r, &e, NULL);
+        return;
+    }
+    r = strcmp(key, "rounds") == 0 ? check_rounds(j, strtoull(value, NULL, 10), &e) : 0;
+    if (r) {
+        fl_free(text);
         fl_control_done(co->control, by->ticket, r, &e, NULL);
         return;
     }

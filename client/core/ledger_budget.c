@@ -1,11 +1,11 @@
 /*
- * The budget: all releases of a data set version under the budget's unit, over jobs and
- * coordinators, grouped into events, go into the adaptive filter together with what is asked for. A
- * release under another unit has no place in that sum (an update without noise costs infinitely
- * much, one that protects examples costs nothing that is known of clients), so once there is one,
- * no epsilon can be claimed for these data under this unit, and the ledger refuses instead of
- * printing a number that is not true. An update of no bytes (local training) releases nothing and
- * counts for nothing.
+ * The budget: all releases of a data set version (unit `client`: of the site, whatever its data)
+ * under the budget's unit, over jobs and coordinators, grouped into events, go into the adaptive
+ * filter together with what is asked for. A release under another unit has no place in that sum (an
+ * update without noise costs infinitely much, one that protects examples costs nothing that is
+ * known of clients), so once there is one, no epsilon can be claimed for these data under this
+ * unit, and the ledger refuses instead of printing a number that is not true. An update of no bytes
+ * (local training) releases nothing and counts for nothing.
  */
 #include "client/core/ledger.h"
 
@@ -26,15 +26,18 @@ struct spending {
     uint64_t bare; /* releases whose noise was left to others, where that matters */
 };
 
+/* Of these data. Under the unit `client` the site itself is protected, whichever of its data it
+ * trained on: then of all data. */
 static int load_spending(const struct fl_ledger *l, const struct fl_digest *data, enum fl_unit unit,
                          enum fl_noise_place trust, struct spending *ret, struct fl_err *e)
 {
+    static const struct fl_digest no_data; /* of releases that no data shape */
     struct spending sp = {0};
     sqlite3_stmt *s;
     int r = fl_ledger_db_prepare(
         l,
         "SELECT unit, count(*), mechanism, q, sigma, a, b, sum(count), coalesce(flag, 0) AS place"
-        " FROM entry WHERE kind = 3 AND data = ?1 AND size > 0"
+        " FROM entry WHERE kind = 3 AND size > 0 AND (data = ?1 OR (?2 AND data <> ?3))"
         " GROUP BY unit, mechanism, q, sigma, a, b, place",
         &s, e);
 
@@ -42,6 +45,8 @@ static int load_spending(const struct fl_ledger *l, const struct fl_digest *data
         return r;
     }
     sqlite3_bind_blob(s, 1, data->bytes, sizeof data->bytes, SQLITE_STATIC);
+    sqlite3_bind_int(s, 2, unit == FL_UNIT_CLIENT);
+    sqlite3_bind_blob(s, 3, no_data.bytes, sizeof no_data.bytes, SQLITE_STATIC);
     while ((r = fl_ledger_db_step(l, s, e)) == 1) {
         if (!fl_noise_trusts(trust, (enum fl_noise_place)sqlite3_column_int(s, 8))) {
             sp.bare += (uint64_t)sqlite3_column_int64(s, 1);

@@ -88,6 +88,18 @@ static bool allows_strategy(const struct fl_policy_job *job, const char *strateg
     return job->strategy_count == 0;
 }
 
+/* The noise multiplier as this site sees it: what others add counts only where it trusts them. */
+static double counted_noise(const struct fl_plan *plan, enum fl_noise_place trust)
+{
+    if (plan->privacy.unit == FL_UNIT_NONE) {
+        return 0;
+    }
+    if (fl_noise_trusts(trust, plan->privacy.noise)) {
+        return plan->privacy.noise_multiplier;
+    }
+    return plan->privacy.noise == FL_NOISE_CENTRAL ? 0 : fl_plan_own_multiplier(plan);
+}
+
 static int judge_privacy(const struct fl_policy_job *job, const struct fl_plan *plan,
                          struct fl_err *e)
 {
@@ -100,11 +112,10 @@ static int judge_privacy(const struct fl_policy_job *job, const struct fl_plan *
                        fl_policy_unit_name(asked->unit), fl_policy_unit_name(b->unit));
     }
     if (job->min_noise_multiplier > 0 &&
-        (asked->unit == FL_UNIT_NONE || !(asked->noise_multiplier >= job->min_noise_multiplier))) {
+        !(counted_noise(plan, b->noise) >= job->min_noise_multiplier)) {
         return fl_fail(e, FL_R_POLICY_NOISE,
                        "job %s has noise multiplier %g; this site requires at least %g", plan->name,
-                       asked->unit == FL_UNIT_NONE ? 0.0 : asked->noise_multiplier,
-                       job->min_noise_multiplier);
+                       counted_noise(plan, b->noise), job->min_noise_multiplier);
     }
     if (job->max_clip > 0 && (asked->unit == FL_UNIT_NONE || !(asked->clip <= job->max_clip))) {
         return fl_fail(e, FL_R_POLICY_NOISE,

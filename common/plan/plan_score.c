@@ -15,10 +15,10 @@ int fl_plan_check_score(const struct fl_plan *p, const struct fl_conf_node *root
         return fl_conf_fail(e, fl_plan_at(root, "score"), FL_R_CONF_CONFLICT,
                             "what a site's own program serves is not measured");
     }
-    if (p->privacy.unit != FL_UNIT_NONE && p->score.noise_multiplier < 0.01) {
+    if (p->privacy.unit != FL_UNIT_NONE && p->score.noise_multiplier < 0.25) {
         return fl_conf_fail(e, at, FL_R_PLAN_PRIVACY,
                             "a score is made of private examples: with a unit it is noised, by "
-                            "0.01 at least");
+                            "0.25 at least");
     }
     return 0;
 }

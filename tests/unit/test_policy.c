@@ -94,6 +94,21 @@ START_TEST(test_masks_and_who_is_trusted_with_the_noise)
     ck_assert_int_eq(judged("allows at most 1500"), -FL_R_POLICY_JOB);
     policy.jobs[0].max_update_bytes = 2000;
     ck_assert_int_eq(judged(""), 0);
+    /* A site without a budget, but with a least noise: what others would add is not its own. */
+    double least = policy.jobs[0].min_noise_multiplier;
+    struct fl_budget budget = policy.jobs[0].budget;
+    policy.jobs[0].budget = (struct fl_budget){.unit = FL_UNIT_NONE};
+    policy.jobs[0].min_noise_multiplier = plan->privacy.noise_multiplier;
+    ck_assert_int_eq(judged(""), 0);
+    plan->privacy.noise = FL_NOISE_DISTRIBUTED;
+    ck_assert_int_eq(judged("this site requires at least"), -FL_R_POLICY_NOISE);
+    plan->privacy.noise = FL_NOISE_CENTRAL;
+    ck_assert_int_eq(judged("has noise multiplier 0; this site requires at least"),
+                     -FL_R_POLICY_NOISE);
+    policy.jobs[0].budget.noise = FL_NOISE_CENTRAL;
+    ck_assert_int_eq(judged(""), 0);
+    policy.jobs[0].budget = budget;
+    policy.jobs[0].min_noise_multiplier = 0;
     for (int site = FL_NOISE_LOCAL; site <= FL_NOISE_DISTRIBUTED; site++) {
         for (int job = FL_NOISE_LOCAL; job <= FL_NOISE_DISTRIBUTED; job++) {
             policy.jobs[0].budget.noise = (enum fl_noise_place)site;
@@ -105,6 +120,7 @@ START_TEST(test_masks_and_who_is_trusted_with_the_noise)
                              job == FL_NOISE_LOCAL || job == site ? 0 : -FL_R_POLICY_NOISE);
         }
     }
+    policy.jobs[0].min_noise_multiplier = least;
 }
 END_TEST
 
