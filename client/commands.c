@@ -235,6 +235,15 @@ static void print_report(const char *agent, const json_t *o)
         agent, text(o, "event"), text(o, "job"), count(o, "round"), text(o, "outcome"),
         score(o, "received", b[0]), score(o, "trained", b[1]), score(o, "served", b[2]),
         number(o, "epsilon", b[3], ""));
+    const json_t *guard = json_object_get(o, "guard");
+    if (guard) {
+        const json_t *chosen = json_object_get(guard, text(guard, "choice")),
+                     *alone = json_object_get(guard, "alone");
+        printf("%-20s   serves %s: accuracy %s, loss %s (alone %s, %s)\n", "",
+               text(guard, "choice"), number(chosen, "accuracy", b[0], "percent"),
+               number(chosen, "loss", b[1], ""), number(alone, "accuracy", b[2], "percent"),
+               number(alone, "loss", b[4], ""));
+    }
 }
 
 /* ---- over the socket ----------------------------------------------------------------------------

@@ -17,7 +17,7 @@
 #include <time.h>
 
 enum {
-    PATIENCE = 10, /* rounds alone, epochs of full, without a better validation loss */
+    PATIENCE = 10, /* rounds without a better validation loss */
     MIXES = 4,     /* quarters between as_is and full */
 };
 
@@ -202,20 +202,12 @@ static int try_head(struct guard *g, struct fl_err *e)
     return r;
 }
 
-/* As many epochs as the job has, at most. */
+/* As many rounds as the job has, at most: what the model alone is given, too. */
 static int try_full(struct guard *g, struct fl_err *e)
 {
-    struct fl_train_conf *t = &g->plan->train;
-    const struct fl_train_conf before = *t;
-    uint64_t epochs = t->steps ? g->plan->rounds : g->plan->rounds * t->epochs;
-
     memcpy(g->of[FL_GUARD_FULL].now, g->of[FL_GUARD_AS_IS].now,
            g->elements * sizeof *g->of[FL_GUARD_FULL].now);
-    t->epochs = 1;
-    t->steps = 0;
-    int r = train_while_better(g, FL_GUARD_FULL, epochs, e);
-    *t = before;
-    return r;
+    return train_while_better(g, FL_GUARD_FULL, g->plan->rounds, e);
 }
 
 static int try_mixed(struct guard *g, struct fl_err *e)
@@ -243,7 +235,9 @@ static int begin(struct guard *g, const struct fl_train_task *task, struct fl_er
         return fl_fail(e, FL_R_TRAIN, "models are compared for the builtin trainer only");
     }
     if (task->data->validation.count == 0) {
-        return fl_fail(e, FL_R_DATA_EMPTY, "no validation examples to choose a model by");
+        return fl_fail(e, FL_R_DATA_EMPTY,
+                       "no validation examples to choose a model by: set some apart by "
+                       "data.validation, as 0.2");
     }
     g->task = task;
     g->plan = fl_try(1, sizeof *g->plan);

@@ -37,7 +37,7 @@ struct fl_guard_score {
     double validation_accuracy;
     double test_loss, test_accuracy; /* for people; accuracies are NAN for models of numbers */
     struct fl_errors test;
-    double setting; /* alone: rounds trained; head, full: epochs; mixed: part of full */
+    double setting; /* alone, full: rounds trained; head: epochs; mixed: part of full */
 };
 
 struct fl_guard_report {

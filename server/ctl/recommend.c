@@ -257,6 +257,9 @@ static void print_table(const struct trial *t)
                                           : "not told apart");
     }
     fl_table_print(table, stdout, "");
+    if (t->sites < 5) { /* 2^-4 is above 0.05 */
+        printf("(%u sites are too few to tell anything apart at 5 %%: it takes five)\n", t->sites);
+    }
     if (t->choice == t->best && t->choice == 0) {
         printf("%s: the simplest, and nothing was better, over %u sites\n", t->of[0].word,
                t->sites);

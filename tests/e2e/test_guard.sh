@@ -39,6 +39,7 @@ assert guard["as_is"]["accuracy"] > 0.7, guard
 print("ok:", sys.argv[1], "serves", guard["choice"], {m: round(guard[m]["validation_loss"], 3) for m in tried})
 ' $site || die "$site: $(final $site)"
 done
+expect_run 0 'serves (alone|as_is|head|full|mixed): accuracy [0-9.]+%' cohort-agent report --config "$work/agents.yaml" --agent site-01
 # Nothing of the comparison is in the ledger or was sent: as many releases as rounds.
 expect_run 0 '20 releases' cohort-agent ledger --config "$work/agents.yaml" --agent site-01
 
