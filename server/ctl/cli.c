@@ -158,6 +158,24 @@ int fl_cli_ask_or_print(struct fl_cli *c, const struct fl_ctl_request *q, bool w
     return status;
 }
 
+int fl_cli_ask_table(struct fl_cli *c, const struct fl_ctl_request *q, const char *const *heads,
+                     void (*row)(struct fl_table *t, const json_t *o), const char *none)
+{
+    json_t *list;
+    int status = fl_cli_ask_or_print(c, q, false, true, &list);
+
+    if (status) {
+        return status < 0 ? status : 0;
+    }
+    struct fl_table *table = fl_table_new(heads);
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        row(table, json_array_get(list, i));
+    }
+    fl_table_print(table, stdout, none);
+    json_decref(list);
+    return 0;
+}
+
 void fl_cli_row(const char *name, const char *fmt, ...)
 {
     char text[512];

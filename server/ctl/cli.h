@@ -71,6 +71,12 @@ int fl_cli_ask(struct fl_cli *c, const struct fl_ctl_request *q, bool waits, jso
 int fl_cli_ask_or_print(struct fl_cli *c, const struct fl_ctl_request *q, bool waits, bool list,
                         json_t **ret);
 
+/* Asks for a list and prints it: as JSON, or as a table of which `row` adds a document's cells;
+ * `none` when there are no documents. */
+struct fl_table;
+int fl_cli_ask_table(struct fl_cli *c, const struct fl_ctl_request *q, const char *const *heads,
+                     void (*row)(struct fl_table *t, const json_t *o), const char *none);
+
 /* What came with a file. */
 struct fl_download {
     json_t *about; /* the document before the bytes; the caller releases it, on failure too */

@@ -8,37 +8,29 @@
 
 /* ---- rounds ---- */
 
+static void round_row(struct fl_table *t, const json_t *o)
+{
+    uint64_t opened = (uint64_t)fl_cli_int(o, "opened_ms"),
+             published = (uint64_t)fl_cli_int(o, "published_ms");
+    char when[FL_TEXT_MAX], span[FL_TEXT_MAX];
+
+    fl_table_add(t, "%lld", (long long)fl_cli_int(o, "round"));
+    fl_table_add(t, "%s", fl_cli_text(o, "state"));
+    fl_table_add(t, "%s", fl_text_when(opened, fl_wall_ms(), when));
+    fl_table_add(t, "%s", published > opened ? fl_text_span(published - opened, span) : "-");
+    fl_table_add(t, "%lld", (long long)fl_cli_int(o, "invited"));
+    fl_table_add(t, "%lld", (long long)fl_cli_int(o, "committed"));
+}
+
 int fl_cli_round_list(struct fl_cli *c)
 {
     static const char *const heads[] = {">ROUND",   "STATE",      "OPENED", ">TOOK",
                                         ">INVITED", ">COMMITTED", NULL};
     struct fl_ctl_request q = {.verb = "round list"};
-    char t[FL_TEXT_MAX], u[FL_TEXT_MAX];
-    uint64_t now = fl_wall_ms();
-    json_t *list, *o;
-    size_t i;
 
     fl_cli_argument(&q, "job", c->words[0]);
     fl_cli_argument(&q, "limit", fl_cli_option(c, "limit", 0));
-    int status = fl_cli_ask_or_print(c, &q, false, true, &list);
-    if (status) {
-        return status < 0 ? status : 0;
-    }
-    struct fl_table *table = fl_table_new(heads);
-    json_array_foreach(list, i, o)
-    {
-        uint64_t opened = (uint64_t)fl_cli_int(o, "opened_ms"),
-                 published = (uint64_t)fl_cli_int(o, "published_ms");
-        fl_table_add(table, "%lld", (long long)fl_cli_int(o, "round"));
-        fl_table_add(table, "%s", fl_cli_text(o, "state"));
-        fl_table_add(table, "%s", fl_text_when(opened, now, t));
-        fl_table_add(table, "%s", published > opened ? fl_text_span(published - opened, u) : "-");
-        fl_table_add(table, "%lld", (long long)fl_cli_int(o, "invited"));
-        fl_table_add(table, "%lld", (long long)fl_cli_int(o, "committed"));
-    }
-    fl_table_print(table, stdout, "no rounds yet");
-    json_decref(list);
-    return 0;
+    return fl_cli_ask_table(c, &q, heads, round_row, "no rounds yet");
 }
 
 static void print_members(const json_t *members, size_t from)
@@ -197,57 +189,44 @@ int fl_cli_agent_show(struct fl_cli *c)
     return 0;
 }
 
+static void explain_row(struct fl_table *t, const json_t *o)
+{
+    fl_table_add(t, "%s", fl_cli_text(o, "job"));
+    fl_table_add(t, "%lld", (long long)fl_cli_int(o, "round"));
+    fl_table_add(t, "%lld", (long long)fl_cli_int(o, "slot"));
+    fl_table_add(t, "%s", fl_cli_text(o, "why"));
+}
+
 int fl_cli_agent_explain(struct fl_cli *c)
 {
     static const char *const heads[] = {"JOB", ">ROUND", ">SLOT", "WHY", NULL};
     struct fl_ctl_request q = {.verb = "agent explain"};
-    json_t *list;
 
     fl_cli_argument(&q, "agent", c->words[0]);
-    int status = fl_cli_ask_or_print(c, &q, false, true, &list);
-    if (status) {
-        return status < 0 ? status : 0;
-    }
-    struct fl_table *table = fl_table_new(heads);
-    for (size_t i = 0; i < json_array_size(list); i++) {
-        const json_t *o = json_array_get(list, i);
-        fl_table_add(table, "%s", fl_cli_text(o, "job"));
-        fl_table_add(table, "%lld", (long long)fl_cli_int(o, "round"));
-        fl_table_add(table, "%lld", (long long)fl_cli_int(o, "slot"));
-        fl_table_add(table, "%s", fl_cli_text(o, "why"));
-    }
-    fl_table_print(table, stdout, "no job tells this agent from others");
-    json_decref(list);
-    return 0;
+    return fl_cli_ask_table(c, &q, heads, explain_row, "no job tells this agent from others");
+}
+
+static void model_row(struct fl_table *t, const json_t *o)
+{
+    char when[FL_TEXT_MAX];
+
+    fl_table_add(t, "%s", fl_cli_text(o, "job"));
+    fl_table_add(t, "%lld", (long long)fl_cli_int(o, "round"));
+    fl_table_add(t, "%s",
+                 fl_text_when((uint64_t)fl_cli_int(o, "published_ms"), fl_wall_ms(), when));
+    fl_table_add(t, "%s", json_is_true(json_object_get(o, "own")) ? "its own" : "inherited");
+    fl_table_add(t, "%.16s", fl_cli_text(o, "checkpoint"));
 }
 
 int fl_cli_agent_models(struct fl_cli *c)
 {
     static const char *const heads[] = {"JOB", ">ROUND", "PUBLISHED", "UPDATE", "CHECKPOINT", NULL};
     struct fl_ctl_request q = {.verb = "agent models"};
-    uint64_t now = fl_wall_ms();
-    char t[FL_TEXT_MAX];
-    json_t *list;
 
     fl_cli_argument(&q, "agent", c->words[0]);
     fl_cli_argument(&q, "limit", fl_cli_option(c, "limit", 0));
-    int status = fl_cli_ask_or_print(c, &q, false, true, &list);
-    if (status) {
-        return status < 0 ? status : 0;
-    }
-    struct fl_table *table = fl_table_new(heads);
-    for (size_t i = 0; i < json_array_size(list); i++) {
-        const json_t *o = json_array_get(list, i);
-        fl_table_add(table, "%s", fl_cli_text(o, "job"));
-        fl_table_add(table, "%lld", (long long)fl_cli_int(o, "round"));
-        fl_table_add(table, "%s", fl_text_when((uint64_t)fl_cli_int(o, "published_ms"), now, t));
-        fl_table_add(table, "%s",
-                     json_is_true(json_object_get(o, "own")) ? "its own" : "inherited");
-        fl_table_add(table, "%.16s", fl_cli_text(o, "checkpoint"));
-    }
-    fl_table_print(table, stdout, "no published model has an update of this agent");
-    json_decref(list);
-    return 0;
+    return fl_cli_ask_table(c, &q, heads, model_row,
+                            "no published model has an update of this agent");
 }
 
 static int enrol(struct fl_cli *c, const char *name, const char *key)
@@ -319,34 +298,27 @@ int fl_cli_reload(struct fl_cli *c)
     return plain(c, &(struct fl_ctl_request){.verb = "reload"}, "reloaded");
 }
 
+static void verb_row(struct fl_table *t, const json_t *o)
+{
+    char arguments[FL_TABLE_CELL_MAX] = "";
+    const json_t *list = json_object_get(o, "arguments");
+    size_t n = 0;
+
+    for (size_t k = 0; k < json_array_size(list); k++) {
+        const json_t *g = json_array_get(list, k);
+        bool required = json_is_true(json_object_get(g, "required"));
+        n += (size_t)snprintf(arguments + n, sizeof arguments - n, "%s%s%s%s", n ? " " : "",
+                              required ? "" : "[", fl_cli_text(g, "name"), required ? "" : "]");
+        n = n < sizeof arguments ? n : sizeof arguments - 1;
+    }
+    fl_table_add(t, "%s", fl_cli_text(o, "verb"));
+    fl_table_add(t, "%s", arguments);
+    fl_table_add(t, "%s", fl_cli_text(o, "summary"));
+}
+
 int fl_cli_verbs(struct fl_cli *c)
 {
     static const char *const heads[] = {"VERB", "ARGUMENTS", "WHAT", NULL};
-    json_t *list, *o, *g;
-    size_t i, k;
-    int status =
-        fl_cli_ask_or_print(c, &(struct fl_ctl_request){.verb = "verbs"}, false, true, &list);
 
-    if (status) {
-        return status < 0 ? status : 0;
-    }
-    struct fl_table *table = fl_table_new(heads);
-    json_array_foreach(list, i, o)
-    {
-        char arguments[FL_TABLE_CELL_MAX] = "";
-        size_t n = 0;
-        json_array_foreach(json_object_get(o, "arguments"), k, g)
-        {
-            bool required = json_is_true(json_object_get(g, "required"));
-            n += (size_t)snprintf(arguments + n, sizeof arguments - n, "%s%s%s%s", n ? " " : "",
-                                  required ? "" : "[", fl_cli_text(g, "name"), required ? "" : "]");
-            n = n < sizeof arguments ? n : sizeof arguments - 1;
-        }
-        fl_table_add(table, "%s", fl_cli_text(o, "verb"));
-        fl_table_add(table, "%s", arguments);
-        fl_table_add(table, "%s", fl_cli_text(o, "summary"));
-    }
-    fl_table_print(table, stdout, NULL);
-    json_decref(list);
-    return 0;
+    return fl_cli_ask_table(c, &(struct fl_ctl_request){.verb = "verbs"}, heads, verb_row, NULL);
 }

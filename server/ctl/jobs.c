@@ -323,51 +323,39 @@ int fl_cli_job_submit(struct fl_cli *c)
     return status;
 }
 
+static void bubble_row(struct fl_table *t, const json_t *o)
+{
+    fl_table_add(t, "%s", fl_cli_text(o, "agent"));
+    fl_table_add(t, "%lld", (long long)fl_cli_int(o, "slot"));
+    fl_table_add(t, "%s", fl_cli_text(o, "why"));
+}
+
 int fl_cli_job_bubbles(struct fl_cli *c)
 {
     static const char *const heads[] = {"AGENT", ">SLOT", "WHY", NULL};
     struct fl_ctl_request q = {.verb = "job bubbles"};
-    json_t *list;
 
     fl_cli_argument(&q, "job", c->words[0]);
-    int status = fl_cli_ask_or_print(c, &q, false, true, &list);
-    if (status) {
-        return status < 0 ? status : 0;
-    }
-    struct fl_table *table = fl_table_new(heads);
-    for (size_t i = 0; i < json_array_size(list); i++) {
-        const json_t *o = json_array_get(list, i);
-        fl_table_add(table, "%s", fl_cli_text(o, "agent"));
-        fl_table_add(table, "%lld", (long long)fl_cli_int(o, "slot"));
-        fl_table_add(table, "%s", fl_cli_text(o, "why"));
-    }
-    fl_table_print(table, stdout, "one model, and nothing to tell sites apart by");
-    json_decref(list);
-    return 0;
+    return fl_cli_ask_table(c, &q, heads, bubble_row,
+                            "one model, and nothing to tell sites apart by");
+}
+
+static void score_row(struct fl_table *t, const json_t *o)
+{
+    fl_table_add(t, "%s", fl_cli_text(o, "agent"));
+    fl_table_add(t, "%lld", (long long)fl_cli_int(o, "round"));
+    fl_table_add(t, "%.4f", json_number_value(json_object_get(o, "score")));
+    fl_table_add(t, "%.4f", json_number_value(json_object_get(o, "noise_std")));
 }
 
 int fl_cli_job_scores(struct fl_cli *c)
 {
     static const char *const heads[] = {"AGENT", ">ROUND", ">SCORE", ">NOISE", NULL};
     struct fl_ctl_request q = {.verb = "job scores"};
-    json_t *list;
 
     fl_cli_argument(&q, "job", c->words[0]);
-    int status = fl_cli_ask_or_print(c, &q, false, true, &list);
-    if (status) {
-        return status < 0 ? status : 0;
-    }
-    struct fl_table *table = fl_table_new(heads);
-    for (size_t i = 0; i < json_array_size(list); i++) {
-        const json_t *o = json_array_get(list, i);
-        fl_table_add(table, "%s", fl_cli_text(o, "agent"));
-        fl_table_add(table, "%lld", (long long)fl_cli_int(o, "round"));
-        fl_table_add(table, "%.4f", json_number_value(json_object_get(o, "score")));
-        fl_table_add(table, "%.4f", json_number_value(json_object_get(o, "noise_std")));
-    }
-    fl_table_print(table, stdout, "no scores: the job has none, or its last round is not over");
-    json_decref(list);
-    return 0;
+    return fl_cli_ask_table(c, &q, heads, score_row,
+                            "no scores: the job has none, or its last round is not over");
 }
 
 /* Noised: shown with what the noise may be off by. */
