@@ -15,7 +15,8 @@
  *     co_tune.c      a worker process for work on target data
  *     co_submit.c    a job's first moment
  *     co_job.c       jobs go on and end; restart
- *     co_control.c   answers the control socket
+ *     co_control.c   answers the control socket: views and changes
+ *     co_query.c     questions of it that need the store; co_bubbles.c, co_scores.c likewise
  *
  * Across every asynchronous gap an id is kept (job id, connection id, agent id), never a pointer:
  * whoever has gone meanwhile is simply not found.
@@ -162,6 +163,11 @@ struct co_job {
     uint32_t changed;
     UT_hash_handle hh;
 };
+
+static inline bool co_round_is_open(const struct co_job *j)
+{
+    return j->sums != NULL && j->round != NULL;
+}
 
 /* ---- connections ---- */
 
@@ -353,9 +359,6 @@ void co_reader_free(struct co_reader *r); /* NULL is fine */
 int co_recompute(struct co_sums *s, uint32_t exchange, bool unchanged, const struct fl_seed *secret,
                  const struct fl_server_target *target, struct fl_digest *ret, struct fl_err *e);
 
-/* co_replay.c */
-void co_replay(void *co, uint64_t ticket, const char *job, uint64_t round);
-
 /* co_secure.c */
 int co_secure_open(struct co_sums *s, struct fl_tls_conf *tls, struct fl_err *e);
 void co_secure_close(struct co_sums *s);
@@ -414,6 +417,20 @@ int co_initial_checkpoint(struct fl_store *s, const struct fl_plan *plan,
 void co_job_submit(struct co *co, const struct fl_control_by *by, const char *file,
                    const char *text, size_t size);
 
+/* co_query.c, co_bubbles.c, co_scores.c, co_replay.c: operations of control (control.h) */
+void co_round_list(void *co, uint64_t ticket, const char *job, uint32_t limit);
+void co_round_show(void *co, uint64_t ticket, const char *job, uint64_t round);
+void co_agent_models(void *co, uint64_t ticket, const char *agent, uint32_t limit);
+void co_model(void *co, uint64_t ticket, const struct fl_control_which *which);
+void co_transcript(void *co, uint64_t ticket, const char *job);
+void co_scores(void *co, uint64_t ticket, const char *job);
+void co_bubbles(void *co, uint64_t ticket, const char *job);
+void co_agent_explain(void *co, uint64_t ticket, const char *agent);
+void co_replay(void *co, uint64_t ticket, const char *job, uint64_t round);
+/* Of a question about a job, or an agent: NULL when there is none, and that is answered. */
+struct co_job *co_job_asked(struct co *co, uint64_t ticket, const char *name);
+const struct fl_roster_agent *co_agent_asked(struct co *co, uint64_t ticket, const char *name);
+
 /* co_job.c */
 /* A job in memory, from its record; its description; its round core, behind what is published. */
 struct co_job *co_job_new(struct co *co, const struct fl_store_job *s, struct fl_err *e);
@@ -421,13 +438,6 @@ int co_job_take_text(struct co_job *j, const char *text, size_t size, struct fl_
 int co_job_round(struct co *co, struct co_job *j, struct fl_err *e);
 int co_jobs_load(struct co *co, struct fl_err *e);
 void co_job_free(struct co *co, struct co_job *j);
-/* An operation of control (control.h): `job scores`. */
-void co_scores(void *co, uint64_t ticket, const char *job);
-/* `job bubbles` and `agent explain`. */
-void co_bubbles(void *co, uint64_t ticket, const char *job);
-void co_agent_explain(void *co, uint64_t ticket, const char *agent);
-/* Of a question about an agent: NULL when there is none, and that is answered. */
-const struct fl_roster_agent *co_agent_asked(struct co *co, uint64_t ticket, const char *name);
 /* What people see of a checkpoint's section `counts`. [job] */
 int co_counts_read(const struct fl_checkpoint *c, struct fl_control_counts *ret, struct fl_err *e);
 /* The model of a job's last checkpoint, opened when it is not. */
@@ -493,5 +503,9 @@ bool co_mark_fits(struct co_peer *p, const Cohort__Offer *m);
 
 /* co_control.c */
 extern const struct fl_control_ops co_control_ops;
+/* The open round of a job; false when there is none. */
+bool co_round_view(struct co *co, struct co_job *j, struct fl_control_round *ret);
+/* The time of day of a time of the loop; 0 for never. */
+uint64_t co_wall_of(const struct co *co, uint64_t mono);
 
 #endif

@@ -168,11 +168,9 @@ static void ask(struct bubbles_op *q, const struct co_job *j)
 void co_bubbles(void *arg, uint64_t ticket, const char *job)
 {
     struct co *co = arg;
-    struct co_job *j = co_job_by_name(co, job);
-    struct fl_err e = {0};
+    struct co_job *j = co_job_asked(co, ticket, job);
 
     if (!j) {
-        fl_control_done(co->control, ticket, fl_fail(&e, FL_R_NO_JOB, "no job %s", job), &e, NULL);
         return;
     }
     struct bubbles_op *q = co_op_new(co, sizeof *q, bubbles_run, bubbles_done);
@@ -181,18 +179,6 @@ void co_bubbles(void *arg, uint64_t ticket, const char *job)
     q->jobs = fl_new(1, sizeof *q->jobs);
     ask(q, j);
     co_submit(co, co->store_lane, &q->op);
-}
-
-const struct fl_roster_agent *co_agent_asked(struct co *co, uint64_t ticket, const char *name)
-{
-    const struct fl_roster_agent *a = fl_roster_by_name(co->roster, name);
-    struct fl_err e = {0};
-
-    if (!a) {
-        fl_control_done(co->control, ticket, fl_fail(&e, FL_R_NOT_ENROLLED, "no agent '%s'", name),
-                        &e, NULL);
-    }
-    return a;
 }
 
 void co_agent_explain(void *arg, uint64_t ticket, const char *agent)

@@ -639,7 +639,7 @@ void co_job_state(struct co *co, const struct fl_control_by *by, const char *nam
  * the model of the last round once: when that has begun there is none after it. */
 static int check_rounds(const struct co_job *j, uint64_t rounds, struct fl_err *e)
 {
-    uint64_t begun = j->published + (j->sums != NULL && j->round);
+    uint64_t begun = j->published + co_round_is_open(j);
 
     if (rounds < begun) {
         return fl_fail(e, FL_R_CONF_CONFLICT, "rounds: %llu, and %llu have run or run now",

@@ -172,11 +172,9 @@ static void gather_done(struct co_op *op)
 void co_replay(void *arg, uint64_t ticket, const char *job, uint64_t round)
 {
     struct co *co = arg;
-    struct co_job *j = co_job_by_name(co, job);
-    struct fl_err e = {0};
+    struct co_job *j = co_job_asked(co, ticket, job);
 
     if (!j) {
-        fl_control_done(co->control, ticket, fl_fail(&e, FL_R_NO_JOB, "no job %s", job), &e, NULL);
         return;
     }
     struct replay_op *p = co_op_new(co, sizeof *p, gather_run, gather_done);
