@@ -18,15 +18,29 @@
 #include <stdio.h>
 #include <string.h>
 
+int fl_produce_event(const struct fl_plan *plan, double sigma, const char *what,
+                     struct fl_event *ret, struct fl_err *e)
+{
+    *ret = (struct fl_event){.q = 1};
+    if (plan->privacy.unit == FL_UNIT_NONE) {
+        return 0;
+    }
+    if (!(sigma > 0)) {
+        return fl_fail(e, FL_R_PLAN_PRIVACY, "%s without noise, under a unit", what);
+    }
+    ret->sigma = sigma;
+    ret->count = 1;
+    return fl_event_check(ret, e);
+}
+
 static int counts_event(const struct fl_plan *plan, const struct fl_exchange_terms *terms,
                         struct fl_event *ret, struct fl_err *e)
 {
     (void)terms;
-    if (plan->privacy.unit == FL_UNIT_NONE || !(plan->counts.noise_multiplier > 0)) {
-        return fl_fail(e, FL_R_PLAN_PRIVACY, "counts of examples without a unit or noise");
+    if (plan->privacy.unit == FL_UNIT_NONE) {
+        return fl_fail(e, FL_R_PLAN_PRIVACY, "counts of examples without a unit");
     }
-    *ret = (struct fl_event){.q = 1, .sigma = plan->counts.noise_multiplier, .count = 1};
-    return fl_event_check(ret, e);
+    return fl_produce_event(plan, plan->counts.noise_multiplier, "counts of examples", ret, e);
 }
 
 /* Counts in units of examples, each at most `most`. */

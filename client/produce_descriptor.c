@@ -29,16 +29,7 @@ static int event(const struct fl_plan *plan, const struct fl_exchange_terms *ter
                  struct fl_event *ret, struct fl_err *e)
 {
     (void)terms;
-    *ret = (struct fl_event){.q = 1};
-    if (plan->privacy.unit == FL_UNIT_NONE) {
-        return 0;
-    }
-    if (!(plan->descriptor.noise_multiplier > 0)) {
-        return fl_fail(e, FL_R_PLAN_PRIVACY, "a descriptor without noise under a unit");
-    }
-    ret->sigma = plan->descriptor.noise_multiplier;
-    ret->count = 1;
-    return fl_event_check(ret, e);
+    return fl_produce_event(plan, plan->descriptor.noise_multiplier, "a descriptor", ret, e);
 }
 
 static void fini(struct describing *d)

@@ -23,18 +23,11 @@
 static int embedding_event(const struct fl_plan *plan, const struct fl_exchange_terms *terms,
                            struct fl_event *ret, struct fl_err *e)
 {
-    double sigma = plan->setting.fedka.noise_multiplier;
-
     (void)terms;
-    *ret = (struct fl_event){0};
-    if (plan->privacy.unit == FL_UNIT_NONE) {
-        return 0;
+    if (plan->privacy.unit == FL_UNIT_EXAMPLE) {
+        return fl_fail(e, FL_R_PLAN_PRIVACY, "an embedding under the unit example");
     }
-    if (plan->privacy.unit != FL_UNIT_CLIENT || !(sigma > 0)) {
-        return fl_fail(e, FL_R_PLAN_PRIVACY, "an embedding under this unit, or without noise");
-    }
-    *ret = (struct fl_event){.q = 1, .sigma = sigma, .count = 1};
-    return fl_event_check(ret, e);
+    return fl_produce_event(plan, plan->setting.fedka.noise_multiplier, "an embedding", ret, e);
 }
 
 static int embed(const struct fl_produce *in, float *to, struct fl_err *e)

@@ -7,6 +7,10 @@
 
 extern const struct fl_producer fl_produce_choice, fl_produce_descriptor;
 
+/* The event of numbers that get noise of sigma times their sensitivity before they leave; nothing
+ * without a unit. -FL_R_PLAN_PRIVACY: with one, and no noise; `what` names them. */
+int fl_produce_event(const struct fl_plan *plan, double sigma, const char *what,
+                     struct fl_event *ret, struct fl_err *e);
 /* L2 of integers on a grid, in its units. */
 double fl_produce_norm(const struct fl_grid *g, const int64_t *q, size_t count);
 /* Discrete Gaussian noise of sigma times `bound` steps in each of `count` numbers, from a

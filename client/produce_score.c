@@ -21,15 +21,7 @@ static int score_event(const struct fl_plan *plan, const struct fl_exchange_term
                        struct fl_event *ret, struct fl_err *e)
 {
     (void)terms;
-    *ret = (struct fl_event){0};
-    if (plan->privacy.unit == FL_UNIT_NONE) {
-        return 0;
-    }
-    if (!(plan->score.noise_multiplier > 0)) {
-        return fl_fail(e, FL_R_PLAN_PRIVACY, "a score without noise");
-    }
-    *ret = (struct fl_event){.q = 1, .sigma = plan->score.noise_multiplier, .count = 1};
-    return fl_event_check(ret, e);
+    return fl_produce_event(plan, plan->score.noise_multiplier, "a score", ret, e);
 }
 
 static int measure(const struct fl_produce *in, double *ret, struct fl_err *e)
