@@ -108,13 +108,7 @@ for s in feddyn scaffold pfedhn; do
     result "$work/calm" "$slots"
     for point in round-finish-before:2 store-checkpoint-renamed:2 store-publish-after:2; do
         begin $s
-        stop "$coordinator"
-        start_coordinator "COHORT_CRASH_AT=$point" || die "no start"
-        start_agents
-        died() { dead "$coordinator"; }
-        wait_for 30 died || die "$point is never passed"
-        reap "$coordinator"
-        start_coordinator || die "no start after $point"
+        crash_at "$point"
         result "$work/again" "$slots"
         cmp -s "$work/calm" "$work/again" || die "$s, killed at $point: $(cat "$work/calm") became $(cat "$work/again")"
     done

@@ -87,13 +87,7 @@ strings "$build/server/cohortd" 2>/dev/null | grep -q '^crash-point=round-betwee
 }
 for point in store-close-after round-fold-after:2 round-finish-before round-between-after store-checkpoint-renamed store-publish-after; do
     begin apart "$pacfl" "$descriptor"
-    stop "$coordinator"
-    start_coordinator "COHORT_CRASH_AT=$point" || die "no start"
-    start_agents
-    died() { dead "$coordinator"; }
-    wait_for 30 died || die "$point is never passed"
-    reap "$coordinator"
-    start_coordinator || die "no start after $point"
+    crash_at "$point"
     finishes apart 60
     for site in 01 02; do
         cohortctl model export apart --agent "site-$site" -o "$work/killed.safetensors" >/dev/null || die "export"

@@ -52,13 +52,7 @@ strings "$build/server/cohortd" 2>/dev/null | grep -q '^crash-point=round-betwee
 for point in store-close-before store-close-after round-fold-after:2 round-finish-before round-between-after store-commit-after:4 \
     store-members-after:2 store-checkpoint-renamed store-publish-after; do
     begin
-    stop "$coordinator"
-    start_coordinator "COHORT_CRASH_AT=$point" || die "no start"
-    start_agents
-    died() { dead "$coordinator"; }
-    wait_for 30 died || die "$point is never passed"
-    reap "$coordinator"
-    start_coordinator || die "no start after $point"
+    crash_at "$point"
     finishes counted 40
     cohortctl model export counted -o "$work/killed.safetensors" >/dev/null || die "export"
     cmp "$work/calm.safetensors" "$work/killed.safetensors" || die "$point: another model"

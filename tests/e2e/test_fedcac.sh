@@ -108,13 +108,7 @@ stop "$agents"
 for point in store-commit-after:6 store-close-before store-close-after:2 round-fold-after:6 round-finish-before:2 store-checkpoint-renamed:2 \
     store-publish-after:2; do
     begin
-    stop "$coordinator"
-    start_coordinator "COHORT_CRASH_AT=$point" || die "no start"
-    start_agents
-    died() { dead "$coordinator"; }
-    wait_for 30 died || die "$point is never passed"
-    reap "$coordinator"
-    start_coordinator || die "no start after $point"
+    crash_at "$point"
     finishes killed 60
     export_all killed again
     for k in 1 2 3 4; do cmp "$work/calm-$k.safetensors" "$work/again-$k.safetensors" || die "$point: another model for site-0$k"; done

@@ -81,13 +81,7 @@ ls -d "$work"/state/tune-* 2>/dev/null && die "a worker's folder is left"
 killed_at() { # POINT...: the coordinator dies there, a start goes on
     for point in "$@"; do
         begin
-        stop "$coordinator"
-        start_coordinator "COHORT_CRASH_AT=$point" || die "no start"
-        start_agents
-        died() { dead "$coordinator"; }
-        wait_for 30 died || die "$point is never passed"
-        reap "$coordinator"
-        start_coordinator || die "no start after $point"
+        crash_at "$point"
         finishes adapt 60
         cohortctl model export adapt -o "$work/killed.safetensors" >/dev/null || die "export"
         cmp "$work/calm.safetensors" "$work/killed.safetensors" || die "$point: another model"

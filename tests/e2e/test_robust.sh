@@ -60,13 +60,7 @@ strings "$build/server/cohortd" 2>/dev/null | grep -q '^crash-point=store-publis
 }
 for point in store-close-after round-fold-after:4 round-finish-before store-checkpoint-renamed store-publish-after; do
     begin gates "$gates"
-    stop "$coordinator"
-    start_coordinator "COHORT_CRASH_AT=$point" || die "no start"
-    start_agents
-    died() { dead "$coordinator"; }
-    wait_for 30 died || die "$point is never passed"
-    reap "$coordinator"
-    start_coordinator || die "no start after $point"
+    crash_at "$point"
     finishes gates 60
     cohortctl model export gates -o "$work/killed.safetensors" >/dev/null || die "export"
     cmp "$work/gates.safetensors" "$work/killed.safetensors" || die "$point: another model"

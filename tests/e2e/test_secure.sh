@@ -152,20 +152,13 @@ for back in $backs; do
 done
 
 # ---- the coordinator is killed, at every step of a stage and in every stage ----
-coordinator_died() { dead "$coordinator"; }
 points='store-close-after:1 round-between-after:2 round-fold-after:12 round-between-after:3 round-fold-after:18 round-finish-before:5'
 [ "${TESTS_LONG:-0}" = 0 ] || points="$points store-close-before:1 round-between-after:1 store-members-after:2 store-close-after:2
     store-commit-after:6 store-close-before:3 round-finish-before:3 store-close-after:4 round-between-after:4 round-fold-after:24
     store-close-after:5 store-checkpoint-renamed store-publish-after"
 for point in $points; do
     begin masked 2 "$secure"
-    stop "$coordinator"
-    start_coordinator "COHORT_CRASH_AT=$point" || die "no start"
-    start_agents
-    start_last
-    wait_for 30 coordinator_died || die "$point is never passed"
-    reap "$coordinator"
-    start_coordinator || die "no start after $point"
+    crash_at "$point" start_last
     finishes masked 40 >/dev/null
     export_to masked killed
     same_as fedavg-five killed

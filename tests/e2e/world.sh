@@ -9,6 +9,7 @@
 #   logged FILE PATTERN       true when $work/FILE.log has a line with the extended regular expression
 #   expect_log FILE PATTERN   waits for it, or fails; prints what was checked
 #   expect_run CODE PATTERN COMMAND...  runs it: exit code and output (both streams) must be these
+#   crash_at POINT [COMMAND]  the coordinator dies there with agents at work (COMMAND starts more of them), and is started again
 #   finishes NAME             waits for the job to be done, or fails
 #   ok TEXT                   prints what was checked
 any_job='  jobs: ["*"]'
@@ -73,6 +74,19 @@ job_is() { [ "$(job_field state "$1")" = "$2" ]; }
 finishes() {
     wait_for "${2:-20}" job_is "$1" done || die "job $1 is $(job_field state "$1"), $(job_field round "$1") rounds published"
     ok "job $1: $(job_field round "$1") rounds published"
+}
+
+coordinator_died() { dead "$coordinator"; }
+crash_at() {
+    stop "$coordinator"
+    e2e_point=$1
+    shift
+    start_coordinator "COHORT_CRASH_AT=$e2e_point" || die "no start"
+    start_agents
+    "$@"
+    wait_for 30 coordinator_died || die "$e2e_point is never passed"
+    reap "$coordinator"
+    start_coordinator || die "no start after $e2e_point"
 }
 
 logged() { grep -Eq -- "$2" "$work/$1.log"; }
