@@ -6,11 +6,7 @@
 . "$(dirname "$0")/world.sh"
 e2e_begin baselines
 make_world 4
-for pair in 0 1; do
-    awk -v flip=$pair 'BEGIN { srand(3 + flip); print "a,b,c,d,label"
-        for (i = 0; i < 120; i++) { y = i % 2; printf "%.4f,%.4f,%.4f,%.4f,%d\n", rand() + y, rand() - y, rand(), rand(), flip ? 1 - y : y } }' \
-        >"$work/pair-$pair.csv"
-done
+make_pairs
 sites() { # opposite | alike
     agents_config 1 1
     sed -i '/^agents:/,$d; s/train_x: data.csv, //' "$work/agents.yaml"

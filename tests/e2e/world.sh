@@ -3,6 +3,7 @@
 #
 #   make_world N [TEXT]       certificates, data, cohortd.yaml (TEXT added), the coordinator started, N sites enrolled
 #   new_world                 the same with nothing in it: sites and coordinator begin anew (a coordinator remembers ledgers)
+#   make_pairs                $work/pair-0.csv and pair-1.csv: the same features, opposite labels
 #   agents_config FIRST COUNT [TEXT]    $work/agents.yaml; TEXT replaces the defaults "any job, no budget"
 #   job NAME MEMBERS [TEXT]   $work/NAME.yaml: TEXT is added
 #   submit NAME               submits it, prints nothing
@@ -35,6 +36,14 @@ make_data() {
     awk 'BEGIN { srand(7); print "a,b,c,d,label"
         for (i = 0; i < 100; i++) { y = i % 2; printf "%.4f,%.4f,%.4f,%.4f,%d\n", rand() + y, rand() - y, rand(), rand(), y } }' \
         >"$work/data.csv"
+}
+
+make_pairs() {
+    for e2e_pair in 0 1; do
+        awk -v flip=$e2e_pair 'BEGIN { srand(3 + flip); print "a,b,c,d,label"
+            for (i = 0; i < 120; i++) { y = i % 2
+                printf "%.4f,%.4f,%.4f,%.4f,%d\n", rand() + y, rand() - y, rand(), rand(), flip ? 1 - y : y } }' >"$work/pair-$e2e_pair.csv"
+    done
 }
 
 agents_config() {
