@@ -466,6 +466,11 @@ void co_peer_offered(struct co_peer *p, const Cohort__Offer *m);
 bool co_accepting(void *arg, struct fl_stream_conf *conf);
 struct co_peer *co_peer_by_agent(struct co *co, uint64_t agent);
 struct co_peer *co_peer_by_connection(struct co *co, uint64_t connection);
+/* Something about the agent itself, told to every round. */
+void co_agent_event(struct co *co, uint64_t agent, enum fl_round_ev type);
+/* A new revocation list: whoever is on it loses its session and its place in the rounds, also when
+ * it is away with its work, since it cannot come back with it. */
+void co_peers_revoke(struct co *co);
 void co_peer_bye(struct co_peer *p, int reason, const char *text, uint32_t retry_ms);
 void co_peer_grant(struct co_peer *p, struct fl_object *object);
 /* True when the agent asks on this connection and allows jobs of this name. */

@@ -114,7 +114,7 @@ static bool one_agent(void *arg, const struct fl_roster_agent *a)
                                     .name = a->name,
                                     .revoked = a->revoked,
                                     .connected = p != NULL,
-                                    .serial = p ? p->identity.serial : a->serial,
+                                    .serial = a->serial,
                                     .address = p ? fl_stream_address(p->stream) : "",
                                     .connected_ms = p ? p->connected_ms : 0,
                                     .seen_ms = p            ? co_wall_ms()
@@ -245,20 +245,14 @@ static void revoke_done(struct co_op *op)
 {
     struct agent_op *a = (struct agent_op *)op;
     struct co *co = op->co;
-    const struct fl_roster_agent *agent = NULL;
+    const struct fl_roster_agent *agent;
 
     if (op->status == 0 && fl_roster_revoke(co->roster, a->name, &agent)) {
-        struct co_peer *p = agent ? co_peer_by_connection(co, agent->connection) : NULL;
+        struct co_peer *p = co_peer_by_connection(co, agent->connection);
         if (p) {
             co_peer_bye(p, FL_R_AGENT_REVOKED, "the operator revoked this agent", 0);
         }
-        for (struct co_job *j = co->jobs; agent && j; j = j->hh.next) {
-            if (j->round) {
-                co_event(co, j->id,
-                         &(struct fl_round_event){.type = FL_ROUND_EV_REVOKED, .agent = agent->id},
-                         false);
-            }
-        }
+        co_agent_event(co, agent->id, FL_ROUND_EV_REVOKED);
     }
     if (op->status) {
         co_store_failed(co, op, "revoke an agent");

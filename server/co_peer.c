@@ -569,14 +569,34 @@ static void on_source_end(void *owner, struct fl_stream *s, void *arg, int statu
 
 /* ---- coming and going ---- */
 
-static void agent_left(struct co *co, uint64_t agent)
+void co_agent_event(struct co *co, uint64_t agent, enum fl_round_ev type)
 {
     for (struct co_job *j = co->jobs; j; j = j->hh.next) {
         if (j->round) {
-            co_event(co, j->id, &(struct fl_round_event){.type = FL_ROUND_EV_LEFT, .agent = agent},
-                     false);
+            co_event(co, j->id, &(struct fl_round_event){.type = type, .agent = agent}, false);
         }
     }
+}
+
+static bool revoked_by_list(void *arg, const struct fl_roster_agent *a)
+{
+    struct co *co = arg;
+
+    if (!fl_tls_conf_revoked(co->tls, a->serial)) {
+        return true;
+    }
+    struct co_peer *p = a->connection ? co_peer_by_connection(co, a->connection) : NULL;
+    if (p && !p->closing) {
+        fl_log(FL_LOG_WARN, a->name, "certificate %s is revoked: session cut", a->serial);
+        co_peer_bye(p, FL_R_TLS_REVOKED, "this certificate is revoked", 0);
+    }
+    co_agent_event(co, a->id, FL_ROUND_EV_REVOKED);
+    return true;
+}
+
+void co_peers_revoke(struct co *co)
+{
+    fl_roster_each(co->roster, revoked_by_list, co);
 }
 
 static void on_open(void *owner, struct fl_stream *s, const struct fl_identity *identity)
@@ -591,8 +611,8 @@ static void on_open(void *owner, struct fl_stream *s, const struct fl_identity *
     co->half_open--;
     p->identity = *identity;
     p->connected_ms = co_wall_ms();
-    int r =
-        fl_roster_connect(co->roster, identity->key, p->connection, co_now(co), &a, &replaced, &e);
+    int r = fl_roster_connect(co->roster, identity->key, identity->serial, p->connection,
+                              co_now(co), &a, &replaced, &e);
     if (r) {
         fl_log_err(FL_LOG_WARN, identity->name, &e, "not admitted");
         co_peer_bye(p, -r, e.msg, 60000);
@@ -605,7 +625,7 @@ static void on_open(void *owner, struct fl_stream *s, const struct fl_identity *
     if (old) {
         /* To the rounds the agent left and is now back, idle: whatever they knew of its asking
          * ended with that connection. */
-        agent_left(co, a->id);
+        co_agent_event(co, a->id, FL_ROUND_EV_LEFT);
         co_upload_drop(old);
         old->agent = 0;
         co_peer_bye(old, FL_R_PEER_REPLACED, "this agent connected again", 0);
@@ -633,7 +653,7 @@ static void on_close(void *owner, struct fl_stream *s, const struct fl_err *why)
     }
     HASH_DELETE(hh, co->peers, p);
     if (p->agent && fl_roster_disconnect(co->roster, p->agent, p->connection, co_now(co))) {
-        agent_left(co, p->agent);
+        co_agent_event(co, p->agent, FL_ROUND_EV_LEFT);
     }
     fl_object_unref(p->sending);
     for (int i = 0; i < CO_OBJECTS_MAX; i++) {

@@ -405,7 +405,6 @@ int fl_coordinator_reload(struct fl_coordinator *coordinator, struct fl_err *e)
     char waiting[512];
     struct fl_server_config renewed = co->config;
     struct fl_tls_conf *tls;
-    struct co_peer *p, *tmp;
 
     int r = fl_server_config_load(co->config_path, &fresh, e);
     if (r) {
@@ -426,14 +425,7 @@ int fl_coordinator_reload(struct fl_coordinator *coordinator, struct fl_err *e)
     fl_log(FL_LOG_INFO, NULL, "reloaded%s%s", waiting[0] ? "; waits for a restart: " : "", waiting);
     fl_tls_conf_unref(co->tls);
     co->tls = tls;
-    HASH_ITER(hh, co->peers, p, tmp)
-    {
-        if (fl_tls_conf_revoked(tls, p->identity.serial)) {
-            fl_log(FL_LOG_WARN, p->identity.name, "certificate %s is revoked: session cut",
-                   p->identity.serial);
-            co_peer_bye(p, FL_R_TLS_REVOKED, "this certificate is revoked", 0);
-        }
-    }
+    co_peers_revoke(co);
     return 0;
 }
 

@@ -2,6 +2,7 @@
 
 #include "common/base/mem.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* Out of memory in a table leaves the element out instead of ending the program. */
@@ -218,8 +219,8 @@ static void set_state(struct fl_roster_agent *a, enum fl_roster_state state, uin
 }
 
 int fl_roster_connect(struct fl_roster *r, const uint8_t key[FL_ROSTER_KEY_SIZE],
-                      uint64_t connection, uint64_t now_ms, const struct fl_roster_agent **ret,
-                      uint64_t *ret_replaced, struct fl_err *e)
+                      const char *serial, uint64_t connection, uint64_t now_ms,
+                      const struct fl_roster_agent **ret, uint64_t *ret_replaced, struct fl_err *e)
 {
     struct entry *one = find_key(r, key);
 
@@ -229,6 +230,7 @@ int fl_roster_connect(struct fl_roster *r, const uint8_t key[FL_ROSTER_KEY_SIZE]
     if (one->agent.revoked) {
         return fl_fail(e, FL_R_AGENT_REVOKED, "agent %s is revoked", one->agent.name);
     }
+    snprintf(one->agent.serial, sizeof one->agent.serial, "%s", serial);
     *ret_replaced = one->agent.connection;
     one->agent.connection = connection;
     one->agent.seen_ms = now_ms;

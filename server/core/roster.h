@@ -28,7 +28,7 @@ struct fl_roster_agent {
     uint64_t id;
     uint8_t key[FL_ROSTER_KEY_SIZE];
     char name[FL_ROSTER_NAME_MAX];
-    char serial[FL_ROSTER_NAME_MAX];
+    char serial[FL_ROSTER_NAME_MAX]; /* of the certificate it last came with */
     bool revoked;
     enum fl_roster_state state;
     uint64_t connection; /* the shell's id of its connection; 0 = none */
@@ -62,12 +62,13 @@ const struct fl_roster_agent *fl_roster_by_name(const struct fl_roster *r, const
 void fl_roster_each(const struct fl_roster *r,
                     bool (*each)(void *arg, const struct fl_roster_agent *a), void *arg);
 
-/* A connection with this certificate key is up: -FL_R_NOT_ENROLLED, -FL_R_AGENT_REVOKED, or 0 and
- * *ret. When the agent was here already, *ret_replaced is its older connection, which the shell
- * ends with FL_R_PEER_REPLACED (its fl_roster_disconnect then changes nothing); otherwise 0. */
+/* A connection with this certificate (its key and serial number) is up: -FL_R_NOT_ENROLLED,
+ * -FL_R_AGENT_REVOKED, or 0 and *ret. When the agent was here already, *ret_replaced is its older
+ * connection, which the shell ends with FL_R_PEER_REPLACED (its fl_roster_disconnect then changes
+ * nothing); otherwise 0. */
 int fl_roster_connect(struct fl_roster *r, const uint8_t key[FL_ROSTER_KEY_SIZE],
-                      uint64_t connection, uint64_t now_ms, const struct fl_roster_agent **ret,
-                      uint64_t *ret_replaced, struct fl_err *e);
+                      const char *serial, uint64_t connection, uint64_t now_ms,
+                      const struct fl_roster_agent **ret, uint64_t *ret_replaced, struct fl_err *e);
 /* True when that was the agent's current connection: then it is offline now. */
 bool fl_roster_disconnect(struct fl_roster *r, uint64_t agent, uint64_t connection,
                           uint64_t now_ms);

@@ -432,7 +432,7 @@ bool coordinator_accept(struct world *w, struct sim_conn *c)
     const struct fl_roster_agent *a;
     uint64_t replaced;
 
-    if (fl_roster_connect(w->c.roster, key, c->id, w->now, &a, &replaced, NULL) != 0) {
+    if (fl_roster_connect(w->c.roster, key, "", c->id, w->now, &a, &replaced, NULL) != 0) {
         return false;
     }
     fl_peer_init(&c->peer, a->id, w->now);

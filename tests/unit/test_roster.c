@@ -58,20 +58,24 @@ START_TEST(test_connecting)
     const struct fl_roster_agent *a = NULL;
     uint64_t replaced = 99;
 
-    ck_assert_int_eq(fl_roster_connect(r, key(7), 70, 1, &a, &replaced, &e), -FL_R_NOT_ENROLLED);
-    ck_assert_int_eq(fl_roster_connect(r, key(3), 70, 1, &a, &replaced, &e), -FL_R_AGENT_REVOKED);
+    ck_assert_int_eq(fl_roster_connect(r, key(7), "07", 70, 1, &a, &replaced, &e),
+                     -FL_R_NOT_ENROLLED);
+    ck_assert_int_eq(fl_roster_connect(r, key(3), "03", 70, 1, &a, &replaced, &e),
+                     -FL_R_AGENT_REVOKED);
     ck_assert_str_eq(e.msg, "agent site-3 is revoked");
     ck_assert(!fl_roster_set(r, 1, FL_ROSTER_ASKING, 0, 5));
-    ck_assert_int_eq(fl_roster_connect(r, key(1), 70, 10, &a, &replaced, &e), 0);
+    ck_assert_int_eq(fl_roster_connect(r, key(1), "01", 70, 10, &a, &replaced, &e), 0);
     ck_assert_uint_eq(replaced, 0);
+    ck_assert_str_eq(a->serial, "01");
     ck_assert_int_eq(a->state, FL_ROSTER_IDLE);
     ck_assert(fl_roster_set(r, 1, FL_ROSTER_WORKING, 4, 20));
     ck_assert_uint_eq(a->job, 4);
     ck_assert_uint_eq(a->since_ms, 20);
 
     /* The same agent once more: the older connection goes, and its end changes nothing. */
-    ck_assert_int_eq(fl_roster_connect(r, key(1), 71, 30, &a, &replaced, &e), 0);
+    ck_assert_int_eq(fl_roster_connect(r, key(1), "11", 71, 30, &a, &replaced, &e), 0);
     ck_assert_uint_eq(replaced, 70);
+    ck_assert_str_eq(a->serial, "11");
     ck_assert_int_eq(a->state, FL_ROSTER_IDLE);
     ck_assert_uint_eq(a->job, 0);
     ck_assert(!fl_roster_disconnect(r, 1, 70, 40));
@@ -98,8 +102,8 @@ START_TEST(test_revoking_counting_and_walking)
     struct fl_roster_counts c;
     uint64_t replaced, walked = 0;
 
-    ck_assert_int_eq(fl_roster_connect(r, key(1), 5, 1, &a, &replaced, NULL), 0);
-    ck_assert_int_eq(fl_roster_connect(r, key(2), 6, 1, &a, &replaced, NULL), 0);
+    ck_assert_int_eq(fl_roster_connect(r, key(1), "01", 5, 1, &a, &replaced, NULL), 0);
+    ck_assert_int_eq(fl_roster_connect(r, key(2), "02", 6, 1, &a, &replaced, NULL), 0);
     ck_assert(fl_roster_set(r, 2, FL_ROSTER_ASKING, 0, 2));
     ck_assert(!fl_roster_revoke(r, "nobody", NULL));
     ck_assert(fl_roster_revoke(r, "site-1", &a));
