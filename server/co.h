@@ -445,7 +445,8 @@ int co_job_model(struct co *co, struct co_job *j, struct fl_err *e);
 /* The rules of the round after this one, or of this one while it is not open. */
 int co_job_rules(struct co_job *j, struct fl_err *e);
 struct co_job *co_job_by_id(struct co *co, uint64_t id);
-struct co_job *co_job_by_name(struct co *co, const char *name); /* the newest of that name */
+/* NAME is the newest of that name, NAME@ID that very one. */
+struct co_job *co_job_by_name(struct co *co, const char *name);
 struct co_job *co_job_by_incarnation(struct co *co, const uint8_t incarnation[FL_INCARNATION_SIZE]);
 void co_job_state(struct co *co, const struct fl_control_by *by, const char *name,
                   enum fl_control_to to);

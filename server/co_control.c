@@ -66,7 +66,8 @@ static void op_jobs(void *arg, void (*each)(void *arg, const struct fl_control_j
     struct co *co = arg;
 
     for (struct co_job *j = co->jobs; j; j = j->hh.next) {
-        struct fl_control_job view = {.name = j->name,
+        struct fl_control_job view = {.id = j->id,
+                                      .name = j->name,
                                       .incarnation = j->incarnation,
                                       .state = j->state,
                                       .why = j->why,

@@ -23,7 +23,7 @@ struct co_job *co_job_by_name(struct co *co, const char *name)
     struct co_job *found = NULL;
 
     for (struct co_job *j = co->jobs; j; j = j->hh.next) {
-        if (strcmp(j->name, name) == 0 && (!found || j->id > found->id)) {
+        if (fl_control_job_is(name, j->name, j->id) && (!found || j->id > found->id)) {
             found = j;
         }
     }

@@ -156,7 +156,7 @@ static struct query_op *query_new(struct co *co, uint64_t ticket, const char *jo
     struct query_op *q = co_op_new(co, sizeof *q, run, done);
     q->op.job_id = j->id;
     q->ticket = ticket;
-    snprintf(q->job, sizeof q->job, "%s", job);
+    snprintf(q->job, sizeof q->job, "%s", j->name);
     memcpy(q->incarnation, j->incarnation, sizeof q->incarnation);
     return q;
 }
@@ -347,6 +347,14 @@ void co_model(void *arg, uint64_t ticket, const struct fl_control_which *which)
     if (which->agent && !a) {
         fl_control_done(co->control, ticket,
                         fl_fail(&e, FL_R_NOT_ENROLLED, "no agent '%s'", which->agent), &e, NULL);
+        return;
+    }
+    if (j && which->newest && j->published == 0) {
+        int r = fl_fail(&e, FL_R_NO_ROUND,
+                        "no round of job %s is published; round 0 is the untrained model it "
+                        "begins with",
+                        j->name);
+        fl_control_done(co->control, ticket, r, &e, NULL);
         return;
     }
     struct query_op *q = query_new(co, ticket, which->job, model_run, model_done);

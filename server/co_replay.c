@@ -181,7 +181,7 @@ void co_replay(void *arg, uint64_t ticket, const char *job, uint64_t round)
     p->op.job_id = j->id;
     p->ticket = ticket;
     p->round = round;
-    snprintf(p->job, sizeof p->job, "%s", job);
+    snprintf(p->job, sizeof p->job, "%s", j->name);
     memcpy(p->incarnation, j->incarnation, sizeof p->incarnation);
     co_secret_of(co, p->incarnation, &p->secret);
     p->target = co->config.target;

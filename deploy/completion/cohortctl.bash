@@ -48,7 +48,7 @@ _cohortctl() {
         'audit export') options='--output '; jobs=1 ;;
         'audit replay') jobs=1 ;;
         'audit verify') options='--update --head --plan '; files=1 ;;
-        'recommend') options='--set --candidates --rounds --sigma '; files=1 ;;
+        'recommend') options='--set --candidates --rounds --sigma --cancel-leftovers '; files=1 ;;
         'reload') ;;
         'verbs') ;;
         'pki init') options='--name '; files=1 ;;

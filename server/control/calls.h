@@ -5,7 +5,6 @@
 #define SERVER_CONTROL_CALLS_H
 
 #include "common/io/ctl.h"
-#include "common/plan/plan.h"
 #include "server/control/control.h"
 
 #include <jansson.h>
@@ -33,8 +32,8 @@ struct fl_control_verb;
 struct fl_control_call {
     uint64_t ticket; /* 0 = free */
     const struct fl_control_verb *verb;
-    char job[FL_PLAN_NAME_MAX]; /* or the agent's name, for agent verbs */
-    enum fl_control_for wait;   /* begins when the change is done */
+    char job[FL_CONTROL_JOB_MAX]; /* or the agent's name, for agent verbs */
+    enum fl_control_for wait;     /* begins when the change is done */
     bool waiting, watching;
     char *seen; /* the last document a watcher got; jansson's memory */
     struct fl_control_explain explain;

@@ -51,6 +51,14 @@ bool fl_control_send(struct fl_control *c, struct fl_control_call *k, json_t *do
 
 /* ---- one job among all ---- */
 
+bool fl_control_job_is(const char *asked, const char *name, uint64_t id)
+{
+    char exact[FL_CONTROL_JOB_MAX];
+
+    snprintf(exact, sizeof exact, "%s@%llu", name, (unsigned long long)id);
+    return strcmp(asked, name) == 0 || strcmp(asked, exact) == 0;
+}
+
 struct wanted {
     const char *name;
     bool with_text, found;
@@ -64,7 +72,7 @@ static void take_job(void *arg, const struct fl_control_job *j)
 {
     struct wanted *w = arg;
 
-    if (strcmp(j->name, w->name) != 0) {
+    if (!fl_control_job_is(w->name, j->name, j->id) || (w->found && j->id < w->job->id)) {
         return;
     }
     json_decref(w->document); /* a later one of the same name is the one that is meant */

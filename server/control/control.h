@@ -21,6 +21,7 @@
 
 #include "common/base/err.h"
 #include "common/base/hash.h"
+#include "common/plan/plan.h"
 #include "common/wire/ids.h"
 #include "server/store/store.h"
 
@@ -58,6 +59,7 @@ struct fl_control_counts {
 };
 
 struct fl_control_job {
+    uint64_t id;
     const char *name;
     const uint8_t *incarnation; /* FL_INCARNATION_SIZE */
     enum fl_job_state state;
@@ -237,6 +239,12 @@ void fl_control_transcript(struct fl_control *c, uint64_t ticket, int fd, uint64
  * name; NULL otherwise. */
 void fl_control_done(struct fl_control *c, uint64_t ticket, int status, const struct fl_err *e,
                      const char *name);
+
+/* ---- names of jobs ----
+ * A name may be used again once its job is over: sites allow jobs by name, so the next run of the
+ * same job has the same one. NAME means the newest job of that name, NAME@ID that very job. */
+enum { FL_CONTROL_JOB_MAX = FL_PLAN_NAME_MAX + 21 }; /* NAME@ID with its zero */
+bool fl_control_job_is(const char *asked, const char *name, uint64_t id);
 
 /* ---- the room itself ---- */
 

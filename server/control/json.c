@@ -111,6 +111,7 @@ json_t *fl_control_json_job(const struct fl_control_job *j, bool with_text)
     json_t *o = json_object();
 
     put_text(&o, "job", j->name);
+    put_number(&o, "id", j->id);
     put_text(&o, "state", fl_control_job_state_name(j->state));
     put_text(&o, "why", j->why);
     put_text(&o, "strategy", j->strategy);

@@ -232,7 +232,7 @@ static int run_job_submit(struct ask *a)
 
 static int run_job_to(struct ask *a)
 {
-    char job[FL_PLAN_NAME_MAX];
+    char job[FL_CONTROL_JOB_MAX];
 
     memcpy(job, a->k->job, sizeof job); /* the call may be over before the op returns */
     set_wait(a);
@@ -501,6 +501,33 @@ static bool name_like(const char *s, size_t size_max)
     return true;
 }
 
+static bool whole_number(const char *v)
+{
+    char *end;
+
+    errno = 0;
+    return isdigit((unsigned char)v[0]) && strtoull(v, &end, 10) <= INT64_MAX && errno == 0 &&
+           *end == 0;
+}
+
+/* NAME or NAME@ID */
+static bool job_like(const char *v)
+{
+    const char *at = strchr(v, '@');
+    char name[FL_PLAN_NAME_MAX];
+
+    if (!at) {
+        return name_like(v, FL_PLAN_NAME_MAX);
+    }
+    size_t n = (size_t)(at - v);
+    if (n >= sizeof name || !whole_number(at + 1) || at[1] == '0') {
+        return false;
+    }
+    memcpy(name, v, n);
+    name[n] = 0;
+    return name_like(name, sizeof name);
+}
+
 static bool printable(const char *s, size_t size_max)
 {
     size_t n = strlen(s);
@@ -516,10 +543,10 @@ static bool printable(const char *s, size_t size_max)
 static bool fits(enum kind kind, const char *v)
 {
     struct fl_digest d;
-    char *end;
 
     switch (kind) {
     case KIND_JOB:
+        return job_like(v);
     case KIND_AGENT:
         return name_like(v, FL_PLAN_NAME_MAX);
     case KIND_KEY:
@@ -531,9 +558,7 @@ static bool fits(enum kind kind, const char *v)
     case KIND_FILE:
         return v[0] && printable(v, 256);
     case KIND_COUNT:
-        errno = 0;
-        return isdigit((unsigned char)v[0]) && strtoull(v, &end, 10) <= INT64_MAX && errno == 0 &&
-               *end == 0;
+        return whole_number(v);
     case KIND_FLAG:
         return strcmp(v, "1") == 0;
     }

@@ -13,6 +13,24 @@
 
 enum { TICK_MS = 500, SOON_MS = 100, WATCHED_JOBS = 64 };
 
+static void exact_name(const struct fl_control_job *j, char ret[FL_CONTROL_JOB_MAX])
+{
+    snprintf(ret, FL_CONTROL_JOB_MAX, "%s@%llu", j->name, (unsigned long long)j->id);
+}
+
+/* Whoever stays stays with one job, even if its name is used again meanwhile. */
+static void settle(struct fl_control *c, struct fl_control_call *k)
+{
+    struct fl_control_job j;
+    char why[1];
+    json_t *document = k->job[0] ? fl_control_job_document(c, k->job, false, &j, why, 1) : NULL;
+
+    if (document) {
+        exact_name(&j, k->job);
+    }
+    json_decref(document);
+}
+
 /* ---- wait ---- */
 
 static bool over(enum fl_job_state s)
@@ -61,7 +79,7 @@ static void look(struct fl_control *c, struct fl_control_call *k)
     if (!fl_control_send(c, k, document)) {
         return;
     }
-    snprintf(text, sizeof text, "job %s is %s%s%s", k->job, fl_control_job_state_name(j.state),
+    snprintf(text, sizeof text, "job %s is %s%s%s", j.name, fl_control_job_state_name(j.state),
              why[0] ? ": " : "", why);
     fl_control_end(c, k, status < 0 ? status : 0, status < 0 ? text : NULL);
 }
@@ -78,15 +96,17 @@ static void add_job(void *arg, const struct fl_control_job *j)
 {
     struct watched *w = arg;
     struct fl_control_round r = {0};
+    char exact[FL_CONTROL_JOB_MAX];
 
-    if (w->only[0] ? strcmp(w->only, j->name) != 0 : over(j->state)) {
+    if (w->only[0] ? !fl_control_job_is(w->only, j->name, j->id) : over(j->state)) {
         return;
     }
     if (json_array_size(w->jobs) >= WATCHED_JOBS) {
         return;
     }
     json_t *o = fl_control_json_job(j, false);
-    bool open = w->c->conf.ops->round_now(w->c->conf.co, j->name, &r);
+    exact_name(j, exact);
+    bool open = w->c->conf.ops->round_now(w->c->conf.co, exact, &r);
     if (o) {
         json_object_set_new(o, "now", open ? fl_control_json_round(&r) : json_null());
     }
@@ -182,12 +202,14 @@ void fl_control_changed(struct fl_control *c)
 
 void fl_control_wait(struct fl_control *c, struct fl_control_call *k)
 {
+    settle(c, k);
     k->waiting = true;
     arm(c, 0);
 }
 
 void fl_control_watch(struct fl_control *c, struct fl_control_call *k)
 {
+    settle(c, k);
     k->watching = true;
     arm(c, 0);
 }

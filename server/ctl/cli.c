@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { INTERRUPT_MS = 200 }; /* how late a signal may be noticed */
+
 enum fl_exit fl_cli_exit(int status)
 {
     int r = status < 0 ? -status : status;
@@ -94,15 +96,27 @@ void fl_cli_argument(struct fl_ctl_request *q, const char *name, const char *val
     }
 }
 
+struct gathering {
+    struct fl_cli *c;
+    json_t *list;
+};
+
 static int gather(void *arg, const struct fl_ctl_answer *part)
 {
-    json_t *list = arg, *o;
+    struct gathering *g = arg;
+    json_t *o;
 
+    if (g->c->interrupted && *g->c->interrupted) {
+        return fl_fail(&g->c->err, FL_R_CANCELLED, "interrupted");
+    }
+    if (!part) {
+        return 0;
+    }
     if (part->kind != FL_CTL_JSON) {
         return 0;
     }
     o = json_loads(part->text, 0, NULL);
-    return json_array_append_new(list, o) == 0 ? 0 : -FL_R_FRAME_PARSE;
+    return json_array_append_new(g->list, o) == 0 ? 0 : -FL_R_FRAME_PARSE;
 }
 
 int fl_cli_ask(struct fl_cli *c, const struct fl_ctl_request *q, bool waits, json_t **ret_list)
@@ -113,7 +127,9 @@ int fl_cli_ask(struct fl_cli *c, const struct fl_ctl_request *q, bool waits, jso
     if (!*ret_list) {
         return fl_fail(&c->err, FL_R_NOMEM, "no memory");
     }
-    int status = fl_ctl_ask(c->socket, q, timeout, gather, *ret_list, &c->err);
+    struct gathering g = {c, *ret_list};
+    int status = fl_ctl_ask_ticking(c->socket, q, timeout, c->interrupted ? INTERRUPT_MS : 0,
+                                    gather, &g, &c->err);
     if (status == -FL_R_FRAME_PARSE && !c->err.msg[0]) {
         fl_fail(&c->err, FL_R_FRAME_PARSE, "the daemon's answer is not JSON");
     }

@@ -12,6 +12,7 @@
 #include "common/plan/plan.h"
 
 #include <jansson.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -31,6 +32,7 @@ enum fl_exit {
     FL_EXIT_CONNECT = 3, /* nothing listens, or it stopped while we waited */
     FL_EXIT_TIMEOUT = 4,
     FL_EXIT_POLICY = 5,
+    FL_EXIT_GOES_ON = 6, /* what was asked for is under way; only the waiting for its end is over */
     FL_EXIT_CONFIG = 78,
 };
 enum fl_exit fl_cli_exit(int status);
@@ -47,6 +49,8 @@ struct fl_cli {
     const char *words[FL_CLI_WORDS_MAX];
     uint32_t option_count;
     struct fl_cli_option options[FL_CLI_OPTIONS_MAX];
+    const volatile sig_atomic_t *interrupted; /* not 0: asking ends with -FL_R_CANCELLED. NULL: */
+    bool goes_on;                             /* a failure is FL_EXIT_GOES_ON */
     struct fl_err err;
 };
 
@@ -76,6 +80,14 @@ int fl_cli_ask_or_print(struct fl_cli *c, const struct fl_ctl_request *q, bool w
 struct fl_table;
 int fl_cli_ask_table(struct fl_cli *c, const struct fl_ctl_request *q, const char *const *heads,
                      void (*row)(struct fl_table *t, const json_t *o), const char *none);
+
+/* Submits a job, then waits for its end. *ret_list: its document. ret_job: NAME@ID, "" when it was
+ * not submitted. --timeout is for both; when it passes and the job goes on, that is said. */
+enum { FL_CLI_JOB_MAX = FL_PLAN_NAME_MAX + 21 };
+int fl_cli_job_run(struct fl_cli *c, const struct fl_ctl_request *submit, json_t **ret_list,
+                   char ret_job[FL_CLI_JOB_MAX]);
+/* NAME@ID of a job's document. */
+void fl_cli_job_exact(const json_t *job, char ret[FL_CLI_JOB_MAX]);
 
 /* What came with a file. */
 struct fl_download {

@@ -83,8 +83,8 @@ int fl_cli_status(struct fl_cli *c)
 
 static void print_jobs(const json_t *list)
 {
-    static const char *const heads[] = {"JOB",    "STATE",   ">ROUND",  "STRATEGY", "UNIT",
-                                        ">MODEL", ">UPDATE", "BECAUSE", NULL};
+    static const char *const heads[] = {"JOB",  ">ID",    "STATE",   ">ROUND",  "STRATEGY",
+                                        "UNIT", ">MODEL", ">UPDATE", "BECAUSE", NULL};
     struct fl_table *t = fl_table_new(heads);
     char a[FL_TEXT_MAX], b[FL_TEXT_MAX];
     const json_t *o;
@@ -93,6 +93,7 @@ static void print_jobs(const json_t *list)
     json_array_foreach((json_t *)(uintptr_t)list, i, o)
     {
         fl_table_add(t, "%s", fl_cli_text(o, "job"));
+        fl_table_add(t, "%lld", (long long)fl_cli_int(o, "id"));
         fl_table_add(t, "%s", fl_cli_text(o, "state"));
         fl_table_add(t, "%lld/%lld", (long long)fl_cli_int(o, "round"),
                      (long long)fl_cli_int(o, "rounds"));
@@ -301,11 +302,46 @@ int fl_cli_job_plan(struct fl_cli *c, struct fl_plan **ret)
     return 0;
 }
 
+void fl_cli_job_exact(const json_t *job, char ret[FL_CLI_JOB_MAX])
+{
+    snprintf(ret, FL_CLI_JOB_MAX, "%s@%lld", fl_cli_text(job, "job"),
+             (long long)fl_cli_int(job, "id"));
+}
+
+int fl_cli_job_run(struct fl_cli *c, const struct fl_ctl_request *submit, json_t **ret_list,
+                   char ret_job[FL_CLI_JOB_MAX])
+{
+    struct fl_ctl_request wait = {.verb = "job wait"};
+    uint64_t limit = c->timeout_ms, began = fl_wall_ms();
+
+    ret_job[0] = 0;
+    int status = fl_cli_ask(c, submit, false, ret_list);
+    if (status) {
+        return status;
+    }
+    fl_cli_job_exact(json_array_get(*ret_list, 0), ret_job);
+    json_decref(*ret_list);
+    if (limit) { /* what the submission left of it */
+        uint64_t passed = fl_wall_ms() - began;
+        c->timeout_ms = passed < limit ? limit - passed : 1;
+    }
+    fl_cli_argument(&wait, "job", ret_job);
+    status = fl_cli_ask(c, &wait, true, ret_list);
+    c->timeout_ms = limit;
+    if (status == -FL_R_TIMEOUT) {
+        c->goes_on = true;
+        fl_fail(&c->err, FL_R_TIMEOUT,
+                "job %s is submitted and goes on; `cohortctl watch %s` shows it", ret_job, ret_job);
+    }
+    return status;
+}
+
 int fl_cli_job_submit(struct fl_cli *c)
 {
     struct fl_ctl_request *q = fl_new(1, sizeof *q);
     char *text = NULL, *path = fl_strdup(c->words[0]);
-    bool wait = fl_cli_option(c, "wait", 0) != NULL;
+    char exact[FL_CLI_JOB_MAX];
+    json_t *list = NULL;
     size_t size = 0;
     int status = fl_cli_job_text(c, &text, &size);
 
@@ -314,9 +350,15 @@ int fl_cli_job_submit(struct fl_cli *c)
         q->body = (const uint8_t *)text;
         q->body_size = size;
         fl_cli_argument(q, "file", basename(path));
-        fl_cli_argument(q, "wait", wait ? "1" : NULL);
-        status = ask_jobs(c, q, wait, false);
+        status = fl_cli_option(c, "wait", 0) ? fl_cli_job_run(c, q, &list, exact)
+                                             : fl_cli_ask(c, q, false, &list);
     }
+    if (status == 0 && c->json) {
+        fl_cli_print_json(json_array_get(list, 0));
+    } else if (status == 0) {
+        print_jobs(list);
+    }
+    json_decref(list);
     fl_free(text);
     fl_free(path);
     fl_free(q);

@@ -50,6 +50,7 @@ static const struct {
     {"head", "DIGEST", "the head of an earlier export: is it still in there?"},
     {"candidates", "WORDS", "strategies from simple to elaborate, as local,fedavg,hyperfl"},
     {"rounds", "N", "of each pilot (default 5)"},
+    {"cancel-leftovers", "", "first cancel pilots that a killed run left behind"},
     {"plan", "DIGEST", "of a job's text: which rounds ran it?"},
 };
 
@@ -102,7 +103,7 @@ static const struct command commands[] = {
     {"audit verify", "FILE", "check such a chain; needs no coordinator", " update head plan ", 1, 1,
      fl_cli_audit_verify},
     {"recommend", "FILE", "short pilots of some strategies, and which of them is worth it here",
-     " set candidates rounds sigma ", 1, 1, fl_cli_recommend},
+     " set candidates rounds sigma cancel-leftovers ", 1, 1, fl_cli_recommend},
     {"reload", "", "certificates, CRL and the live part of the configuration", " ", 0, 0,
      fl_cli_reload},
     {"verbs", "", "what the daemon understands", " ", 0, 0, fl_cli_verbs},
@@ -328,7 +329,7 @@ static enum fl_exit complain(const struct fl_cli *c, int status, const char *com
         fprintf(stderr, "cohortctl: %s%s%s (%s, reason %d)\n", command, command[0] ? ": " : "",
                 c->err.msg, fl_reason_name(status), -status);
     }
-    return fl_cli_exit(status);
+    return c->goes_on ? FL_EXIT_GOES_ON : fl_cli_exit(status);
 }
 
 int main(int argc, char **argv)

@@ -158,6 +158,14 @@ static json_t *train_json(const struct fl_plan *p)
     json_t *o = json_pack("{ss ss ss si si si so}", "trainer", "builtin", "loss", loss, "optimizer",
                           optimizers[t->optimizer], "batch", (int)t->batch, "epochs",
                           (int)t->epochs, "steps", (int)t->steps, "body", sgd_json(&t->body));
+    if (o && p->privacy.unit == FL_UNIT_EXAMPLE) { /* no batch size: Poisson batches have a rate */
+        json_object_del(o, "batch");
+        json_object_del(o, "epochs");
+        json_object_set_new(o, "sampling_rate", json_real(p->privacy.sampling_rate));
+        json_object_set_new(o, "batch_expected",
+                            json_real(p->privacy.sampling_rate * p->privacy.examples));
+        json_object_set_new(o, "examples", json_integer(p->privacy.examples));
+    }
     if (o && t->head_epochs) {
         json_object_set_new(o, "head_epochs", json_integer(t->head_epochs));
         json_object_set_new(o, "head", sgd_json(&t->head));
@@ -271,13 +279,24 @@ static void print_training(const json_t *t)
                    json_number_value(json_object_get(t, "lambda")));
         return;
     }
-    fl_cli_row("training",
-               "%s, lr %g, momentum %g, weight decay %g; %" PRId64 " %s of batches of %" PRId64,
+    char batches[160];
+    const json_t *rate = json_object_get(t, "sampling_rate");
+    if (rate) {
+        snprintf(
+            batches, sizeof batches,
+            "%" PRId64 " steps of Poisson batches: each example by chance %g, about %g of %" PRId64
+            " (privacy.examples)",
+            steps, json_number_value(rate), json_number_value(json_object_get(t, "batch_expected")),
+            fl_cli_int(t, "examples"));
+    } else {
+        snprintf(batches, sizeof batches, "%" PRId64 " %s of batches of %" PRId64,
+                 steps ? steps : fl_cli_int(t, "epochs"), steps ? "steps" : "epochs",
+                 fl_cli_int(t, "batch"));
+    }
+    fl_cli_row("training", "%s, lr %g, momentum %g, weight decay %g; %s",
                fl_cli_text(t, "optimizer"), json_number_value(json_object_get(body, "lr")),
                json_number_value(json_object_get(body, "momentum")),
-               json_number_value(json_object_get(body, "weight_decay")),
-               steps ? steps : fl_cli_int(t, "epochs"), steps ? "steps" : "epochs",
-               fl_cli_int(t, "batch"));
+               json_number_value(json_object_get(body, "weight_decay")), batches);
     if (head) {
         fl_cli_row("head", "first, for %" PRId64 " epochs: lr %g, momentum %g",
                    fl_cli_int(t, "head_epochs"), json_number_value(json_object_get(head, "lr")),

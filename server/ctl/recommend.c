@@ -16,6 +16,7 @@
 #include "server/ctl/table.h"
 
 #include <math.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -75,8 +76,23 @@ static int pilot_text(struct fl_cli *c, const char *base, size_t base_size,
     return 0;
 }
 
+/* Whatever a pilot ended in, it does not go on without us. */
+static void cancel_pilot(struct fl_cli *c, const char *job)
+{
+    struct fl_ctl_request q = {.verb = "job cancel"};
+    struct fl_err e = {0};
+
+    fl_cli_argument(&q, "job", job);
+    int status = fl_ctl_ask(c->socket, &q, FL_CLI_REQUEST_MS, NULL, NULL, &e);
+    if (status && status != -FL_R_JOB_STATE) { /* that it was over already is no failure */
+        fprintf(stderr, "cohortctl: %s goes on: %s; `cohortctl job cancel %s` ends it\n", job,
+                e.msg, job);
+    }
+}
+
 static int run_pilot(struct fl_cli *c, const char *text, size_t size, struct candidate *x)
 {
+    char exact[FL_CLI_JOB_MAX];
     struct fl_ctl_request submit = {.verb = "job submit",
                                     .body = (const uint8_t *)text,
                                     .body_size = size},
@@ -84,13 +100,19 @@ static int run_pilot(struct fl_cli *c, const char *text, size_t size, struct can
     json_t *list;
 
     fl_cli_argument(&submit, "file", x->job);
-    fl_cli_argument(&submit, "wait", "1");
-    int status = fl_cli_ask(c, &submit, true, &list);
+    int status = fl_cli_job_run(c, &submit, &list, exact);
     json_decref(list);
     if (status) {
+        if (exact[0]) {
+            cancel_pilot(c, exact);
+        }
+        if (c->goes_on) { /* no more: */
+            c->goes_on = false;
+            fl_fail(&c->err, FL_R_TIMEOUT, "pilot %s did not end in time and is cancelled", exact);
+        }
         return status;
     }
-    fl_cli_argument(&ask, "job", x->job);
+    fl_cli_argument(&ask, "job", exact);
     status = fl_cli_ask(c, &ask, false, &x->scores);
     if (status == 0 && json_array_size(x->scores) == 0) {
         status = fl_fail(&c->err, FL_R_NO_OBJECT, "job %s ended without scores", x->job);
@@ -118,6 +140,58 @@ static int split_candidates(struct fl_cli *c, struct trial *t, const char *name)
         at += n;
     }
     return 0;
+}
+
+/* Pilots of a run that was killed hold their names. They may be somebody else's who runs the same
+ * just now, so they are only cancelled by who says so. */
+static int find_leftovers(struct fl_cli *c, const struct trial *t)
+{
+    struct fl_ctl_request q = {.verb = "job list"};
+    char exact[FL_CLI_JOB_MAX];
+    bool cancel = fl_cli_option(c, "cancel-leftovers", 0) != NULL;
+    json_t *list, *o;
+    size_t i;
+    int status = fl_cli_ask(c, &q, false, &list);
+
+    json_array_foreach(list, i, o)
+    {
+        const char *state = fl_cli_text(o, "state");
+        bool over = strcmp(state, "done") == 0 || strcmp(state, "cancelled") == 0 ||
+                    strcmp(state, "failed") == 0;
+        for (uint32_t k = 0; status == 0 && !over && k < t->count; k++) {
+            if (strcmp(fl_cli_text(o, "job"), t->of[k].job) != 0) {
+                continue;
+            }
+            fl_cli_job_exact(o, exact);
+            if (cancel) {
+                cancel_pilot(c, exact);
+            } else {
+                status = fl_fail(&c->err, FL_R_CTL_EXISTS,
+                                 "pilot %s of another run is %s: let it end, or give "
+                                 "--cancel-leftovers if that run is gone",
+                                 exact, state);
+            }
+        }
+    }
+    json_decref(list);
+    return status;
+}
+
+static volatile sig_atomic_t interrupted;
+
+static void on_signal(int number)
+{
+    interrupted = number;
+}
+
+static void watch_signals(struct fl_cli *c)
+{
+    struct sigaction act = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
+
+    c->interrupted = &interrupted; /* a second signal ends us at once */
+    sigaction(SIGINT, &act, NULL);
+    sigaction(SIGTERM, &act, NULL);
+    sigaction(SIGHUP, &act, NULL);
 }
 
 /* ---- the answer ---- */
@@ -272,19 +346,15 @@ static void print_table(const struct trial *t)
     }
 }
 
-int fl_cli_recommend(struct fl_cli *c)
+/* Every candidate as a job of its own. */
+static int run_pilots(struct fl_cli *c, struct trial *t, const char *text, size_t size,
+                      uint64_t rounds)
 {
-    struct trial *t = fl_new(1, sizeof *t);
-    struct fl_plan *plan = fl_try(1, sizeof *plan);
-    char *text = NULL, *pilot;
-    size_t size, pilot_size;
-    uint64_t rounds = 0;
     uint32_t ran = 0;
+    char *pilot;
+    size_t pilot_size;
+    int status = find_leftovers(c, t);
 
-    int status = plan ? fl_cli_job_text(c, &text, &size) : fl_fail(&c->err, FL_R_NOMEM, "plan");
-    status = status ? status : fl_plan_parse(plan, c->words[0], text, size, &c->err);
-    status = status ? status : fl_cli_count(c, "rounds", 2, 1000, ROUNDS, &rounds);
-    status = status ? status : split_candidates(c, t, plan->name);
     for (uint32_t k = 0; status == 0 && k < t->count; k++) {
         struct candidate *x = &t->of[k];
         int r = pilot_text(c, text, size, x, rounds, &pilot, &pilot_size);
@@ -292,7 +362,9 @@ int fl_cli_recommend(struct fl_cli *c)
             r = run_pilot(c, pilot, pilot_size, x);
             fl_free(pilot);
         }
-        if (r == -FL_R_CTL_CONNECT) {
+        if (interrupted) {
+            status = fl_fail(&c->err, FL_R_CANCELLED, "interrupted; its pilots are cancelled");
+        } else if (r == -FL_R_CTL_CONNECT || r == -FL_R_TIMEOUT) {
             status = r;
         } else if (r) { /* one that does not fit the job is no candidate; say so and go on */
             json_decref(x->scores);
@@ -305,6 +377,23 @@ int fl_cli_recommend(struct fl_cli *c)
         status = fl_fail(&c->err, FL_R_NO_OBJECT, "%u of %u pilots ran: %s", ran, t->count,
                          t->of[t->count - 1].why[0] ? t->of[t->count - 1].why : t->of[0].why);
     }
+    return status;
+}
+
+int fl_cli_recommend(struct fl_cli *c)
+{
+    struct trial *t = fl_new(1, sizeof *t);
+    struct fl_plan *plan = fl_try(1, sizeof *plan);
+    char *text = NULL;
+    size_t size;
+    uint64_t rounds = 0;
+
+    watch_signals(c);
+    int status = plan ? fl_cli_job_text(c, &text, &size) : fl_fail(&c->err, FL_R_NOMEM, "plan");
+    status = status ? status : fl_plan_parse(plan, c->words[0], text, size, &c->err);
+    status = status ? status : fl_cli_count(c, "rounds", 2, 1000, ROUNDS, &rounds);
+    status = status ? status : split_candidates(c, t, plan->name);
+    status = status ? status : run_pilots(c, t, text, size, rounds);
     status = status ? status : decide(c, t);
     if (status == 0) {
         c->json ? print_json(t) : print_table(t);

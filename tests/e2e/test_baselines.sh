@@ -71,6 +71,8 @@ done
 new_world
 sites opposite
 start_agents
+train='train: {batch: 20, steps: 5, lr: 0.1}' strategy=fedavg job shown 4 "$example"
+expect_run 0 '5 steps of Poisson batches: each example by chance 0.2, about 16 of 80' cohortctl model show "$work/shown.yaml"
 train='train: {batch: 20, steps: 5, lr: 0.1}' run noised '{ditto: {epochs: 3}}' personal 0.9 "$example"
 epsilon=$(cat "$work/sites/site-01/report.jsonl" | grep '"final": *true' | field epsilon)
 [ -n "$epsilon" ] || die "no epsilon"

@@ -63,6 +63,10 @@ expect_run 3 'reason 800' cohortctl --socket "$work/nowhere.sock" status
 job waits 4
 submit waits
 expect_run 4 'reason 8' cohortctl --timeout 300ms job wait waits
+job slow 4
+expect_run 6 'job slow@[0-9]+ is submitted and goes on; .cohortctl watch slow@[0-9]+. shows it .timeout, reason 8' cohortctl --timeout 300ms job submit "$work/slow.yaml" --wait
+[ "$(job_field state slow)" = running ] || die "slow is $(job_field state slow)"
+expect_run 0 '' cohortctl job cancel slow
 expect_run 0 '' cohortctl job cancel waits
 if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
     chmod 0755 "$work"
@@ -71,6 +75,23 @@ if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
     cp "$build/server/ctl/cohortctl" "$work/cohortctl" && chmod 0755 "$work/cohortctl"
     expect_run 5 'control-peer, reason 801' setpriv --reuid 65534 --regid 65534 --clear-groups "$work/cohortctl" status
 fi
+
+# A name used again: NAME is the newest job, NAME@ID reaches the one before, whose model is not lost.
+rounds=1 job again 3
+submit again
+finishes again
+first=$(job_field id again) trained=$(job_field model again)
+rounds=1000000 job again 4
+submit again
+[ "$(job_field id again)" != "$first" ] && [ "$(job_field id "again@$first")" = "$first" ] || die "again is $(job_field id again), before $first"
+expect_run 1 'no round of job again is published.*no-such-round, reason 401' cohortctl model export again -o "$work/again.safetensors"
+[ ! -e "$work/again.safetensors" ] || die "an untrained model was written"
+expect_run 0 '' cohortctl model export again --round 0 -o "$work/again.safetensors"
+expect_run 0 "$trained" cohortctl --json model export "again@$first" -o "$work/again.safetensors"
+expect_run 0 '1/1' cohortctl watch "again@$first"
+expect_run 0 'done' cohortctl job wait "again@$first"
+expect_run 1 'no job again@999' cohortctl job cancel again@999
+expect_run 0 '' cohortctl job cancel "again@$(job_field id again)" --wait
 
 # More finished jobs than an agent is told of at a time: it still finds work.
 rounds=1

@@ -52,6 +52,28 @@ ok "not told apart: fedavg, the simple one"
 expect_run 1 '0 of 1 pilots ran' cohortctl recommend "$work/own.yaml" --candidates nonsense --set name=none
 stop "$agents"
 
+# A run that is killed leaves a pilot, and the next one says so; one that is told to stop leaves none.
+pilot_is() { [ "$(job_field state own-pilot-local)" = "$1" ]; }
+try() { cohortctl recommend "$work/own.yaml" --candidates local,fedavg "$@" >"$work/try.log" 2>&1 & }
+try
+run=$!
+wait_for 10 pilot_is running || die "no pilot: $(cat "$work/try.log")"
+kill_hard $run
+left=$(job_field id own-pilot-local)
+expect_run 1 "pilot own-pilot-local@$left of another run is running.*--cancel-leftovers.*reason 803" cohortctl recommend "$work/own.yaml"
+try --cancel-leftovers
+run=$!
+anew() { [ "$(job_field id own-pilot-local)" -gt "$left" ]; }
+wait_for 10 anew || die "no pilot: $(cat "$work/try.log")"
+kill -TERM $run
+reap $run
+[ "$status" = 1 ] && grep -q 'interrupted; its pilots are cancelled (cancelled, reason 6)' "$work/try.log" || die "exit $status: $(cat "$work/try.log")"
+pilot_is cancelled || die "the pilot is $(job_field state own-pilot-local)"
+[ "$(job_field state "own-pilot-local@$left")" = cancelled ] || die "the leftover goes on"
+ok "pilots end with the run that began them"
+expect_run 4 'did not end in time and is cancelled' cohortctl --timeout 300ms recommend "$work/own.yaml"
+pilot_is cancelled || die "the pilot is $(job_field state own-pilot-local)"
+
 # Noised and debited under a unit; and not said at all by a site that does not allow it.
 new_world
 sites false

@@ -289,8 +289,8 @@ START_TEST(test_tables_and_documents)
     ck_assert_int_eq(ctl(&co, "job list --json"), 0);
     ck_assert_str_eq(out, "[]\n");
     ck_assert_int_eq(submit(&co), 0);
-    SAYS(out, "JOB   STATE    ROUND");
-    SAYS(out, "demo  running    0/3");
+    SAYS(out, "JOB   ID  STATE    ROUND");
+    SAYS(out, "demo   3  running    0/3");
     ck_assert_str_eq(co.what, "job submit job.yaml");
     ck_assert_int_eq(ctl(&co, "job show demo"), 0);
     SAYS(out, "\nname: demo\n");
@@ -374,7 +374,7 @@ START_TEST(test_waiting)
     ck_assert_int_eq(ctl(&co, "job wait demo --timeout 50ms"), 4);
     co.job.state = FL_JOB_DONE;
     ck_assert_int_eq(ctl(&co, "job wait demo"), 0);
-    SAYS(out, "demo  done");
+    SAYS(out, "demo   3  done");
     co.job.state = FL_JOB_FAILED;
     co.job.why = "the disk is full";
     ck_assert_int_eq(ctl(&co, "job wait demo"), 1);

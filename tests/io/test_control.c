@@ -52,6 +52,9 @@ START_TEST(test_arguments_are_checked_before_anyone_is_asked)
         {"job pause", "round", "1", "job pause: no argument 'round'"},
         {"job pause", "job", "../etc", "job pause: job: '../etc' is not a job's name"},
         {"job pause", "job", "", "job pause: job: '' is not a job's name"},
+        {"job pause", "job", "demo@", "job pause: job: 'demo@' is not a job's name"},
+        {"job pause", "job", "demo@03", "job pause: job: 'demo@03' is not a job's name"},
+        {"job pause", "job", "@3", "job pause: job: '@3' is not a job's name"},
         {"job pause", "wait", "1", "job pause: needs job"},
         {"agent revoke", "agent", "a b", "agent revoke: agent: 'a b' is not an agent's name"},
         {"agent enrol", "key", "1234", "agent enrol: key: '1234' is not 64 hex digits"},
@@ -87,7 +90,8 @@ START_TEST(test_views)
     struct asker status = {0}, none = {0}, list = {0}, agents = {0};
     struct asker page = with1("after", "3"), agent = with1("agent", "site-02"),
                  nobody = with1("agent", "site-09"), show = with1("job", "demo"),
-                 other = with1("job", "other");
+                 other = with1("job", "other"), exact = with1("job", "demo@3"),
+                 older = with1("job", "demo@2");
 
     co_start(&co, path);
     ask(&co.loop, path, &status, "status");
@@ -100,6 +104,10 @@ START_TEST(test_views)
     expect_text(&list, "job", "demo");
     ask(&co.loop, path, &show, "job show");
     expect_text(&show, "text", "name: demo");
+    ask(&co.loop, path, &exact, "job show");
+    expect_text(&exact, "job", "demo");
+    ask(&co.loop, path, &older, "job show");
+    ck_assert_int_eq(older.status, -FL_R_NO_JOB);
     ask(&co.loop, path, &other, "job show");
     ck_assert_int_eq(other.status, -FL_R_NO_JOB);
     ask(&co.loop, path, &agents, "agent list");

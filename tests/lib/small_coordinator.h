@@ -66,7 +66,7 @@ static bool co_round_now(void *arg, const char *job, struct fl_control_round *re
 {
     struct co *co = arg;
 
-    if (!co->job.round_open || strcmp(job, co->job.name) != 0) {
+    if (!co->job.round_open || !fl_control_job_is(job, co->job.name, co->job.id)) {
         return false;
     }
     *ret = co->round;
@@ -86,7 +86,8 @@ static void co_submit(void *arg, const struct fl_control_by *by, const char *fil
     }
     note(co, by);
     snprintf(co->text, sizeof co->text, "%.*s", (int)size, text);
-    co->job = (struct fl_control_job){.name = "demo",
+    co->job = (struct fl_control_job){.id = 3,
+                                      .name = "demo",
                                       .incarnation = incarnation,
                                       .state = FL_JOB_RUNNING,
                                       .why = "",
@@ -104,7 +105,7 @@ static void co_state(void *arg, const struct fl_control_by *by, const char *job,
 {
     struct co *co = arg;
 
-    if (!co->has_job || strcmp(job, "demo") != 0) {
+    if (!co->has_job || !fl_control_job_is(job, co->job.name, co->job.id)) {
         fl_control_done(co->control, by->ticket, -FL_R_NO_JOB, NULL, NULL);
         return;
     }
