@@ -60,13 +60,19 @@ int fl_command_check_data(const struct fl_config *config, const struct fl_config
     json_t *o = json_object();
     int r = c->job ? read_job(c->job, &plan, e) : 0;
 
-    (void)config;
     source.schema = plan ? &plan->data.schema : NULL;
     if (r == 0) {
         r = fl_dataset_load(&source, &d, e);
     }
     if (r == 0 && plan) {
         r = fl_fit(plan, &d, e);
+    }
+    if (r == 0 && c->export) {
+        r = fl_command_export_data(agent, &d, c->export, e);
+    }
+    if (r == 0 && c->initial) {
+        r = plan ? fl_command_export_initial(config, agent, plan, c->initial, e)
+                 : fl_fail(e, FL_R_CONF_MISSING, "--initial needs --job");
     }
     if (r == 0) {
         fl_report_text(o, "agent", agent->name);

@@ -24,6 +24,7 @@ struct fl_command {
     bool json, undo;
     uint32_t limit;
     const char *onnx, *safetensors; /* model export: files */
+    const char *export, *initial;   /* check-data: folders */
     const char *model; /* preview: file of a published model; `rounds` and `seed` too */
     /* prepare */
     const char *incarnation;

@@ -4,16 +4,28 @@
 
 #include "client/commands.h"
 
+#include "client/data/dataset.h"
+#include "common/plan/plan.h"
+
 #include <jansson.h>
 
 /* One document on one line of stdout. */
 void fl_command_print_json(const json_t *document);
 
 /* command_data.c: what an agent would train on, and what a published model is worth to it. Neither
- * asks a coordinator or a running agent, and nothing is written. */
+ * asks a coordinator or a running agent, and nothing is written but what --export and --initial ask
+ * for. */
 int fl_command_check_data(const struct fl_config *config, const struct fl_config_agent *agent,
                           const struct fl_command *c, struct fl_err *e);
 int fl_command_preview(const struct fl_config *config, const struct fl_config_agent *agent,
                        const struct fl_command *c, struct fl_err *e);
+
+/* command_export.c: FOLDER/NAME-{train,validation,test}-{x,y}.npy (client/data/npy_out.h); the
+ * tensors that a job begins with, as FOLDER/shared/TENSOR.npy and, once the site has its seed,
+ * FOLDER/NAME/TENSOR.npy for the private ones. */
+int fl_command_export_data(const struct fl_config_agent *agent, const struct fl_dataset *d,
+                           const char *folder, struct fl_err *e);
+int fl_command_export_initial(const struct fl_config *config, const struct fl_config_agent *agent,
+                              const struct fl_plan *plan, const char *folder, struct fl_err *e);
 
 #endif

@@ -31,7 +31,8 @@ static const char usage[] =
     "       cohort-agent outbox approve|reject --config FILE [--agent NAME] [--update HEX]\n"
     "       cohort-agent withdraw --config FILE --job NAME|'*' [--agent NAME] [--undo] [--json]\n"
     "       cohort-agent report --config FILE [--agent NAME] [--job NAME] [--json]\n"
-    "       cohort-agent check-data --config FILE [--job JOB.yaml] [--agent NAME] [--json]\n"
+    "       cohort-agent check-data --config FILE [--job JOB.yaml] [--export DIR] [--initial DIR] "
+    "[--agent NAME] [--json]\n"
     "       cohort-agent preview --config FILE --job JOB.yaml --model FILE [--rounds N] [--agent "
     "NAME] [--json]\n"
     "       cohort-agent model export --config FILE --job NAME [--agent NAME] [--onnx FILE] "
@@ -76,7 +77,9 @@ enum {
     OPT_ONNX,
     OPT_SAFETENSORS,
     OPT_UPDATE,
-    OPT_MODEL
+    OPT_MODEL,
+    OPT_EXPORT,
+    OPT_INITIAL
 };
 
 static const struct option longs[] = {{"config", required_argument, NULL, 'c'},
@@ -97,6 +100,8 @@ static const struct option longs[] = {{"config", required_argument, NULL, 'c'},
                                       {"onnx", required_argument, NULL, OPT_ONNX},
                                       {"safetensors", required_argument, NULL, OPT_SAFETENSORS},
                                       {"update", required_argument, NULL, OPT_UPDATE},
+                                      {"export", required_argument, NULL, OPT_EXPORT},
+                                      {"initial", required_argument, NULL, OPT_INITIAL},
                                       {"model", required_argument, NULL, OPT_MODEL},
                                       {NULL, 0, NULL, 0}};
 
@@ -156,6 +161,12 @@ static int get_options(int argc, char **argv, struct options *o)
             break;
         case OPT_MODEL:
             o->command.model = optarg;
+            break;
+        case OPT_EXPORT:
+            o->command.export = optarg;
+            break;
+        case OPT_INITIAL:
+            o->command.initial = optarg;
             break;
         case OPT_UPDATE:
             o->command.update = optarg;

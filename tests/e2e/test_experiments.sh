@@ -36,7 +36,7 @@ methods:
   local: {strategy: local}
   fedavg: {strategy: fedavg}
 TABLE
-table() { exec timeout 120 /usr/bin/python3 "$e2e_root/tests/experiments/table.py" "$work/small.yaml" --data "$e2e_root/tests/data" --build "$build" --out "$work/out"; }
+table() { exec timeout 120 /usr/bin/python3 "$e2e_root/tests/experiments/table.py" "$work/small.yaml" --data "$e2e_root/tests/data" --build "$build" --out "$work/out" "$@"; }
 has_rows() { [ -e "$work/out/rows.csv" ] && [ "$(wc -l <"$work/out/rows.csv")" -gt 1 ]; }
 
 (table) >"$work/table.log" 2>&1 &
@@ -55,6 +55,40 @@ ok "stopped and started again: 8 rows, each once; a summary"
 (table) >"$work/again.log" 2>&1 || die "a table that is complete"
 grep -q 'seed' "$work/again.log" && grep -q 'set apart' "$work/again.log" && die "a complete table ran something"
 ok "a complete table runs nothing"
+
+# What is exported is what the sites have: rows of the source's files, none twice; and what a job begins with.
+(table --export "$work/export" --seeds 2) >"$work/export.log" 2>&1 || die "export: $(cat "$work/export.log")"
+[ -e "$work/export/all/seed-2/fedavg/job.yaml" ] && [ -e "$work/export/all/seed-2/local/site-02/fc1.weight.npy" ] || die "$(find "$work/export")"
+if /usr/bin/python3 -c 'import numpy' 2>/dev/null; then
+    /usr/bin/python3 - "$e2e_root/tests" "$work/export/all/seed-2" <<'CHECK' || die "what was exported"
+import sys
+from collections import Counter
+import numpy
+sys.path.insert(0, sys.argv[1] + "/experiments")
+import natural
+source, to = sys.argv[1] + "/data/fashion-mnist/", sys.argv[2]
+rows = lambda x, y: Counter((a.tobytes(), int(b)) for a, b in zip(x, y))
+part = lambda site, p: rows(*(numpy.load("%s/data/site-%02d-%s-%s.npy" % (to, site, p, c)) for c in "xy"))
+files = lambda p: [natural.read_idx(source + "%s-%s-ubyte.gz" % (p, c)) for c in ("images-idx3", "labels-idx1")]
+for name, parts, sizes in (("train", ("train", "validation"), {"train": 30, "validation": 10}), ("test", ("test",), {"test": 40})):
+    x, y = files(name)
+    there = rows((x.reshape(len(x), 1, 28, 28) / numpy.float32(255)).astype(numpy.float32), y)
+    held = Counter()
+    for site in (1, 2):
+        for p in parts:
+            mine = part(site, p)
+            assert sum(mine.values()) == sizes[p], (site, p, sum(mine.values()))
+            held += mine
+    assert sum(held.values()) == 2 * sum(sizes.values()) and not held - there, "a row that is not in the files, or more often than there"
+w = numpy.load(to + "/fedavg/shared/fc1.weight.npy")
+assert w.shape == (8, 784) and w.dtype == "<f4" and 0.95 / 28 < numpy.abs(w).max() <= 1 / 28, "the start of a linear layer"
+own = [numpy.load(to + "/local/site-%02d/fc1.weight.npy" % site) for site in (1, 2)]
+assert own[0].shape == w.shape and (own[0] != own[1]).any()
+CHECK
+    ok "exported: the sites' rows, none twice, and first weights"
+else
+    ok "exported files are there (skipped: python3-numpy is not installed)"
+fi
 
 /usr/bin/python3 - "$e2e_root/tests/experiments" <<'CHECK' || die "Student's t"
 import sys

@@ -56,22 +56,6 @@ def job(method, seed, sites):
     }
 
 
-class Federation(table.Federation):
-    """Its sites are stores."""
-
-    def __init__(self, build, pki, stores, sales):
-        super().__init__(build, pki, len(stores))
-        self.stores, self.sales = stores, sales
-
-    def begin(self, program, config):
-        if program == "cohort-agent":
-            pattern = config["agents"][0]
-            config["agents"] = [{"name": "site-%02d" % (i + 1), "certificate": "%s/site-%02d.crt" % (self.pki, i + 1),
-                                 "key": "%s/site-%02d.key" % (self.pki, i + 1), "data": {"client": store}} for i, store in enumerate(self.stores)]
-            assert pattern["count"] == len(self.stores)
-        super().begin(program, config)
-
-
 def scores(truth, predicted):
     n = len(truth)
     square = sum((a - b) ** 2 for a, b in zip(truth, predicted))
@@ -149,7 +133,7 @@ def main():
                 if (method, str(seed)) in done:
                     continue
                 started = time.monotonic()
-                federation = Federation(os.path.abspath(o.build), pki, stores, sales)
+                federation = table.Federation(os.path.abspath(o.build), pki, len(stores), stores, seed)
                 try:
                     federation.start({"format": "csv", "train_x": sales, "target": "logmove", "partition": "column", "column": "store", "of": len(stores)},
                                      {"name": "retail", "unit": "none"})

@@ -2,7 +2,8 @@
 
 Intervals are over sites: a site's differences are averaged over seeds first (its seeds share its place in the federation, not its
 images, so they are not independent sites), then Student's t over the sites. "Harmed": a site that is more than one point worse than the
-reference on its mean over seeds, with one-sided paired p below 0.05 over the seeds (needs two seeds at least).
+reference on its mean over seeds, with one-sided paired p below 0.05 over the seeds (needs two seeds at least). A method that is another one's run
+judged otherwise (`of`) has that one's rows, and no guard of its own.
 """
 import math
 from collections import defaultdict
@@ -51,7 +52,8 @@ def gather(table):
     rows = defaultdict(lambda: defaultdict(dict))
     for r in table.rows.read():
         rows[r["variant"]][r["method"]][(r["site"], r["seed"])] = r
-    return {v: {m: rows[v][m] for m in table.spec["methods"] if m in rows[v]} for v in table.variants if v in rows}
+    run = lambda m: table.all_methods[m].get("of", m)
+    return {v: {m: rows[v][run(m)] for m in table.all_methods if run(m) in rows[v]} for v in table.all_variants if v in rows}
 
 
 def number(row, column):
@@ -76,25 +78,51 @@ def method_line(table, name, rows, reference):
         of_site[site].append(number(r, column))
     means = sorted(average(v) for v in of_site.values())
     worst = average(means[:max(1, len(means) // 10)])
+    spread = math.sqrt(sum((m - average(means)) ** 2 for m in means) / len(means))
     mean, half = interval(means)
     gain, share, guard = "", "", ["", "", ""]
     if reference and reference is not rows:
         gain, share = against(table, rows, column, reference)
-        if all(r.get("choice") for r in rows.values()):
+        if all(r.get("choice") for r in rows.values()) and "of" not in table.all_methods[name]:
             federated = sum(r["choice"] != "alone" for r in rows.values())
             guard = [*against(table, rows, "guarded", reference), "%.0f %%" % (100 * federated / len(rows))]
     any_row = next(iter(rows.values()))
     seeds = len({seed for _, seed in rows})
     cpu = average([number(r, "cpu_s") / number(r, "rounds") for r in rows.values()])
     epsilon = max((number(r, "epsilon") or 0) for r in rows.values())
-    return [name, any_row["setting"].strip("{}") or "-", column, str(seeds), "%.2f" % mean + ("" if half is None else " +- %.2f" % half), "%.2f" % worst,
+    return [name, any_row["setting"].strip("{}") or "-", column, str(seeds), "%.2f" % mean + ("" if half is None else " +- %.2f" % half), "%.2f" % worst, "%.1f" % spread,
             gain, share, *guard, "%.0f" % (average([number(r, "bytes_up") for r in rows.values()]) / number(any_row, "rounds")), "%.3f" % cpu,
             "%.2f" % epsilon if epsilon else "none"]
 
 
-HEAD = ["method", "chosen", "model", "seeds", "accuracy, mean over sites", "worst tenth", "against the reference", "harmed", "with the guard", "harmed with it",
+HEAD = ["method", "chosen", "model", "seeds", "accuracy, mean over sites", "worst tenth", "spread of sites", "against the reference", "harmed", "with the guard", "harmed with it",
         "chose the federation", "bytes up a round",
         "CPU s a round", "epsilon"]
+
+
+def winners(table, data):
+    """Methods by variants: means; the best in bold, and a tilde at those that 95 % over sites do not tell apart from it."""
+    of_site = defaultdict(dict)
+    for v, methods in data.items():
+        for m, rows in methods.items():
+            sites = defaultdict(list)
+            for (site, _), r in rows.items():
+                sites[site].append(number(r, table.score(m)))
+            of_site[v][m] = {site: average(x) for site, x in sites.items()}
+    best = {v: max(ms, key=lambda m: average(list(ms[m].values()))) for v, ms in of_site.items()}
+
+    def cell(v, m):
+        if m not in of_site[v]:
+            return ""
+        mine, top = of_site[v][m], of_site[v][best[v]]
+        text = "%.2f" % average(list(mine.values()))
+        if m == best[v]:
+            return "**%s**" % text
+        d, half = interval([mine[s] - top[s] for s in mine if s in top])
+        return text + (" ~" if half is not None and d + half >= 0 else "")
+    out = ["## Which method where", "", "| method | " + " | ".join(data) + " |", "| --- |" + " --- |" * len(data)]
+    out += ["| %s | %s |" % (m, " | ".join(cell(v, m) for v in data)) for m in table.all_methods if any(m in ms for ms in data.values())]
+    return out + [""]
 
 
 def write(table):
@@ -102,8 +130,11 @@ def write(table):
     reference = table.spec.get("reference")
     out = ["# %s" % table.spec["title"], ""]
     out += ["Accuracy in percent on test examples that no choice has seen; +- and intervals are 95 %% over sites. Reference: %s." % (reference or "none"), ""]
+    if len(data) > 1:
+        out += winners(table, data)
     for variant, methods in data.items():
-        out += ["## %s" % variant, "", "| " + " | ".join(HEAD) + " |", "| " + " | ".join("---" for _ in HEAD) + " |"]
+        any_row = next(iter(next(iter(methods.values())).values()))
+        out += ["## %s (%d sites, %s rounds)" % (variant, table.all_variants[variant]["sites"], any_row["rounds"]), "", "| " + " | ".join(HEAD) + " |", "| " + " | ".join("---" for _ in HEAD) + " |"]
         for name, rows in methods.items():
             out.append("| " + " | ".join(method_line(table, name, rows, methods.get(reference))) + " |")
         out.append("")
@@ -124,15 +155,15 @@ def curves(table):
     import matplotlib.pyplot as plt
     of = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for r in table.rounds.read():
-        value = number(r, table.score(r["method"])) if r["method"] in table.spec["methods"] else None
+        value = number(r, table.score(r["method"])) if r["method"] in table.all_methods else None
         if value is not None:
             of[r["variant"]][r["method"]][int(r["round"])].append(value)
-    variants = [v for v in table.variants if v in of]
+    variants = [v for v in table.all_variants if v in of]
     if not variants:
         return
     figure, axes = plt.subplots(1, len(variants), figsize=(5 * len(variants), 4), squeeze=False, sharey=True)
     for axis, variant in zip(axes[0], variants):
-        for method in table.spec["methods"]:
+        for method in table.all_methods:
             rounds = of[variant].get(method, {})
             axis.plot(sorted(rounds), [average(rounds[r]) for r in sorted(rounds)], label=method)
         axis.set(title=variant, xlabel="round")

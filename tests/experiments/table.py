@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 """Runs one table of methods x data x seeds with the real daemons over loopback, and writes what came out.
 
-    tests/experiments/table.py TABLE.yaml --data DIR [--out DIR] [--build DIR] [--only METHOD,...] [--summary]
+    tests/experiments/table.py TABLE.yaml --data DIR [--out DIR] [--build DIR] [--only METHOD,...] [--variants NAME,...] [--seeds N,...] [--summary]
+    tests/experiments/table.py TABLE.yaml --data DIR --export DIR
 
 A table is one YAML file (tables/*.yaml; README.md says what it may hold). Every run is one job of its own: a fresh coordinator, one
 process with all sites, fresh ledgers; the sites' own reports are read when the job is done, which an experimenter may do and a coordinator
@@ -10,12 +11,16 @@ cannot. Runs that are in OUT/rows.csv already are not repeated, so a table that 
 Choices (`choose:`) are made on examples set apart from the training files, by runs of their own; the test files are opened afterwards only.
 Each method has the same number of settings to choose from, which the table prints.
 
+With --export nothing is run: what the sites would train, choose and judge on, and what they would begin with, goes to files that any other
+program reads (export.py says which).
+
 Writes OUT/rows.csv (a row a site), OUT/rounds.csv (means over sites, a row a round), OUT/chosen.csv, OUT/summary.md, and the pictures.
 """
 import argparse
 import copy
 import csv
 import fcntl
+import hashlib
 import itertools
 import json
 import os
@@ -27,6 +32,8 @@ import tempfile
 import time
 
 import yaml
+
+import natural
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SCORES = {"received": "accuracy_received", "served": "accuracy_served", "trained": "accuracy_trained"}
@@ -83,8 +90,9 @@ class Rows:
 class Federation:
     """One coordinator and one process of sites, in a folder that goes away with them."""
 
-    def __init__(self, build, pki, sites):
-        self.build, self.pki, self.sites = build, pki, sites
+    def __init__(self, build, pki, sites, clients=None, seed=0):
+        self.build, self.pki, self.sites, self.seed = build, pki, sites, seed
+        self.clients = clients or ["{n}"] * sites  # what `client` of a site's data says
         base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
         self.work = tempfile.mkdtemp(prefix="cohort-table.", dir=base)
         self.children = []
@@ -129,6 +137,21 @@ class Federation:
     def status(self):
         return json.loads(self.ctl("--json", "status"))
 
+    def agents_config(self, site, rules, port=7443):
+        """Of one process with all sites. A site's own draws, its private tensors' first values, begin with the table's seed."""
+        for n in range(1, self.sites + 1):
+            folder = self.path("sites/site-%02d" % n)
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+            with open(os.open(folder + "/seed", os.O_WRONLY | os.O_CREAT, 0o600), "wb") as f:
+                f.write(hashlib.blake2b(("site %d of %s" % (n, self.seed)).encode(), digest_size=32).digest())
+        return {
+            "state": "sites", "socket": {"path": "agent.sock"},
+            "coordinator": {"host": "localhost", "port": port, "ca": self.pki + "/ca.crt", "crl": self.pki + "/ca.crl"},
+            "log": {"level": "warn", "format": "text"}, "backoff": {"min": "100ms", "max": "2s"},
+            "defaults": {"data": site, "jobs": [rules]},
+            "agents": [{"count": 1, "first": n, "name": "site-{nn}", "certificate": self.pki + "/site-{nn}.crt", "key": self.pki + "/site-{nn}.key",
+                        "data": {"client": str(client)}} for n, client in enumerate(self.clients, 1)]}
+
     def start(self, site, rules):
         self.begin("cohortd", {
             "listen": {"address": "127.0.0.1", "port": 0}, "state": "state", "socket": {"path": "cohortd.sock"},
@@ -138,13 +161,7 @@ class Federation:
         status = self.wait(30, "the coordinator answers", self.status)
         port = json.dumps(status).split('"port": ')[1].split(",")[0].split("}")[0]
         self.ctl("agent", "enrol", *["%s/site-%02d.crt" % (self.pki, i + 1) for i in range(self.sites)])
-        self.begin("cohort-agent", {
-            "state": "sites", "socket": {"path": "agent.sock"},
-            "coordinator": {"host": "localhost", "port": int(port), "ca": self.pki + "/ca.crt", "crl": self.pki + "/ca.crl"},
-            "log": {"level": "warn", "format": "text"}, "backoff": {"min": "100ms", "max": "2s"},
-            "defaults": {"data": site, "jobs": [rules]},
-            "agents": [{"count": self.sites, "name": "site-{nn}", "certificate": self.pki + "/site-{nn}.crt", "key": self.pki + "/site-{nn}.key",
-                        "data": {"client": "{n}"}}]})
+        self.begin("cohort-agent", self.agents_config(site, rules, int(port)))
         self.wait(120, "all sites connect", lambda: self.status().get("agents_connected") == self.sites)
 
     def run(self, job, seconds):
@@ -211,6 +228,14 @@ def mean(values):
     return sum(values) / len(values) if values else None
 
 
+def picked(of, names):
+    """Those of a map that are named, separated by commas; all without names."""
+    unknown = [n for n in (names or "").split(",") if n and n not in of]
+    if unknown:
+        sys.exit("%s: there are %s" % (", ".join(unknown), ", ".join(of)))
+    return {n: of[n] for n in names.split(",")} if names else dict(of)
+
+
 class Table:
     def __init__(self, path, options):
         with open(path) as f:
@@ -224,42 +249,64 @@ class Table:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             sys.exit("%s: this table is being run already" % self.out)
-        self.pki = self.out + "/pki"
-        self.folder = os.path.join(os.path.abspath(options.data), self.spec["data"])
-        if not os.path.isdir(self.folder):
-            print("skipped: no folder %s (--data DIR or COHORT_DATA)" % self.folder)
-            sys.exit(77)
+        self.data = os.path.abspath(options.data)
         self.rows, self.rounds = Rows(self.out + "/rows.csv", ROW), Rows(self.out + "/rounds.csv", ROUND)
         self.chosen = Rows(self.out + "/chosen.csv", ["variant", "method", "setting", "score"])
-        self.variants = self.spec.get("variants") or {"all": {}}
-        self.methods = self.spec["methods"]
-        if options.only:
-            self.methods = {m: self.methods[m] for m in options.only.split(",")}
+        self.all_methods, self.seeds = self.spec["methods"], self.spec["seeds"]
+        common = {k: v for k, v in self.spec.items() if k not in ("title", "variants", "methods", "seeds", "score", "reference", "patience")}
+        self.variants = {v: merged(common, own) for v, own in (self.spec.get("variants") or {"all": {}}).items()}
+        self.all_variants = dict(self.variants)
+        self.variants = picked(self.variants, options.variants)
+        self.methods = picked(self.all_methods, options.only)
+        if options.seeds:
+            self.seeds = [int(s) for s in options.seeds.split(",")]
+        for variant, spec in self.variants.items():
+            if not os.path.isdir(os.path.join(self.data, spec["data"])):
+                print("skipped: no folder %s in %s (--data DIR or COHORT_DATA)" % (spec["data"], self.data))
+                sys.exit(77)
 
-    def settings(self, method):
+    def pki(self, sites):
+        """The folder of certificates for so many sites, made once."""
+        folder = "%s/pki-%d" % (self.out, sites)
+        make_pki(folder, self.build, sites)
+        return folder
+
+    def folder(self, spec):
+        """Of a data set's files, or of what was made of them."""
+        folder = os.path.join(self.data, spec["data"])
+        return natural.made(spec["made"], folder, os.path.join(self.out, "made", spec["made"])) if "made" in spec else folder
+
+    def settings(self, variant, method):
         """The grid of a method: a list of {"train.lr": 0.1}."""
-        grid = self.spec.get("choose", {}).get("keys", {})
+        grid = self.variants[variant].get("choose", {}).get("keys", {})
         grid = self.methods[method].get("choose", grid)
         return [dict(zip(grid, values)) for values in itertools.product(*grid.values())] or [{}]
 
     def site_data(self, variant, seed, choosing):
-        site = merged(self.spec["site"], self.variants[variant].get("site"))
+        spec = self.variants[variant]
+        site = spec["site"]
         if choosing:
-            site = merged(site, self.spec["choose"].get("site"))
-            site = {k: v for k, v in site.items() if v is not None}
-        site = merged({"of": self.spec["sites"], "seed": seed}, site)
-        return {k: v.replace("{folder}", self.folder) if isinstance(v, str) else v for k, v in site.items()}
+            site = merged(site, spec["choose"].get("site"))
+        site = {k: v for k, v in site.items() if v is not None}
+        site = merged({"of": spec["sites"], "seed": seed}, site)
+        folder = self.folder(spec)
+        return {k: v.replace("{folder}", folder) if isinstance(v, str) else v for k, v in site.items()}
 
     def job(self, variant, method, seed, setting, choosing):
-        own = {k: v for k, v in self.methods[method].items() if k not in ("choose", "score")}
-        job = merged(self.spec["job"], self.variants[variant].get("job"), own)
-        job = with_dotted(job, setting)
-        sites = self.spec["sites"]
+        spec = self.variants[variant]
+        own = merged(self.methods[method], spec.get("methods", {}).get(method))
+        own = {k: v for k, v in own.items() if k not in ("choose", "score", "of")}
+        job = with_dotted(merged(spec["job"], own), setting)
+        sites = spec["sites"]
         job = merged({"name": "run", "round": {"members": sites, "quorum": sites, "deadline": "30m", "fill": "60s"}}, job)
         job["seed"] = seed
-        if choosing and "rounds" in self.spec["choose"]:
-            job["rounds"] = min(job["rounds"], self.spec["choose"]["rounds"])
+        if choosing and "rounds" in spec["choose"]:
+            job["rounds"] = min(job["rounds"], spec["choose"]["rounds"])
         return job
+
+    def federation(self, variant, seed):
+        spec = self.variants[variant]
+        return Federation(self.build, self.pki(spec["sites"]), spec["sites"], spec.get("clients"), seed)
 
     def run(self, variant, method, seed, setting, choosing):
         job = self.job(variant, method, seed, setting, choosing)
@@ -267,7 +314,7 @@ class Table:
         rules = {"name": "run", "unit": privacy.get("unit", "none")}
         if rules["unit"] != "none":
             rules.update(epsilon=privacy["epsilon"], delta=privacy["delta"])
-        federation = Federation(self.build, self.pki, self.spec["sites"])
+        federation = self.federation(variant, seed)
         try:
             federation.start(self.site_data(variant, seed, choosing), rules)
             finals, lines = federation.run(job, self.spec.get("patience", 3600))
@@ -276,7 +323,7 @@ class Table:
         return job, finals, lines
 
     def score(self, method):
-        return self.spec["methods"][method].get("score", self.spec.get("score", "received"))
+        return self.all_methods[method].get("score", self.spec.get("score", "received"))
 
     def keep(self, variant, method, seed, setting, job, finals, lines):
         setting = named(setting)
@@ -304,24 +351,23 @@ class Table:
 
     def choose(self, variant, method):
         """The setting with the best mean on examples set apart from training, and whether there was a choice."""
-        settings = self.settings(method)
+        settings = self.settings(variant, method)
         if len(settings) == 1:
             return settings[0]
         known = {r["setting"]: float(r["score"]) for r in self.chosen.read() if (r["variant"], r["method"]) == (variant, method)}
         for setting in settings:
             text = named(setting)
             if text not in known:
-                _, finals, _ = self.run(variant, method, self.spec["choose"].get("seed", 1000), setting, True)
+                _, finals, _ = self.run(variant, method, self.variants[variant]["choose"].get("seed", 1000), setting, True)
                 known[text] = percent(mean([f.get(SCORES[self.score(method)]) for f in finals.values()]))
                 self.chosen.add([{"variant": variant, "method": method, "setting": text, "score": known[text]}])
                 print("%s  %-12s %-22s %s: %.2f set apart" % (time.strftime("%H:%M:%S"), variant, method, text, known[text]), flush=True)
         return max(settings, key=lambda s: known[named(s)])
 
     def all(self):
-        make_pki(self.pki, self.build, self.spec["sites"])
         done = {(r["variant"], r["method"], r["seed"]) for r in self.rows.read()}
-        for seed, variant, method in itertools.product(self.spec["seeds"], self.variants, self.methods):
-            if (variant, method, str(seed)) in done:
+        for seed, variant, method in itertools.product(self.seeds, self.variants, self.methods):
+            if (variant, method, str(seed)) in done or "of" in self.methods[method]:
                 continue
             started = time.monotonic()
             setting = self.choose(variant, method)
@@ -337,11 +383,17 @@ def main():
     p.add_argument("--out", help="folder for what comes out (default: build/experiments/TABLE)")
     p.add_argument("--build", default=os.path.join(ROOT, "build"))
     p.add_argument("--only", help="methods, separated by commas")
+    p.add_argument("--variants", help="data, separated by commas")
+    p.add_argument("--seeds", help="instead of the table's, separated by commas")
+    p.add_argument("--export", metavar="DIR", help="run nothing; write splits and first weights to files")
     p.add_argument("--summary", action="store_true", help="only write the summary and the pictures of what is there")
     options = p.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the daemons end with it
     path = options.table if os.path.exists(options.table) else os.path.join(ROOT, "tests/experiments/tables", options.table + ".yaml")
     table = Table(path, options)
+    if options.export:
+        import export
+        return export.write(table, os.path.abspath(options.export))
     if not options.summary:
         table.all()
     import summary

@@ -1,6 +1,7 @@
 /* CIFAR, NumPy, tables with a schema, windows over time, and data larger than memory. */
 #include "client/data/dataset.h"
 #include "client/data/encode.h"
+#include "client/data/npy_out.h"
 #include "client/data/table.h"
 #include "common/base/date.h"
 #include "common/base/hash.h"
@@ -254,6 +255,39 @@ START_TEST(test_npy)
     s.partition = FL_PARTITION_ALL;
     s.classes = 3;
     expect_fail(&s, FL_R_DATA_VALUE, "targets are numbers where 3 classes are stated");
+}
+END_TEST
+
+/* What is written is what was read: classes and pixels, numbers to predict; a part that stays in
+ * its file too. What NumPy makes of it, tests/e2e/test_experiments.sh asks. */
+START_TEST(test_npy_out)
+{
+    static const char *const targets[] = {"y_class.npy", "y_number.npy"};
+    struct fl_dataset a, b;
+
+    for (int i = 0; i < 2; i++) {
+        struct fl_data_source s = golden("x_f4.npy", targets[i]), t = source(FL_DATA_NPY, "");
+        s.memory = i == 0 ? 1 : 0;
+        load(&s, &a);
+        ck_assert((a.train.stored != NULL) == (i == 0));
+        ck_assert_msg(fl_npy_save_dataset(folder, "out", &a, &err) == 0, "%s", err.msg);
+        snprintf(t.train_x, sizeof t.train_x, "%s", path_in("out-train-x.npy"));
+        snprintf(t.train_y, sizeof t.train_y, "%s", path_in("out-train-y.npy"));
+        load(&t, &b);
+        same_data(&a, &b);
+        ck_assert(a.train.target_width == b.train.target_width && a.classes == b.classes);
+        for (uint32_t k = 0; i == 1 && k < 3 * a.train.target_width; k++) {
+            ck_assert(a.train.target[k] == b.train.target[k]);
+        }
+        ck_assert_int_ne(access(path_in("out-test-x.npy"), F_OK), 0);
+        ck_assert(unlink(t.train_x) == 0 && unlink(t.train_y) == 0);
+        fl_dataset_fini(&a);
+        fl_dataset_fini(&b);
+    }
+    struct fl_data_source s = golden("x_f4.npy", "y_class.npy");
+    load(&s, &a);
+    ck_assert_int_eq(fl_npy_save_dataset("/dev/full/no", "out", &a, &err), -FL_R_STORE_IO);
+    fl_dataset_fini(&a);
 }
 END_TEST
 
@@ -772,9 +806,10 @@ START_TEST(test_folder_is_left_clean)
 }
 END_TEST
 
-TESTS_MAIN("tables", test_cifar, test_cifar_that_is_not, test_npy, test_npy_that_is_refused,
-           test_dates, test_a_row_becomes_numbers, test_rows_that_do_not_fit,
-           test_schemas_that_are_refused, test_windows, test_a_table_has_one_identity,
-           test_records_have_one_identity, test_a_file_rewritten_in_place_is_noticed,
+TESTS_MAIN("tables", test_cifar, test_cifar_that_is_not, test_npy, test_npy_out,
+           test_npy_that_is_refused, test_dates, test_a_row_becomes_numbers,
+           test_rows_that_do_not_fit, test_schemas_that_are_refused, test_windows,
+           test_a_table_has_one_identity, test_records_have_one_identity,
+           test_a_file_rewritten_in_place_is_noticed,
            test_a_table_rewritten_between_two_passes_is_noticed, test_every_allocation_may_fail,
            test_folder_is_left_clean)
