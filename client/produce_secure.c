@@ -8,6 +8,7 @@
  */
 #include "client/produce.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static int event(const struct fl_plan *plan, const struct fl_exchange_terms *terms,
@@ -20,6 +21,23 @@ static int event(const struct fl_plan *plan, const struct fl_exchange_terms *ter
     return 0;
 }
 
+/* A cheat on purpose, for the test that must see it found out (-Dseeded_leaks): never in a build
+ * that is used. One neighbour cannot open the shares that it is dealt. */
+static void cheat(const char *exchange, const struct fl_secagg_bytes *made)
+{
+#ifdef FL_SEEDED_LEAKS
+    const char *chosen = getenv("COHORT_SEEDED_LEAK");
+    bool deals = fl_plan_secure_stage(exchange) == FL_SECAGG_SHARE;
+
+    if (deals && chosen && strcmp(chosen, "shares") == 0) {
+        made->bytes[made->size - 1] ^= 1;
+    }
+#else
+    (void)exchange;
+    (void)made;
+#endif
+}
+
 static int make(const struct fl_produce *in, struct fl_produced *ret, struct fl_err *e)
 {
     struct fl_secagg_bytes made = {NULL, 0};
@@ -29,6 +47,7 @@ static int make(const struct fl_produce *in, struct fl_produced *ret, struct fl_
         fl_session_stage(in->sessions, in->plan, &in->key, fl_plan_secure_stage(in->terms->name),
                          in->tls, in->input, in->input_size, NULL, &made, e);
     if (r == 0) {
+        cheat(in->terms->name, &made);
         ret->bytes = made.bytes;
         ret->size = made.size;
     }

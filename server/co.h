@@ -10,6 +10,7 @@
  *     co_upload.c    spools: open, receive, seal
  *     co_sums.c      a round's sums, and folds
  *     co_secure.c    secure sums: what is judged before it is committed
+ *     co_distrust.c  who is not put together in them again
  *     co_compute.c   finishes, writes checkpoints
  *     co_replay.c    a published round once more, for `audit replay`
  *     co_tune.c      a worker process for work on target data
@@ -38,6 +39,7 @@
 #include "server/objects.h"
 #include "server/store/store.h"
 #include "server/strategy/collect.h"
+#include "server/strategy/distrust.h"
 #include "server/strategy/secure.h"
 #include "server/strategy/strategy.h"
 
@@ -114,6 +116,12 @@ struct co_sums {
     uint32_t folded_count, folded_room;
 };
 
+/* Who sits out of the round under way: ascending. */
+struct co_distrust {
+    uint32_t count;
+    struct fl_distrust_out *out;
+};
+
 struct co_job {
     uint64_t id;
     char name[FL_PLAN_NAME_MAX];
@@ -134,6 +142,7 @@ struct co_job {
     uint64_t model_size;
     struct fl_control_counts counts; /* its section; value NULL: it has none */
     char note[CO_NOTE_MAX];          /* of its strategy, about the round that made it */
+    struct co_distrust distrust;
     uint64_t model_used;
     bool unreadable;             /* it could not be opened */
     struct fl_round_rules rules; /* last given to the round core */
@@ -331,6 +340,9 @@ int co_sums_new(const struct fl_store *store, const struct co_sums_of *of, struc
 void co_sums_free(struct co_sums *s); /* NULL is fine */
 /* Sums of one exchange back to zero. [lane] */
 void co_sums_reset(struct co_sums *s, uint32_t exchange);
+/* A section of the next checkpoint, whose bytes it takes; the same name again replaces it. [lane]
+ */
+void co_sums_section(struct co_sums *s, const struct fl_section *section);
 /* A member's slot. From the lane, and from the loop while `finishing` is false. */
 int co_sums_place(const struct co_sums *s, uint64_t agent, uint32_t *ret, struct fl_err *e);
 /* A strategy with the state of a checkpoint; with NULL as a job begins. *ret_shared: fini, then
@@ -375,6 +387,17 @@ int co_secure_fold(struct co_sums *s, const struct fl_update *u, struct fl_err *
 int co_secure_finish(struct co_sums *s, uint32_t exchange, struct fl_err *e);
 /* Whether, after this failure of it, the round is to be given up. */
 bool co_secure_is_lost(const struct co_sums *s, uint32_t exchange, int status);
+
+/* co_distrust.c */
+/* [lane] What the agents of a secure sum whose last stage is over, well or not, hold against each
+ * other becomes a section of the next checkpoint. */
+int co_distrust_add(struct co_sums *s, struct fl_err *e);
+/* [job] Who sits out of `round`, by the checkpoint before it. */
+int co_distrust_read(const struct fl_checkpoint *c, uint64_t round, struct co_distrust *ret,
+                     struct fl_err *e);
+/* Takes *fresh into use, and says so to people and to the round. */
+void co_distrust_take(struct co *co, struct co_job *j, struct co_distrust *fresh, uint64_t round);
+bool co_distrust_allows(const struct co_job *j, uint64_t agent);
 
 /* co_tune.c */
 /* [job] What fl_next.tune does, with `arg` one of these. */

@@ -411,21 +411,14 @@ static int collect(struct co_sums *s, uint32_t exchange, const struct fl_updates
                    struct fl_err *e)
 {
     struct fl_section made = {.name = {0}};
-    uint32_t i = 0;
     int r =
         s->collector[exchange]->finish(s->collected[exchange], updates, &made.bytes, &made.size, e);
 
-    if (r) {
-        return r;
+    if (r == 0) {
+        snprintf(made.name, sizeof made.name, "%s", s->terms[exchange].name);
+        co_sums_section(s, &made);
     }
-    snprintf(made.name, sizeof made.name, "%s", s->terms[exchange].name);
-    while (i < s->section_count && strcmp(s->section[i].name, made.name) != 0) {
-        i++;
-    }
-    fl_free(s->section[i].bytes);
-    s->section[i] = made;
-    s->section_count += i == s->section_count;
-    return 0;
+    return r;
 }
 
 /* [lane] */

@@ -48,6 +48,7 @@ void co_job_free(struct co *co, struct co_job *j)
     fl_lane_free(j->lane);
     fl_checkpoint_close(j->model);
     fl_free(j->counts.value);
+    fl_free(j->distrust.out);
     fl_object_unref(j->last_plan);
     fl_object_unref(j->frozen_text);
     fl_free(j->plan);
@@ -190,6 +191,9 @@ int co_job_model(struct co *co, struct co_job *j, struct fl_err *e)
     if (r == 0 && !j->counts.value) {
         r = co_counts_read(j->model, &j->counts, e);
         co_note(j->plan, j->model, j->note);
+    }
+    if (r == 0 && !j->distrust.out) {
+        r = co_distrust_read(j->model, j->published + 1, &j->distrust, e);
     }
     if (r) {
         fl_checkpoint_close(j->model);
@@ -416,7 +420,7 @@ void co_job_release_agents(struct co *co, const struct co_job *j)
 void co_job_offer_agents(struct co *co, struct co_job *j)
 {
     for (struct co_peer *p = co->peers; p; p = p->hh.next) {
-        if (j->round && p->agent && co_peer_asks(p, j->name)) {
+        if (j->round && p->agent && co_peer_asks(p, j->name) && co_distrust_allows(j, p->agent)) {
             co_event(co, j->id,
                      &(struct fl_round_event){.type = FL_ROUND_EV_AVAILABLE, .agent = p->agent},
                      false);

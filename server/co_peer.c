@@ -322,7 +322,7 @@ void co_peer_available(struct co_peer *p)
 
     fl_roster_set(co->roster, p->agent, FL_ROSTER_ASKING, 0, co_now(co));
     for (struct co_job *j = co->jobs; j; j = j->hh.next) {
-        if (j->round && co_peer_asks(p, j->name)) {
+        if (j->round && co_peer_asks(p, j->name) && co_distrust_allows(j, p->agent)) {
             co_event(co, j->id,
                      &(struct fl_round_event){.type = FL_ROUND_EV_AVAILABLE, .agent = p->agent},
                      false);

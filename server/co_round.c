@@ -379,6 +379,7 @@ struct publish_op {
     struct fl_control_counts counts;
     struct fl_plan plan;
     char note[CO_NOTE_MAX];
+    struct co_distrust distrust;
 };
 
 static void publish_run(struct co_op *op)
@@ -388,6 +389,9 @@ static void publish_run(struct co_op *op)
     fl_store_checkpoint_path(op->co->store, p->incarnation, p->round, &p->checkpoint, p->path);
     op->status = fl_checkpoint_open(p->path, p->round, &p->fresh, &op->err);
     op->status = op->status ? op->status : co_counts_read(p->fresh, &p->counts, &op->err);
+    if (op->status == 0) {
+        op->status = co_distrust_read(p->fresh, p->round + 1, &p->distrust, &op->err);
+    }
     if (op->status == 0) {
         co_note(&p->plan, p->fresh, p->note);
         op->status = fl_store_publish(op->co->store, op->job_id, p->round, &p->checkpoint,
@@ -423,8 +427,10 @@ static void publish_done(struct co_op *op)
         fl_log(FL_LOG_INFO, j->name, "round %llu of %llu published%s%s",
                (unsigned long long)p->round, (unsigned long long)j->plan->rounds,
                j->note[0] ? ": " : "", j->note);
+        co_distrust_take(co, j, &p->distrust, p->round + 1);
     }
     fl_checkpoint_close(p->fresh);
+    fl_free(p->distrust.out);
     fl_free(p->counts.value);
     if (j && j->round && op->status == 0) { /* they may change from round to round */
         int r = co_job_rules(j, &op->err);

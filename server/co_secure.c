@@ -142,6 +142,10 @@ int co_secure_finish(struct co_sums *s, uint32_t exchange, struct fl_err *e)
 
     if (fl_secure_stage(s->secure) == s->stage[exchange]) { /* else it was closed before */
         r = fl_secure_between(s->secure, e);
+        if (s->stage[exchange] == FL_SECAGG_UNMASK && (r == 0 || fl_secure_is_lost(r))) {
+            int remembered = co_distrust_add(s, r == 0 ? e : NULL);
+            r = r ? r : remembered;
+        }
     }
     if (r == 0 && exchange + 1 == s->terms_count) {
         s->strategy->slot_reset(s->shared, s->slots[0]);

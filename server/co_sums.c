@@ -193,6 +193,18 @@ void co_sums_reset(struct co_sums *s, uint32_t exchange)
     }
 }
 
+void co_sums_section(struct co_sums *s, const struct fl_section *section)
+{
+    uint32_t i = 0;
+
+    while (i < s->section_count && strcmp(s->section[i].name, section->name) != 0) {
+        i++;
+    }
+    fl_free(s->section[i].bytes); /* at most one for each exchange */
+    s->section[i] = *section;
+    s->section_count += i == s->section_count;
+}
+
 /* ---- where a member is ---- */
 
 int co_sums_place(const struct co_sums *s, uint64_t agent, uint32_t *ret, struct fl_err *e)

@@ -167,6 +167,12 @@ int fl_secure_between(struct fl_secure *s, struct fl_err *e)
     return fl_secagg_server_close(s->server, e);
 }
 
+uint32_t fl_secure_complaints(const struct fl_secure *s, struct fl_secagg_complaint *ret,
+                              uint32_t max)
+{
+    return fl_secagg_server_complaints(s->server, ret, max);
+}
+
 int fl_secure_input(const struct fl_secure *s, enum fl_secagg_stage stage, uint64_t agent,
                     uint8_t **ret, size_t *ret_size, struct fl_err *e)
 {

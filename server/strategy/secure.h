@@ -53,6 +53,10 @@ int fl_secure_between(struct fl_secure *s, struct fl_err *e);
 int fl_secure_input(const struct fl_secure *s, enum fl_secagg_stage stage, uint64_t agent,
                     uint8_t **ret, size_t *ret_size, struct fl_err *e);
 
+/* Behind the last stage, closed or failed: fl_secagg_server_complaints. */
+uint32_t fl_secure_complaints(const struct fl_secure *s, struct fl_secagg_complaint *ret,
+                              uint32_t max);
+
 /* Whether the way on is barred for good: no repetition of a failed close or finish helps, and no
  * further agent can, so the round is to be given up. */
 bool fl_secure_is_lost(int status);

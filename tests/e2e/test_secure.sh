@@ -4,7 +4,7 @@
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/world.sh"
 e2e_begin secure
-make_world 5
+make_world 5 'retention: {keep_rounds: 3}'
 secure='secure_aggregation: {dropout: 0.3, survivors: 3}'
 rounds=${rounds:-1}
 
@@ -210,12 +210,38 @@ for how in garbage short forged stolen; do
     stop "$agents"
 done
 ok "the sum is of the other four, each time"
-rounds=2 attempts='' begin masked 2 "$secure"
+
+# ---- one whose shares nobody can read ends one round, and is in none of the next; so it is for an auditor ----
+given_up() { grep -c 'is given up' "$work/cohortd.log"; }
+before=$(given_up)
+rounds=2 fill=1s attempts='' begin masked 2 "$secure"
 start_agents
 python3 "$e2e_root/tests/e2e/secure_hostile.py" "$port" "$work/pki" site-05 masked shares || die "shares"
 expect_log cohortd 'round 1 is given up.*(secagg-too-few|secagg-share)'
+expect_log cohortd 'site-05 sits out of round 2: 4 others and it cannot read'
+stop "$coordinator"
+start_coordinator || die "no start"
+expect_run 0 'given up' cohortctl audit replay masked 1
+start_last
 finishes masked 40
-stop "$agents"
+expect_log cohortd 'site-05 sits out of round 3: 4 others and it cannot read' # known again from the checkpoint, and passed on
+grep -q 'masked round' "$work/last.log" && die "it is asked into another round"
+[ "$(given_up)" = $((before + 1)) ] || die "it made more than one round fail"
+end_all
+ok "an agent whose shares cannot be read sits out"
+
+# ---- one that cheats a single neighbour: the two are not put together again, and its next victim gives it away ----
+if tr '{' '\n' <"$build/meson-info/intro-buildoptions.json" | grep '"seeded_leaks"' | grep -q '"value": true'; then
+    rounds=4 fill=1s attempts='' begin masked 2 "$secure"
+    start_agents
+    start_last COHORT_SEEDED_LEAK=shares
+    expect_log cohortd "sits out of round 2: 1 other and it cannot read each other's shares"
+    expect_log cohortd 'site-05 sits out of round [34]: 2 others'
+    finishes masked 40
+    [ "$(given_up)" = $((before + 1)) ] || die "a round was given up"
+    end_all
+    ok "$(grep 'site-05 sits out.*2 others' "$work/cohortd.log" | head -n 1)"
+fi
 
 # ---- hold: approve asks for the masked update and for nothing else; a site may demand masks ----
 sed "s/^  jobs: .*/  jobs: [{name: \"*\", masked: true}]\n  hold: approve/" "$work/four.yaml" >"$work/agents.yaml"

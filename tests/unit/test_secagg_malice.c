@@ -671,6 +671,12 @@ START_TEST(test_bad_dealer)
         int r = sw_run(w, FL_SECAGG_ADVERTISE, FL_SECAGG_UNMASK);
         ck_assert_int_eq(r, -FL_R_SECAGG_FEW);
         ck_assert_ptr_nonnull(strstr(why->msg, "00000000000003e8")); /* agent 1000 */
+        struct fl_secagg_complaint said[8];
+        ck_assert_uint_eq(fl_secagg_server_complaints(w->server, said, 8), 4);
+        for (uint32_t i = 0; i < 4; i++) {
+            ck_assert_uint_eq(said[i].of, 1000);
+            ck_assert_uint_ge(said[i].by, 1001);
+        }
         sw_free(w);
     }
 }
@@ -693,6 +699,35 @@ START_TEST(test_false_commitment)
     w->change = false_commitment;
     ck_assert_int_eq(sw_run(w, FL_SECAGG_ADVERTISE, FL_SECAGG_UNMASK), -FL_R_SECAGG_SHARE);
     ck_assert_str_eq(w->why.msg, "the shares that agent 00000000000003ea dealt do not fit");
+    struct fl_secagg_complaint said;
+    ck_assert_uint_eq(fl_secagg_server_complaints(w->server, &said, 1), 1);
+    ck_assert_uint_eq(said.by, 0);
+    ck_assert_uint_eq(said.of, 1002);
+    sw_free(w);
+}
+END_TEST
+
+/* One neighbour alone cannot read what it was dealt: the sum is whole, and the pair is known. */
+static void bad_for_one(struct sw *w, enum fl_secagg_stage stage, uint32_t i, bool up,
+                        struct fl_secagg_bytes *b)
+{
+    (void)w;
+    if (up && stage == FL_SECAGG_SHARE && i == 3) {
+        b->bytes[b->size - 1] ^= 1;
+    }
+}
+
+START_TEST(test_bad_for_one)
+{
+    struct sw *w = world(5);
+    struct fl_secagg_complaint said[2];
+
+    w->change = bad_for_one;
+    ck_assert_int_eq(sw_run(w, FL_SECAGG_ADVERTISE, FL_SECAGG_UNMASK), 0);
+    ck_assert(sw_sum_is_right(w));
+    ck_assert_uint_eq(fl_secagg_server_complaints(w->server, said, 2), 1);
+    ck_assert_uint_eq(said[0].of, 1003);
+    ck_assert_uint_ne(said[0].by, 1003);
     sw_free(w);
 }
 END_TEST
@@ -811,4 +846,5 @@ TESTS_MAIN("secagg_malice", test_drop_at_each_stage, test_exactly_the_threshold,
            test_coordinator_restarts, test_interleaved, test_second_request,
            test_different_survivors, test_split_view, test_proofs, test_unknown_survivors,
            test_other_keys, test_different_rosters, test_small_crowd, test_forged_share,
-           test_bad_dealer, test_false_commitment, test_small_order, test_adverts, test_vectors)
+           test_bad_dealer, test_false_commitment, test_bad_for_one, test_small_order, test_adverts,
+           test_vectors)

@@ -172,6 +172,15 @@ uint64_t fl_secagg_server_tiles(const struct fl_secagg_server *s);
 
 /* Whose vectors are in the sum: ids ascending, at most `max`; returns how many there are. */
 uint32_t fl_secagg_server_members(const struct fl_secagg_server *s, uint64_t *ret, uint32_t max);
+/* Who says of whom, in what it reveals, that the shares it was dealt cannot be used: of the two at
+ * least one cheats. `by` 0: nobody has to say so, for shares that are what `of` published do not
+ * fit together. Known after the last stage was closed, or could not be; at most `max`; returns how
+ * many there are. */
+struct fl_secagg_complaint {
+    uint64_t by, of;
+};
+uint32_t fl_secagg_server_complaints(const struct fl_secagg_server *s,
+                                     struct fl_secagg_complaint *ret, uint32_t max);
 /* How many masks a sum has to take off. */
 uint64_t fl_secagg_server_masks(const struct fl_secagg_server *s);
 

@@ -18,6 +18,7 @@ struct fl_secagg_server {
     const struct fl_secagg_identity *identity;
     enum fl_secagg_stage stage; /* FL_SECAGG_STAGES: all are closed */
     bool spoilt;
+    uint64_t culprit; /* an agent whose secret does not come back from the very shares it dealt */
     struct fl_server_member *member; /* as they came; once U1 is closed, by principal */
     uint32_t count;
     /* of U1 */

@@ -40,7 +40,7 @@ static uint32_t gather(const struct fl_secagg_server *s, uint32_t dealer, const 
 }
 
 /* One agent's secret, and whether it is what the agent published. */
-static int recover(const struct fl_secagg_server *s, uint32_t dealer, const uint32_t *neighbour,
+static int recover(struct fl_secagg_server *s, uint32_t dealer, const uint32_t *neighbour,
                    struct fl_share *shares, uint8_t ret[FL_SECAGG_KEY_SIZE], struct fl_err *e)
 {
     const struct fl_server_member *m = &s->member[dealer];
@@ -67,6 +67,7 @@ static int recover(const struct fl_secagg_server *s, uint32_t dealer, const uint
         fits = memcmp(public, v.s_public, sizeof public) == 0;
     }
     if (!fits) {
+        s->culprit = m->agent;
         return fl_fail(e, FL_R_SECAGG_SHARE, "the shares that agent %016llx dealt do not fit",
                        (unsigned long long)m->agent);
     }
@@ -198,6 +199,39 @@ uint32_t fl_secagg_server_members(const struct fl_secagg_server *s, uint64_t *re
         if (fl_set_has(s->set[1], s->by_agent[i])) {
             if (count < max) {
                 ret[count] = s->member[s->by_agent[i]].agent;
+            }
+            count++;
+        }
+    }
+    return count;
+}
+
+uint32_t fl_secagg_server_complaints(const struct fl_secagg_server *s,
+                                     struct fl_secagg_complaint *ret, uint32_t max)
+{
+    uint32_t count = 0;
+    struct fl_reveal_view v;
+
+    if (s->culprit) {
+        if (max > 0) {
+            ret[0] = (struct fl_secagg_complaint){.of = s->culprit};
+        }
+        count++;
+    }
+    for (uint32_t i = 0; i < s->count; i++) {
+        const struct fl_secagg_bytes *o = &s->member[i].object[FL_SECAGG_UNMASK];
+        if (!s->member[i].has[FL_SECAGG_UNMASK] ||
+            fl_reveal_read(&s->setup.context, o->bytes, o->size, s->count, &v, NULL) < 0) {
+            continue;
+        }
+        for (uint32_t at = 0; at < v.count; at++) {
+            const uint8_t *item = v.items + (size_t)at * FL_REVEAL_ITEM;
+            if (item[4] != FL_SECAGG_NONE) {
+                continue;
+            }
+            if (count < max) {
+                ret[count] = (struct fl_secagg_complaint){s->member[i].agent,
+                                                          s->member[fl_get_u32(item)].agent};
             }
             count++;
         }
