@@ -236,5 +236,12 @@ static int make(const struct fl_produce *in, struct fl_produced *ret, struct fl_
     return 0;
 }
 
+static int make_one(const struct fl_produce *in, struct fl_produced *ret, struct fl_err *e)
+{
+    bool published = in->plan->setting.bubble.variant == FL_BUBBLE_PUBLISHED;
+
+    return published ? fl_produce_importances(in, ret, e) : make(in, ret, e);
+}
+
 const struct fl_producer fl_produce_descriptor = {
-    .exchange = "descriptor", .event = event, .make = make};
+    .exchange = "descriptor", .event = event, .make = make_one};

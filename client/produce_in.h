@@ -17,5 +17,7 @@ double fl_produce_norm(const struct fl_grid *g, const int64_t *q, size_t count);
  * stream of the intent's seed that belongs to this exchange. *ret_std in units of the grid. */
 int fl_produce_noise(const struct fl_produce *in, double sigma, int64_t bound, int64_t *q,
                      size_t count, double *ret_std, struct fl_err *e);
+/* The descriptor of pacfl's published form (produce_importance.c). */
+int fl_produce_importances(const struct fl_produce *in, struct fl_produced *ret, struct fl_err *e);
 
 #endif

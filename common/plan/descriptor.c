@@ -55,8 +55,21 @@ uint32_t fl_descriptor_targets(const struct fl_plan *plan)
     return s->classes ? s->classes : s->targets;
 }
 
+static bool importances(const struct fl_plan *plan)
+{
+    return plan->setting.bubble.variant == FL_BUBBLE_PUBLISHED;
+}
+
+size_t fl_descriptor_length(const struct fl_plan *plan)
+{
+    return fl_descriptor_elements(plan) - !importances(plan);
+}
+
 size_t fl_descriptor_elements(const struct fl_plan *plan)
 {
+    if (importances(plan)) {
+        return inputs(plan);
+    }
     return 1 + (size_t)(fl_descriptor_features(plan) + 1) * fl_descriptor_targets(plan);
 }
 
@@ -95,6 +108,13 @@ bool fl_descriptor_read(const struct fl_plan *plan, const int64_t *q, float *ret
     double sigma = plan->privacy.unit == FL_UNIT_NONE ? 0 : plan->descriptor.noise_multiplier;
     double norm = fl_descriptor_norm(plan), examples = 1;
 
+    for (size_t i = 0; importances(plan) && i < fl_descriptor_elements(plan); i++) {
+        ret[i] = (float)ldexp((double)q[i], g.step);
+    }
+    if (importances(plan)) {
+        *ret_sigma = 0;
+        return true;
+    }
     if (sum) { /* the first number counts them, with noise of sigma norm */
         examples = ldexp((double)q[0], g.step) * norm;
         if (!(examples >= 4 * sigma * norm) || examples <= 0) {
@@ -146,8 +166,8 @@ int fl_plan_check_descriptor(const struct fl_plan *p, const struct fl_conf_node 
                             fl_descriptor_features(p), fl_descriptor_targets(p),
                             fl_descriptor_elements(p), FL_DESCRIPTOR_MAX);
     }
-    if (p->privacy.unit == FL_UNIT_NONE) {
-        return 0;
+    if (p->privacy.unit == FL_UNIT_NONE || importances(p)) {
+        return 0; /* importances under a unit: refused with the strategy */
     }
     if (c->noise_multiplier == 0 && p->privacy.epsilon == 0) {
         return fl_conf_fail_key(

@@ -1,7 +1,8 @@
 /*
  * The descriptor: what a site says of its data so that sites can be told apart, in one short vector
  * with a provable sensitivity. (The importances of boosted trees that PA-CFL sends, arXiv
- * 2503.12220, have none: one row can change them as a whole.)
+ * 2503.12220, have none: one row can change them as a whole. Variant `published` sends these in its
+ * place, with no unit: one number for each input.)
  *
  * Of one example with features x and target y:
  *
@@ -36,6 +37,9 @@ struct fl_grid fl_descriptor_grid(const struct fl_plan *plan);
 /* How often a site sends one in the whole job. */
 uint64_t fl_descriptor_times(const struct fl_plan *plan);
 
+/* Numbers that fl_descriptor_read makes of one: all, less the one that counts examples. */
+size_t fl_descriptor_length(const struct fl_plan *plan);
+
 /* Length of z without its one, and how many z * y one example has at most. */
 uint32_t fl_descriptor_features(const struct fl_plan *plan);
 uint32_t fl_descriptor_targets(const struct fl_plan *plan);
@@ -44,7 +48,8 @@ double fl_descriptor_norm(const struct fl_plan *plan);
 /* The features are projected; the seed of the signs is public. */
 bool fl_descriptor_projected(const struct fl_plan *plan, struct fl_seed *ret);
 
-/* What a received vector says: `elements` - 1 moments of one example each, cut to what an honest
+/* What a received vector says. Importances: as they are, without a word about their noise. Else
+ * `elements` - 1 moments of one example each, cut to what an honest
  * site can send (1 and 8 deviations of its noise), and the standard deviation of that noise. False:
  * the noise is as large as the site itself (fewer examples than about four deviations of their
  * counter), and nothing can be read from it. */

@@ -266,8 +266,12 @@ enum fl_bubble_by {
     FL_BUBBLE_ONCE,       /* flhc: one clustering of updates after some rounds */
     FL_BUBBLE_WEIGHTS,    /* fesem: to the model that is nearest to what a site trained */
 };
+enum fl_bubble_variant { FL_BUBBLE_BETTER, FL_BUBBLE_PUBLISHED };
 struct fl_bubble_conf {
     enum fl_bubble_by by;
+    enum fl_bubble_variant variant; /* pacfl */
+    double laplace; /* pacfl, published: what the paper calls epsilon; 0: no noise */
+    uint32_t rows;  /* likewise: left out one by one to see how far importances move; 0: all */
     char model[FL_BUBBLE_MODEL_WORD]; /* the strategy inside each bubble; empty: there are none */
     unsigned body;                    /* enum fl_bubble_body */
     uint32_t most;                    /* bubbles at most; ifca: of them */

@@ -6,6 +6,8 @@
 #include <string.h>
 
 enum { HEADER_ROOM = 64 * 1024 }; /* of the table in front of a model's values, at most */
+/* Sensitivities are at most 1, and a Laplace draw is below 37 scales. */
+static const double LAPLACE_MIN = 0.025;
 
 #define TYPED(key, kind, m)                                                                        \
     .name = key, .type = FL_CONF_##kind, .offset = offsetof(struct fl_strategy_conf, bubble.m)
@@ -17,9 +19,13 @@ enum { HEADER_ROOM = 64 * 1024 }; /* of the table in front of a model's values, 
     }
 
 static const char *const body_words[] = {"own", "shared", NULL};
+static const char *const variants[] = {"better", "published", NULL};
 
 const struct fl_conf_field fl_plan_pacfl_keys[] = {
     INSIDE,
+    {TYPED("variant", ENUM, variant), .words = variants, .fallback = "better"},
+    {TYPED("laplace", DOUBLE, laplace), .max = 1e6, .fallback = "10"},
+    {TYPED("rows", UINT32, rows), .max = 1e6, .fallback = "10"},
     {TYPED("body", ENUM, body), .words = body_words, .fallback = "own"},
     {TYPED("most", UINT32, most), .min = 1, .max = FL_PLAN_BUBBLES_MAX, .fallback = "8"},
     {TYPED("minimum", UINT32, minimum), .min = 1, .max = 4096, .fallback = "2"},
@@ -130,6 +136,68 @@ static int check_weights(const struct fl_plan *p, const struct fl_conf_node *roo
     return 0;
 }
 
+/* pacfl: a key of the other variant says that its author expects something else to happen. */
+static int check_variant(const struct fl_plan *p, const struct fl_conf_node *root, struct fl_err *e)
+{
+    static const struct {
+        const char *path;
+        enum fl_bubble_variant of;
+    } keys[] = {
+        {"strategy.pacfl.body", FL_BUBBLE_BETTER},
+        {"strategy.pacfl.most", FL_BUBBLE_BETTER},
+        {"strategy.pacfl.minimum", FL_BUBBLE_BETTER},
+        {"strategy.pacfl.quorum", FL_BUBBLE_BETTER},
+        {"strategy.pacfl.silhouette", FL_BUBBLE_BETTER},
+        {"strategy.pacfl.stability", FL_BUBBLE_BETTER},
+        {"strategy.pacfl.hysteresis", FL_BUBBLE_BETTER},
+        {"descriptor.noise_multiplier", FL_BUBBLE_BETTER},
+        {"descriptor.share", FL_BUBBLE_BETTER},
+        {"descriptor.bound", FL_BUBBLE_BETTER},
+        {"descriptor.features", FL_BUBBLE_BETTER},
+        {"strategy.pacfl.laplace", FL_BUBBLE_PUBLISHED},
+        {"strategy.pacfl.rows", FL_BUBBLE_PUBLISHED},
+    };
+
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+        const struct fl_conf_node *n = fl_conf_find(root, keys[i].path);
+        if (n && keys[i].of != p->setting.bubble.variant) {
+            return fl_conf_fail_key(e, n, FL_R_CONF_CONFLICT, "this is of variant %s, not of %s",
+                                    variants[keys[i].of], variants[p->setting.bubble.variant]);
+        }
+    }
+    return 0;
+}
+
+static int check_published(const struct fl_plan *p, const struct fl_conf_node *root,
+                           struct fl_err *e)
+{
+    const struct fl_bubble_conf *b = &p->setting.bubble;
+    const struct fl_conf_node *at = fl_plan_at(root, "strategy");
+
+    if (b->variant != FL_BUBBLE_PUBLISHED) {
+        return 0;
+    }
+    if (p->privacy.unit != FL_UNIT_NONE) {
+        return fl_conf_fail(
+            e, at, FL_R_PLAN_PRIVACY,
+            "variant published sends gains of boosted trees: one example may change "
+            "all of them, and noise by a sensitivity that is measured on the data "
+            "is no guarantee, so no epsilon can be stated; variant better has one");
+    }
+    if (p->layout.spec.classes == 0 && p->layout.spec.targets != 1) {
+        return fl_conf_fail(e, at, FL_R_CONF_CONFLICT,
+                            "variant published: boosted trees predict classes or one number, not "
+                            "%u",
+                            p->layout.spec.targets);
+    }
+    if (b->laplace > 0 && b->laplace < LAPLACE_MIN) {
+        return fl_conf_fail(e, at, FL_R_CONF_RANGE,
+                            "laplace: 0, or at least %g for the noise to fit the descriptor's grid",
+                            LAPLACE_MIN);
+    }
+    return 0;
+}
+
 int fl_plan_check_bubbles(const struct fl_plan *p, const struct fl_conf_node *root,
                           struct fl_err *e)
 {
@@ -163,6 +231,11 @@ int fl_plan_check_bubbles(const struct fl_plan *p, const struct fl_conf_node *ro
     }
     if (b->by != FL_BUBBLE_DESCRIPTOR) {
         return check_pairs(p, root, e);
+    }
+    int r = check_variant(p, root, e);
+    r = r ? r : check_published(p, root, e);
+    if (r) {
+        return r;
     }
     if (b->quorum > p->round.members) {
         return fl_conf_fail(e, at, FL_R_CONF_CONFLICT,

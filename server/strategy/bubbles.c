@@ -9,7 +9,7 @@
  * Distances are non-negative floats of a triangle of pairs; ties go to the lower number, so that
  * the order of the sites decides and nothing else does.
  */
-#include "server/strategy/bubbles.h"
+#include "server/strategy/bubbles_in.h"
 
 #include "common/base/mem.h"
 
@@ -17,26 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct merge {
-    uint32_t a, b; /* the lowest sites of the two clusters, a < b */
-    float height;
-};
-
-/* Memory of one search, reused by every draw of the noise. */
-struct work {
-    uint32_t sites, length;
-    float *distance, *scratch; /* the triangle, and a copy that clustering uses up */
-    double *noised;
-    struct merge *merges;
-    uint32_t *chain, *size, *root, *other;
-};
-
 /* ---- distances ---- */
-
-static size_t pair(uint32_t i, uint32_t j)
-{
-    return i < j ? (size_t)j * (j - 1) / 2 + i : (size_t)i * (i - 1) / 2 + j;
-}
 
 /* Squared, less what noise of these standard deviations adds on average, not below 0. */
 static void measure(const double *x, const double *sigma, double more, uint32_t sites,
@@ -50,7 +31,7 @@ static void measure(const double *x, const double *sigma, double more, uint32_t 
                 sum += (a[k] - b[k]) * (a[k] - b[k]);
             }
             sum -= more * length * (sigma[i] * sigma[i] + sigma[j] * sigma[j]);
-            to[pair(i, j)] = sum > 0 ? (float)sum : 0;
+            to[fl_bubbles_pair(i, j)] = sum > 0 ? (float)sum : 0;
         }
     }
 }
@@ -63,7 +44,8 @@ static uint32_t nearest(const float *d, const uint32_t *size, uint32_t sites, ui
     uint32_t best = before; /* of equals the one we came from, or the chain would not end */
 
     for (uint32_t k = 0; k < sites; k++) {
-        if (k != of && size[k] && (best == FL_BUBBLES_NEW || d[pair(of, k)] < d[pair(of, best)])) {
+        if (k != of && size[k] &&
+            (best == FL_BUBBLES_NEW || d[fl_bubbles_pair(of, k)] < d[fl_bubbles_pair(of, best)])) {
             best = k;
         }
     }
@@ -77,7 +59,8 @@ static void join(float *d, uint32_t *size, uint32_t sites, uint32_t a, uint32_t 
 
     for (uint32_t k = 0; k < sites; k++) {
         if (k != a && k != b && size[k]) {
-            d[pair(a, k)] = (na * d[pair(a, k)] + nb * d[pair(b, k)]) / (na + nb);
+            d[fl_bubbles_pair(a, k)] =
+                (na * d[fl_bubbles_pair(a, k)] + nb * d[fl_bubbles_pair(b, k)]) / (na + nb);
         }
     }
     size[a] += size[b];
@@ -86,7 +69,7 @@ static void join(float *d, uint32_t *size, uint32_t sites, uint32_t a, uint32_t 
 
 static int by_height(const void *x, const void *y)
 {
-    const struct merge *a = x, *b = y;
+    const struct fl_bubbles_merge *a = x, *b = y;
 
     if (a->height != b->height) {
         return a->height < b->height ? -1 : 1;
@@ -94,8 +77,7 @@ static int by_height(const void *x, const void *y)
     return a->a != b->a ? (a->a < b->a ? -1 : 1) : a->b < b->b ? -1 : a->b > b->b;
 }
 
-/* Fills work->merges from work->scratch. */
-static void cluster(struct work *w)
+void fl_bubbles_cluster(struct fl_bubbles_work *w)
 {
     uint32_t n = w->sites, length = 0, done = 0;
 
@@ -118,7 +100,7 @@ static void cluster(struct work *w)
             continue;
         }
         uint32_t a = top < next ? top : next, b = top < next ? next : top;
-        w->merges[done++] = (struct merge){a, b, w->scratch[pair(a, b)]};
+        w->merges[done++] = (struct fl_bubbles_merge){a, b, w->scratch[fl_bubbles_pair(a, b)]};
         join(w->scratch, w->size, n, a, b);
         length -= 2;
     }
@@ -134,10 +116,8 @@ static uint32_t root_of(uint32_t *root, uint32_t i)
     return i;
 }
 
-/* The first n - k merges of the dendrogram, then those that a cluster below min_size needs to be
- * with its parent. of[] gets numbers in the order of the lowest site. Returns how many clusters. */
-static uint32_t cut(struct work *w, uint32_t k, uint32_t min_size, uint32_t *of,
-                    uint32_t *ret_moved)
+uint32_t fl_bubbles_cut(struct fl_bubbles_work *w, uint32_t k, uint32_t min_size, uint32_t *of,
+                        uint32_t *ret_moved)
 {
     uint32_t n = w->sites, count = 0;
     uint32_t *size = w->size, *root = w->root;
@@ -192,7 +172,7 @@ double fl_rand_index(const uint32_t *a, const uint32_t *b, uint32_t n)
 
 /* Mean over sites of (b - a) / max(a, b): a the mean distance within, b to the nearest other
  * cluster. Distances, not their squares; 0 for a site that is alone. */
-static double silhouette_of(const struct work *w, const uint32_t *of, uint32_t count)
+static double silhouette_of(const struct fl_bubbles_work *w, const uint32_t *of, uint32_t count)
 {
     double total = 0;
 
@@ -204,7 +184,7 @@ static double silhouette_of(const struct work *w, const uint32_t *of, uint32_t c
         uint32_t size[FL_BUBBLES_MAX] = {0};
         for (uint32_t k = 0; k < w->sites; k++) {
             if (k != i) {
-                sum[of[k]] += sqrt((double)w->distance[pair(i, k)]);
+                sum[of[k]] += sqrt((double)w->distance[fl_bubbles_pair(i, k)]);
                 size[of[k]]++;
             }
         }
@@ -224,7 +204,7 @@ static double silhouette_of(const struct work *w, const uint32_t *of, uint32_t c
 
 /* For every number of clusters the mean Rand index between the answer and those after the noise was
  * drawn once more, on top of what is there. */
-static void stabilities(struct work *w, const struct fl_bubbles_conf *c, const double *x,
+static void stabilities(struct fl_bubbles_work *w, const struct fl_bubbles_conf *c, const double *x,
                         const double *sigma, uint32_t most, const struct fl_seed *seed,
                         const uint32_t *answers, double *ret)
 {
@@ -242,9 +222,9 @@ static void stabilities(struct work *w, const struct fl_bubbles_conf *c, const d
             }
         }
         measure(w->noised, sigma, 2, w->sites, w->length, w->scratch);
-        cluster(w);
+        fl_bubbles_cluster(w);
         for (uint32_t k = 2; k <= most; k++) {
-            cut(w, k, c->min_size, w->other, &moved);
+            fl_bubbles_cut(w, k, c->min_size, w->other, &moved);
             ret[k] += fl_rand_index(answers + (size_t)k * w->sites, w->other, w->sites) / c->draws;
         }
     }
@@ -294,8 +274,8 @@ static void keep_numbers(const uint32_t *before, uint32_t *of, uint32_t sites, u
 
 /* The earlier answer for the sites of today: newcomers with their nearest site. False when there is
  * none, or a bubble of it is now too small. */
-static bool earlier(const struct work *w, const uint32_t *before, uint32_t min_size, uint32_t *of,
-                    uint32_t *ret_count)
+static bool earlier(const struct fl_bubbles_work *w, const uint32_t *before, uint32_t min_size,
+                    uint32_t *of, uint32_t *ret_count)
 {
     uint32_t size[FL_BUBBLES_MAX] = {0}, dense[FL_BUBBLES_MAX] = {0}, count = 0;
 
@@ -303,7 +283,8 @@ static bool earlier(const struct work *w, const uint32_t *before, uint32_t min_s
         uint32_t from = i;
         for (uint32_t k = 0; before[i] >= FL_BUBBLES_MAX && k < w->sites; k++) {
             bool nearer = before[from] >= FL_BUBBLES_MAX ||
-                          (k != i && w->distance[pair(i, k)] < w->distance[pair(i, from)]);
+                          (k != i && w->distance[fl_bubbles_pair(i, k)] <
+                                         w->distance[fl_bubbles_pair(i, from)]);
             from = before[k] < FL_BUBBLES_MAX && nearer ? k : from;
         }
         if (before[from] >= FL_BUBBLES_MAX) {
@@ -345,11 +326,11 @@ static int check(const struct fl_bubbles_conf *c, const double *x, const double 
     return 0;
 }
 
-static bool work_init(struct work *w, uint32_t sites, uint32_t length)
+bool fl_bubbles_work_init(struct fl_bubbles_work *w, uint32_t sites, uint32_t length)
 {
     size_t pairs = (size_t)sites * (sites - 1) / 2 + 1;
 
-    *w = (struct work){.sites = sites, .length = length};
+    *w = (struct fl_bubbles_work){.sites = sites, .length = length};
     w->distance = fl_try(pairs, sizeof *w->distance);
     w->scratch = fl_try(pairs, sizeof *w->scratch);
     w->noised = fl_try((size_t)sites * length, sizeof *w->noised);
@@ -362,7 +343,7 @@ static bool work_init(struct work *w, uint32_t sites, uint32_t length)
            w->other;
 }
 
-static void work_fini(struct work *w)
+void fl_bubbles_work_fini(struct fl_bubbles_work *w)
 {
     fl_free(w->distance);
     fl_free(w->scratch);
@@ -375,9 +356,9 @@ static void work_fini(struct work *w)
 }
 
 /* The best number of clusters into ret, of answers[k] for k from 2 to most. */
-static void choose(struct work *w, const struct fl_bubbles_conf *c, const uint32_t *answers,
-                   const double *stable, const uint32_t *moved, uint32_t most,
-                   struct fl_bubbles *ret)
+static void choose(struct fl_bubbles_work *w, const struct fl_bubbles_conf *c,
+                   const uint32_t *answers, const double *stable, const uint32_t *moved,
+                   uint32_t most, struct fl_bubbles *ret)
 {
     for (uint32_t k = 2; k <= most; k++) {
         const uint32_t *of = answers + (size_t)k * w->sites;
@@ -398,7 +379,7 @@ static void choose(struct work *w, const struct fl_bubbles_conf *c, const uint32
 }
 
 /* From w->distance. answers: (most + 1) x sites, of which rows 2 to most are filled. */
-static void search(struct work *w, const struct fl_bubbles_conf *c, const double *x,
+static void search(struct fl_bubbles_work *w, const struct fl_bubbles_conf *c, const double *x,
                    const double *sigma, uint32_t most, const uint32_t *before,
                    const struct fl_seed *seed, uint32_t *answers, struct fl_bubbles *ret)
 {
@@ -406,9 +387,9 @@ static void search(struct work *w, const struct fl_bubbles_conf *c, const double
     uint32_t moved[FL_BUBBLES_MAX + 1] = {0}, count = 0;
 
     memcpy(w->scratch, w->distance, (size_t)w->sites * (w->sites - 1) / 2 * sizeof *w->scratch);
-    cluster(w);
+    fl_bubbles_cluster(w);
     for (uint32_t k = 2; k <= most; k++) {
-        cut(w, k, c->min_size, answers + (size_t)k * w->sites, &moved[k]);
+        fl_bubbles_cut(w, k, c->min_size, answers + (size_t)k * w->sites, &moved[k]);
     }
     stabilities(w, c, x, sigma, most, seed, answers, stable);
     choose(w, c, answers, stable, moved, most, ret);
@@ -434,14 +415,14 @@ static int find(const struct fl_bubbles_conf *conf, const double *x, const doubl
                 const float *squared, uint32_t sites, uint32_t length, const uint32_t *before,
                 const struct fl_seed *seed, struct fl_bubbles *ret, struct fl_err *e)
 {
-    struct work w;
+    struct fl_bubbles_work w;
     int r = 0;
     uint32_t most = conf->most < sites ? conf->most : sites;
     uint32_t *answers = fl_try((size_t)(most + 1) * sites, sizeof *answers);
 
     *ret = (struct fl_bubbles){.count = 1, .stability = 1};
     ret->of = fl_try(sites, sizeof *ret->of);
-    if (!work_init(&w, sites, length) || !answers || !ret->of) {
+    if (!fl_bubbles_work_init(&w, sites, length) || !answers || !ret->of) {
         r = fl_fail(e, FL_R_NOMEM, "distances between %u sites", sites);
         fl_bubbles_fini(ret);
     } else if (sites > 1) {
@@ -452,7 +433,7 @@ static int find(const struct fl_bubbles_conf *conf, const double *x, const doubl
         }
         search(&w, conf, x, sigma, most, before, seed, answers, ret);
     }
-    work_fini(&w);
+    fl_bubbles_work_fini(&w);
     fl_free(answers);
     return r;
 }

@@ -31,6 +31,7 @@ enum {
     FL_BUBBLES_SITES_MAX = 4096, /* distances of all pairs: 4 bytes each */
     FL_BUBBLES_LENGTH_MAX = 65536,
     FL_BUBBLES_MAX = 64,
+    FL_BUBBLES_PUBLISHED_MOST = 10,
 };
 
 struct fl_bubbles_conf {
@@ -63,6 +64,11 @@ int fl_bubbles_find(const struct fl_bubbles_conf *conf, const double *descriptor
  * earlier answer. */
 int fl_bubbles_of_distances(const struct fl_bubbles_conf *conf, const float *squared,
                             uint32_t sites, struct fl_bubbles *ret, struct fl_err *e);
+/* As PA-CFL's code has it (bubbles_published.c): distances between sorted values, 2 to
+ * FL_BUBBLES_PUBLISHED_MOST clusters (fewer than sites) by the Davies-Bouldin index; of 1 or 2
+ * sites, one. Only `count` and `of` say something. Same errors. */
+int fl_bubbles_published(const double *descriptor, uint32_t sites, uint32_t length,
+                         struct fl_bubbles *ret, struct fl_err *e);
 void fl_bubbles_fini(struct fl_bubbles *b);
 
 /* The bubble whose mean descriptor is nearest to that of a newcomer. */

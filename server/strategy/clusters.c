@@ -500,9 +500,12 @@ int fl_clusters_finish(const struct fl_clusters *c, uint32_t exchange,
                             .last_slot = common ? c->count - 1 : b,
                             .from = common ? 0 : c->split,
                             .to = common ? c->split : elements};
+        uint64_t set = common ? UINT64_MAX : family(c, more->distance, got, b);
+        if (!common && more->idle >> b & 1) {
+            set = 0;
+        }
         fl_put_u32(at, (uint32_t)n);
-        r = finish_set(c, common ? UINT64_MAX : family(c, more->distance, got, b), model, &view,
-                       next, at + 4, exchange, list, e);
+        r = finish_set(c, set & ~more->idle, model, &view, next, at + 4, exchange, list, e);
         at += 4 + n;
     }
     fl_free(list);

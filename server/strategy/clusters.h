@@ -61,6 +61,7 @@ struct fl_clusters_more {
     const uint8_t *bytes;
     uint32_t size;
     const double *distance; /* between bubbles, count x count: whom a small one learns with; NULL */
+    uint64_t idle;          /* bubbles, as a set, whose members' updates count nowhere */
     const struct fl_clusters_after *after;
 };
 

@@ -30,6 +30,7 @@ struct shared {
     uint32_t length;
     struct table was, now; /* as the round began; with what it collected */
     double *distance;      /* between the bubbles' mean descriptors, squared */
+    bool published;
 };
 
 /* ---- descriptors ---- */
@@ -94,13 +95,14 @@ static int read_one(const struct shared *s, const struct fl_update *u, struct re
     const struct fl_grid g = fl_descriptor_grid(plan);
     size_t size = 0;
 
-    (void)fl_grid_bytes(&g, s->length + 1, &size);
+    (void)fl_grid_bytes(&g, fl_descriptor_elements(plan), &size);
     if (u->size != size) {
         return fl_fail(e, FL_R_UPDATE_LENGTH, "a descriptor of %llu bytes; %zu are expected",
                        (unsigned long long)u->size, size);
     }
     int status = u->read(u->arg, 0, r->bytes, size, e);
-    status = status ? status : fl_grid_unpack(&g, r->bytes, size, 0, s->length + 1, r->q, e);
+    status = status ? status
+                    : fl_grid_unpack(&g, r->bytes, size, 0, fl_descriptor_elements(plan), r->q, e);
     return status ? fl_wrap(e, status, "descriptor of agent %llu", (unsigned long long)u->agent)
                   : fl_descriptor_read(plan, r->q, r->x, ret_sigma);
 }
@@ -114,8 +116,9 @@ static int merge(struct shared *s, const struct fl_updates *updates, struct fl_e
     const struct fl_grid g = fl_descriptor_grid(s->clusters.plan);
     uint32_t k = 0, room = places(s->length), fresh = 0, all = was->count + updates->count;
 
-    (void)fl_grid_bytes(&g, s->length + 1, &size);
-    struct reading r = {fl_try(size, 1), fl_try(s->length + 1, sizeof *r.q),
+    size_t elements = fl_descriptor_elements(s->clusters.plan);
+    (void)fl_grid_bytes(&g, elements, &size);
+    struct reading r = {fl_try(size, 1), fl_try(elements, sizeof *r.q),
                         fl_try(s->length, sizeof *r.x)};
     table_fini(now);
     int status = r.bytes && r.q && r.x ? table_init(now, all < room ? all : room, s->length, e)
@@ -234,9 +237,12 @@ static int regroup(struct shared *s, struct fl_err *e)
     }
     fl_seed_from_u64(c->plan->seed, &job);
     fl_seed_derive(&job, "bubbles of round", c->round, &seed);
-    r = r ? r
-          : fl_bubbles_find(&conf, x, t->sigma, n, s->length, c->began_count ? before : NULL, &seed,
+    if (r == 0 && s->published) {
+        r = fl_bubbles_published(x, n, s->length, &found, e);
+    } else if (r == 0) {
+        r = fl_bubbles_find(&conf, x, t->sigma, n, s->length, c->began_count ? before : NULL, &seed,
                             &found, e);
+    }
     for (uint32_t i = 0; r == 0 && i < n; i++) {
         who[i] = (struct fl_who){t->agent[i], found.of[i]};
     }
@@ -249,6 +255,23 @@ static int regroup(struct shared *s, struct fl_err *e)
     fl_free(before);
     fl_free(who);
     return r;
+}
+
+/* As published: whoever is alone in a bubble is taken for an attacker, and none of its updates
+ * count. */
+static uint64_t loners(const struct shared *s)
+{
+    uint32_t members[FL_PLAN_BUBBLES_MAX] = {0};
+    uint64_t set = 0;
+
+    for (uint32_t i = 0; s->published && i < s->clusters.who_count; i++) {
+        members[s->clusters.who[i].bubble]++;
+    }
+    for (uint32_t b = 0; b < FL_PLAN_BUBBLES_MAX; b++) {
+        set |= members[b] == 1 ? (uint64_t)1 << b : 0;
+    }
+    /* With one bubble of one site there is nobody to tell it from. */
+    return s->clusters.count > 1 ? set : 0;
 }
 
 /* ---- the table's ---- */
@@ -265,7 +288,8 @@ static int pacfl_init(void *shared, const struct fl_plan *plan, struct fl_err *e
 {
     struct shared *s = shared;
 
-    s->length = (uint32_t)fl_descriptor_elements(plan) - 1;
+    s->published = plan->setting.bubble.variant == FL_BUBBLE_PUBLISHED;
+    s->length = (uint32_t)fl_descriptor_length(plan);
     return fl_clusters_init(&s->clusters, plan, 1, e);
 }
 
@@ -324,6 +348,7 @@ static struct fl_clusters_more more_of(const struct shared *s, const uint8_t *by
     return (struct fl_clusters_more){.room = s->clusters.who_count,
                                      .bytes = bytes,
                                      .size = more_size(s),
+                                     .idle = loners(s),
                                      .distance = s->distance};
 }
 
@@ -453,6 +478,10 @@ static int pacfl_explain(const void *shared,
                           ": %.3g from the middle of its bubble, %.3g from the next", own, other);
         } else {
             n += snprintf(why + n, sizeof why - (size_t)n, ": all are one bubble");
+        }
+        if (loners(s) >> fl_clusters_of(&s->clusters, s->now.agent[i], NULL) & 1) {
+            snprintf(why + n, sizeof why - (size_t)n,
+                     "; alone there, so its updates do not count, as published");
         }
         if (s->now.sigma[i] > 0) {
             snprintf(why + n, sizeof why - (size_t)n, ", of which %.3g is noise on average",

@@ -4,6 +4,9 @@
  * own (clusters.h). Descriptors are kept in the state of the checkpoint: a site that is not there
  * when they are asked for again is described by its last one; one that never sent a readable one
  * takes part in the largest bubble until it does.
+ *
+ * Variant `published`: importances in the place of moments, bubbles by bubbles_published.c, and
+ * whoever is alone in one is excluded: its model stays as it is.
  */
 #ifndef SERVER_STRATEGY_PACFL_H
 #define SERVER_STRATEGY_PACFL_H

@@ -80,6 +80,28 @@ for other in '{ifca: {bubbles: 2}}' '{cfl: {after: 2, still: 0.6}}' '{flhc: {aft
     ok "$name: $(worst "$name") at the worst site"
 done
 
+# As published: importances of trees, with no claim. Both populations have the same ones, so this need not find them; whoever is alone is said to be.
+if ! ldd "$build/client/cohort-agent" | grep -q xgboost; then
+    ok "no XGBoost in this build: the published descriptor is left out"
+else
+    begin published '{pacfl: {variant: published, rows: 3}}'
+    start_agents
+    finishes published 60
+    finals_of() { finals published; }
+    wait_for 20 finals_of || die "no final reports of published"
+    stop "$agents"
+    cohortctl job bubbles published >"$work/bubbles.log"
+    [ "$(grep -c 'described in round 1' "$work/bubbles.log")" = 6 ] || die "not all are described: $(cat "$work/bubbles.log")"
+    slots=$(job_field slots published)
+    [ "$slots" -ge 2 ] && [ "$slots" -le 5 ] || die "$slots bubbles, as published"
+    for slot in 0 1 2 3 4; do
+        alone=$(grep -E "^site-0[1-6] +$slot " "$work/bubbles.log" | wc -l)
+        said=$(grep -E "^site-0[1-6] +$slot .*alone there" "$work/bubbles.log" | wc -l)
+        [ "$said" = "$([ "$alone" = 1 ] && echo 1 || echo 0)" ] || die "$alone in bubble $slot, $said said to be alone: $(cat "$work/bubbles.log")"
+    done
+    ok "published: $slots bubbles by the importances of trees"
+fi
+
 privacy=$unit
 strings "$build/server/cohortd" 2>/dev/null | grep -q '^crash-point=round-between-after' || {
     ok "no crash points in this build: kills are left out"

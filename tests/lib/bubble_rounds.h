@@ -66,18 +66,25 @@ static inline void describe(struct member *m)
         {.5, .5, 0, 0, .3, -.3, .1, .1, 0, 0}, /* the values of the first, at other features */
         {.5, .5, .1, .1, 0, 0, .3, -.3, .8, .8},
     };
+    static const double importances[4][4] = {
+        {.8, .1, .05, .05}, {.1, .1, .2, .6}, {.05, .05, .1, .8}, {.3, .3, .2, .2}};
     const struct fl_grid g = fl_descriptor_grid(plan);
+    bool published = plan->setting.bubble.variant == FL_BUBBLE_PUBLISHED;
+    size_t length = fl_descriptor_elements(plan);
     int64_t q[LENGTH];
     struct fl_seed seed;
     struct fl_rng rng;
 
     fl_seed_from_u64(m->agent, &seed);
     fl_rng_init(&rng, &seed, 0);
-    for (int i = 0; i < LENGTH; i++) {
-        double v = i ? of[m->kind][i - 1] + spread * fl_rng_normal(&rng) : 1;
-        q[i] = (int64_t)rint(ldexp(v / fl_descriptor_norm(plan), -g.step));
+    for (size_t i = 0; i < length; i++) {
+        double v = published ? importances[m->kind][i]
+                   : i       ? of[m->kind][i - 1] + spread * fl_rng_normal(&rng)
+                             : 1;
+        double norm = published ? 1 : fl_descriptor_norm(plan);
+        q[i] = (int64_t)rint(ldexp(v / norm, -g.step));
     }
-    ck_assert_uint_eq(fl_grid_pack(&g, q, LENGTH, m->descriptor), 0);
+    ck_assert_uint_eq(fl_grid_pack(&g, q, length, m->descriptor), 0);
 }
 
 static inline void make_update(struct member *m, uint64_t round)
@@ -103,7 +110,8 @@ static inline void open_job(struct job *j, const char *strategy, const char *set
     snprintf(text, sizeof text, job_head, strategy, setting, more);
     ck_assert_msg(fl_plan_parse(plan, "job", text, strlen(text), &err) == 0, "%s", err.msg);
     ck_assert_uint_eq(plan->layout.shared.elements, VALUES);
-    ck_assert_uint_eq(fl_descriptor_elements(plan), LENGTH);
+    ck_assert_uint_eq(fl_descriptor_elements(plan),
+                      plan->setting.bubble.variant == FL_BUBBLE_PUBLISHED ? 4 : LENGTH);
     j->strategy = fl_strategy_find(strategy);
     j->shared = fl_new(1, j->strategy->shared_size);
     ck_assert_int_eq(j->strategy->init(j->shared, plan, &err), 0);
@@ -163,7 +171,7 @@ static inline int begin_round(struct job *j)
         }
         u[n++] = (struct fl_update){.agent = m->agent,
                                     .weight = 1,
-                                    .size = choice ? 1 : sizeof m->descriptor,
+                                    .size = choice ? 1 : 4 * fl_descriptor_elements(plan),
                                     .read = read_bytes,
                                     .arg = m->descriptor};
     }

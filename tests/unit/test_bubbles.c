@@ -233,6 +233,52 @@ START_TEST(test_clusters_are_those_of_the_definition)
 }
 END_TEST
 
+/* Against scikit-learn 1.2: agglomerative clustering (average linkage) of SciPy's Wasserstein
+ * distances, and the least Davies-Bouldin score of 2 to 10 clusters. */
+START_TEST(test_published)
+{
+    static const double many[13][LENGTH] = {
+        {0.011, 0.493, 0.249, 0.011, 0.031, 0.181},    {-0.011, 0.090, 0.690, 0.017, 0.025, 0.237},
+        {-0.013, 0.141, 0.057, -0.013, 0.395, 0.390},  {0.012, 0.710, 0.213, 0.077, 0.043, 0.143},
+        {0.003, -0.014, 0.624, -0.021, -0.001, 0.287}, {0.018, 0.096, 0.006, 0.043, 0.401, 0.357},
+        {0.010, 0.678, 0.210, -0.004, 0.044, 0.091},   {0.053, 0.032, 0.653, 0.005, -0.021, 0.245},
+        {0.033, 0.105, -0.002, 0.020, 0.394, 0.432},   {0.064, 0.543, 0.145, 0.004, 0.022, 0.165},
+        {-0.015, 0.024, 0.595, 0.025, 0.009, 0.303},   {0.006, 0.093, 0.005, 0.050, 0.371, 0.419},
+        {0.039, 0.368, 0.309, 0.003, 0.123, 0.104}};
+    static const double two[13][LENGTH] = {
+        {0.381, 0.065, 0.033, 0.167, 0.349, 0.071},   {0.810, -0.001, 0.032, 0.050, 0.072, 0.000},
+        {0.078, 0.600, 0.054, 0.174, 0.060, 0.135},   {0.462, 0.020, 0.080, 0.313, 0.255, 0.039},
+        {0.717, -0.010, 0.106, 0.111, -0.004, 0.038}, {0.042, 0.635, -0.013, 0.113, 0.049, 0.150},
+        {0.410, 0.066, 0.193, 0.131, 0.238, 0.014},   {0.824, 0.013, 0.064, 0.092, -0.008, -0.003},
+        {0.002, 0.805, 0.027, -0.059, 0.010, 0.088},  {0.432, 0.037, 0.093, 0.255, 0.229, 0.004},
+        {0.677, 0.036, 0.120, 0.150, 0.034, 0.110},   {0.026, 0.786, -0.008, 0.016, 0.109, 0.122},
+        {0.287, 0.044, 0.060, 0.232, 0.278, 0.043}};
+    static const struct {
+        const double (*x)[LENGTH];
+        uint32_t count, of[13];
+    } cases[] = {{many, 8, {0, 1, 2, 3, 4, 5, 1, 1, 5, 6, 4, 5, 7}}, /* five are alone */
+                 {two, 2, {0, 1, 1, 0, 1, 1, 0, 1, 1, 0, 1, 1, 0}}};
+    struct fl_bubbles b;
+    struct fl_err e = {0};
+
+    for (size_t c = 0; c < 2; c++) {
+        ck_assert_int_eq(fl_bubbles_published(cases[c].x[0], 13, LENGTH, &b, &e), 0);
+        ck_assert_uint_eq(b.count, cases[c].count);
+        ck_assert_mem_eq(b.of, cases[c].of, sizeof cases[c].of);
+        fl_bubbles_fini(&b);
+    }
+    for (uint32_t sites = 1; sites <= 3; sites++) { /* all alike: two, where there are three */
+        memset(x, 0, sizeof x);
+        ck_assert_int_eq(fl_bubbles_published(x, sites, LENGTH, &b, &e), 0);
+        ck_assert_uint_eq(b.count, sites == 3 ? 2 : 1);
+        fl_bubbles_fini(&b);
+    }
+    x[LENGTH] = (double)INFINITY;
+    ck_assert_int_eq(fl_bubbles_published(x, 2, LENGTH, &b, &e), -FL_R_NOT_FINITE);
+    ck_assert_int_eq(fl_bubbles_published(x, 0, LENGTH, &b, &e), -FL_R_LIMIT);
+}
+END_TEST
+
 START_TEST(test_rand_index_and_bad_input)
 {
     const uint32_t a[] = {0, 0, 1, 1}, b[] = {0, 0, 1, 2}, c[] = {1, 1, 0, 0}, d[] = {0, 1, 0, 1};
@@ -257,4 +303,4 @@ END_TEST
 TESTS_MAIN("bubbles", test_features_have_names, test_one_crowd_is_one_bubble,
            test_crowds_come_apart_until_noise_hides_them, test_a_loner_is_served_not_banned,
            test_an_answer_stands_until_a_better_one_comes,
-           test_clusters_are_those_of_the_definition, test_rand_index_and_bad_input)
+           test_clusters_are_those_of_the_definition, test_published, test_rand_index_and_bad_input)

@@ -363,6 +363,17 @@ START_TEST(test_refusals)
          FL_R_CONF_CONFLICT},
         {"set: {strategy: {pacfl: {quorum: 5}}}\n", "more than round.members", FL_R_CONF_CONFLICT},
         {"set: {strategy: {pacfl: {most: 65}}}\n", "most", FL_R_CONF_RANGE},
+        {"set: {strategy: {pacfl: {variant: published, most: 4}}}\n", "of variant better",
+         FL_R_CONF_CONFLICT},
+        {"set: {strategy: {pacfl: {rows: 4}}}\n", "of variant published", FL_R_CONF_CONFLICT},
+        {"set: {strategy: {pacfl: {variant: published}}}\ndescriptor: {bound: 2}\n",
+         "of variant better", FL_R_CONF_CONFLICT},
+        {"set: {strategy: {pacfl: {variant: published, laplace: 0.001}}}\n", "laplace",
+         FL_R_CONF_RANGE},
+        {"set: {strategy: {pacfl: {variant: published}}}\n" CLIENT, "no epsilon can be stated",
+         FL_R_PLAN_PRIVACY},
+        {"set: {strategy: {pacfl: {variant: published}}}\n" EXAMPLE, "no epsilon can be stated",
+         FL_R_PLAN_PRIVACY},
     };
 
     for (size_t i = 0; i < FL_COUNT(cases); i++) {
@@ -370,6 +381,8 @@ START_TEST(test_refusals)
         ck_assert_msg(r == -cases[i].reason && strstr(err.msg, cases[i].says), "%zu: %d %s", i, r,
                       err.msg);
     }
+    ck_assert_int_eq(parse(5, false, 2, "set: {strategy: {pacfl: {variant: published}}}\n"),
+                     -FL_R_CONF_CONFLICT);
     ck_assert_int_eq(parse(4000, true, 300, "descriptor: {features: 64}\n"), -FL_R_LIMIT);
     ck_assert_int_eq(parse(5, true, 3, "set: {strategy: {pacfl: {body: shared}}}\n"), 0);
     ck_assert_uint_eq(fl_plan_head_offset(plan), 5 * 6 + 6);

@@ -294,6 +294,35 @@ START_TEST(test_bad_input)
 }
 END_TEST
 
+/* As published: the loner's updates count nowhere, and its model stays as it was. */
+START_TEST(test_published)
+{
+    struct job j;
+    static const uint32_t of[] = {0, 0, 0, 0, 1, 1, 9}, one[] = {0, 0, 0}, own[] = {0, 1, 2};
+
+    open_job(&j, "pacfl", "variant: published", "");
+    add_members(&j, 0, 4);
+    add_members(&j, 1, 2);
+    add_members(&j, 3, 1);
+    for (int round = 1; round <= 3; round++) {
+        full_round(&j);
+        ck_assert_uint_eq(j.slots, 3);
+        twin_round(&j, of, round == 1 ? one : own, 3);
+        same_as_twin(&j);
+        reload(&j);
+        ck_assert_uint_eq(place(&j, 50), 1);
+        ck_assert_uint_eq(place(&j, 70), 2);
+    }
+    close_job(&j);
+    open_job(&j, "pacfl", "variant: published", ""); /* nobody to be told from: served */
+    add_members(&j, 0, 1);
+    full_round(&j);
+    twin_round(&j, of, one, 1);
+    same_as_twin(&j);
+    close_job(&j);
+}
+END_TEST
+
 /* More sites are described than send updates. */
 START_TEST(test_rules_of_the_exchanges)
 {
@@ -339,5 +368,5 @@ END_TEST
 TESTS_MAIN("pacfl", test_bubbles_are_federations_of_their_own, test_one_bubble_is_the_mean,
            test_a_loner_is_served, test_newcomers, test_a_bubble_parts, test_common_body,
            test_below_its_quorum_it_learns_with_its_parent, test_momentum_by_bubble,
-           test_again_is_the_same, test_bad_input, test_rules_of_the_exchanges,
+           test_again_is_the_same, test_bad_input, test_published, test_rules_of_the_exchanges,
            test_memory_that_ends)
