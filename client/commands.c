@@ -157,11 +157,22 @@ static void print_update(const json_t *o)
                    ? ": under the masks of a secure sum, so that only sums of updates can be read"
                    : "");
     }
-    printf(
-        "    unit %s; norm %s before the clip, %s behind it (clip %s); noise of standard deviation "
-        "%s added; %lld values cut to the grid\n",
-        text(o, "unit"), number(o, "norm_before", b[0], ""), number(o, "norm_after", b[1], ""),
-        number(o, "clip", b[2], ""), number(o, "noise_std", b[3], ""), count(o, "saturated"));
+    if (text(o, "clip_of")[0]) { /* the clip is not of what leaves: it came before the sum */
+        bool whole = json_object_get(o, "tensors") != NULL;
+        printf("    unit example; %lld noised %s: what each example gives clipped to %s, noise of "
+               "standard deviation %s added to their sum; norm %s %s; %lld values cut to the "
+               "grid\n",
+               count(o, "noised_steps"), count(o, "noised_steps") == 1 ? "sum" : "sums",
+               number(o, "clip", b[2], ""), number(o, "noise_std", b[3], ""),
+               number(o, "norm_after", b[1], ""), whole ? "as released" : "before the noise",
+               count(o, "saturated"));
+    } else {
+        printf("    unit %s; norm %s before the clip, %s behind it (clip %s); noise of standard "
+               "deviation %s added; %lld values cut to the grid\n",
+               text(o, "unit"), number(o, "norm_before", b[0], ""),
+               number(o, "norm_after", b[1], ""), number(o, "clip", b[2], ""),
+               number(o, "noise_std", b[3], ""), count(o, "saturated"));
+    }
     if (!json_object_get(o, "tensors")) {
         return;
     }
@@ -463,7 +474,7 @@ static int prepare(const struct fl_config *config, const struct fl_config_agent 
 static int report(const struct fl_config *config, const struct fl_config_agent *agent,
                   const struct fl_command *c, struct fl_err *e)
 {
-    char path[FL_VAULT_PATH_MAX];
+    char path[FL_VAULT_PATH_MAX], last[FL_CONFIG_NAME_MAX] = "";
     char *line = NULL;
     size_t room = 0;
 
@@ -478,6 +489,7 @@ static int report(const struct fl_config *config, const struct fl_config_agent *
             continue; /* cut by a crash; the round is reported again */
         }
         if (!c->job || strcmp(c->job, text(o, "job")) == 0) {
+            snprintf(last, sizeof last, "%s", text(o, "job"));
             if (c->json) {
                 fl_report_text(o, "agent", agent->name);
                 fl_command_print_json(o);
@@ -489,6 +501,11 @@ static int report(const struct fl_config *config, const struct fl_config_agent *
     }
     free(line);
     fclose(f);
+    if (last[0] && !c->json && !fl_command_report_ended(path, last)) {
+        printf("(%s %s goes on: its final line comes when the job is done and this agent has "
+               "fetched and judged the last model; --wait 60s waits)\n",
+               agent->name, last);
+    }
     return 0;
 }
 
@@ -596,6 +613,13 @@ static int run_outbox(const struct fl_config *config, const struct fl_command *c
     return r == -FL_R_CTL_CONNECT && show ? each_agent(config, c, outbox_offline, e) : r;
 }
 
+static void print_reloaded(const json_t *o)
+{
+    printf("certificates and revocation list read again%s%s\n",
+           text(o, "waits_for_restart")[0] ? "; waits for a restart: " : "",
+           text(o, "waits_for_restart"));
+}
+
 int fl_command_run(const struct fl_config *config, const struct fl_command *c)
 {
     struct fl_err e = {0};
@@ -608,11 +632,14 @@ int fl_command_run(const struct fl_config *config, const struct fl_command *c)
     } else if (strcmp(c->verb, "model") == 0) {
         r = run_model(config, c, &e);
     } else if (strcmp(c->verb, "report") == 0) {
-        r = each_agent(config, c, report, &e);
+        r = c->wait ? fl_command_report_wait(config, c, &e) : 0;
+        r = r ? r : each_agent(config, c, report, &e);
     } else if (strcmp(c->verb, "prepare") == 0) {
         r = each_agent(config, c, prepare, &e);
     } else if (strcmp(c->verb, "outbox") == 0) {
         r = run_outbox(config, c, &e);
+    } else if (strcmp(c->verb, "reload") == 0) {
+        r = ask(config, c, print_reloaded, &e);
     } else if (strcmp(c->verb, "withdraw") == 0 && !c->job) {
         r = fl_fail(&e, FL_R_ARG, "withdraw needs --job NAME, or --job '*' for all");
     } else {

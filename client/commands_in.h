@@ -12,6 +12,12 @@
 /* One document on one line of stdout. */
 void fl_command_print_json(const json_t *document);
 
+/* command_report.c: has the newest job of this name its `final` line; and waits for that at every
+ * agent asked about, c->wait at most (-FL_R_TIMEOUT). */
+bool fl_command_report_ended(const char *path, const char *job);
+int fl_command_report_wait(const struct fl_config *config, const struct fl_command *c,
+                           struct fl_err *e);
+
 /* command_data.c: what an agent would train on, and what a published model is worth to it. Neither
  * asks a coordinator or a running agent, and nothing is written but what --export and --initial ask
  * for. */

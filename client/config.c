@@ -659,6 +659,9 @@ int fl_config_load(const char *path, struct fl_config **ret, struct fl_err *e)
             goto out;
         }
         *c = top->config;
+        snprintf(c->path, sizeof c->path, "%s", path);
+        c->text = conf;
+        conf = NULL;
         top->config.agents = NULL;
         top->config.agent_count = 0;
         *ret = c;
@@ -684,5 +687,6 @@ void fl_config_free(struct fl_config *c)
         fl_free(c->agents[i].policy);
     }
     fl_free(c->agents);
+    fl_conf_free(c->text);
     fl_free(c);
 }

@@ -11,6 +11,7 @@
 
 #include "client/core/policy.h"
 #include "client/data/dataset.h"
+#include "common/base/conf.h"
 #include "common/base/err.h"
 #include "common/base/log.h"
 
@@ -79,6 +80,8 @@ struct fl_config {
     } limits;
     uint32_t agent_count;
     struct fl_config_agent *agents;
+    char path[FL_CONFIG_PATH_MAX]; /* of the file */
+    struct fl_conf *text;          /* as it was read */
 };
 
 /* Errors name file, line, column and key: FL_R_CONF_*. fl_config_free accepts NULL. */

@@ -158,10 +158,27 @@ void fl_host_stop(struct fl_host *h)
     }
 }
 
-int fl_host_reload(struct fl_host *h, struct fl_err *e)
+/* The file is read and judged again: which keys say otherwise now? */
+static int changed_keys(const struct fl_config *c, char *ret, size_t size, struct fl_err *e)
+{
+    struct fl_config *fresh;
+    int r = fl_config_load(c->path, &fresh, e);
+
+    if (r == 0) {
+        fl_conf_changes(fl_conf_root(c->text), fl_conf_root(fresh->text), ret, size);
+        fl_config_free(fresh);
+    }
+    return r;
+}
+
+int fl_host_reload(struct fl_host *h, char ret_waiting[FL_HOST_WAITING_MAX], struct fl_err *e)
 {
     struct fl_err one;
-    int first = 0;
+    int first = changed_keys(h->config, ret_waiting, FL_HOST_WAITING_MAX, e);
+
+    if (first) { /* nothing is taken of a file that cannot be used */
+        return first;
+    }
 
     for (uint32_t i = 0; i < h->count; i++) {
         int r = fl_runner_reload(h->runners[i], &one);
@@ -172,6 +189,10 @@ int fl_host_reload(struct fl_host *h, struct fl_err *e)
             first = r;
             *e = one;
         }
+    }
+    if (first == 0) {
+        fl_log(FL_LOG_INFO, "host", "certificates and revocation list read again%s%s",
+               ret_waiting[0] ? "; waits for a restart: " : "", ret_waiting);
     }
     return first;
 }

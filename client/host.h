@@ -26,8 +26,10 @@ int fl_host_start(struct fl_host *h, struct fl_err *e);
 /* SIGTERM: drain. A second call: now. */
 void fl_host_stop(struct fl_host *h);
 /* SIGHUP: certificates and revocation list are read again; agents whose files are bad keep the old
- * ones. The first failure is returned, the rest goes on. */
-int fl_host_reload(struct fl_host *h, struct fl_err *e);
+ * ones. The first failure is returned, the rest goes on. ret_waiting: the keys of the configuration
+ * file that were changed and wait for a restart, "" = none. */
+enum { FL_HOST_WAITING_MAX = 512 };
+int fl_host_reload(struct fl_host *h, char ret_waiting[FL_HOST_WAITING_MAX], struct fl_err *e);
 /* After `stopped`, or before start. The loop must run until nothing is left. NULL is fine. */
 void fl_host_close(struct fl_host *h);
 

@@ -30,7 +30,7 @@ static const char usage[] =
     "       cohort-agent outbox [show] --config FILE [--agent NAME] [--limit N] [--json]\n"
     "       cohort-agent outbox approve|reject --config FILE [--agent NAME] [--update HEX]\n"
     "       cohort-agent withdraw --config FILE --job NAME|'*' [--agent NAME] [--undo] [--json]\n"
-    "       cohort-agent report --config FILE [--agent NAME] [--job NAME] [--json]\n"
+    "       cohort-agent report --config FILE [--agent NAME] [--job NAME] [--wait TIME] [--json]\n"
     "       cohort-agent check-data --config FILE [--job JOB.yaml] [--export DIR] [--initial DIR] "
     "[--agent NAME] [--json]\n"
     "       cohort-agent preview --config FILE --job JOB.yaml --model FILE [--rounds N] [--agent "
@@ -79,7 +79,8 @@ enum {
     OPT_UPDATE,
     OPT_MODEL,
     OPT_EXPORT,
-    OPT_INITIAL
+    OPT_INITIAL,
+    OPT_WAIT
 };
 
 static const struct option longs[] = {{"config", required_argument, NULL, 'c'},
@@ -103,6 +104,7 @@ static const struct option longs[] = {{"config", required_argument, NULL, 'c'},
                                       {"export", required_argument, NULL, OPT_EXPORT},
                                       {"initial", required_argument, NULL, OPT_INITIAL},
                                       {"model", required_argument, NULL, OPT_MODEL},
+                                      {"wait", required_argument, NULL, OPT_WAIT},
                                       {NULL, 0, NULL, 0}};
 
 static int bad_usage(void)
@@ -162,11 +164,16 @@ static int get_options(int argc, char **argv, struct options *o)
         case OPT_MODEL:
             o->command.model = optarg;
             break;
+<<<<<<< HEAD
         case OPT_EXPORT:
             o->command.export = optarg;
             break;
         case OPT_INITIAL:
             o->command.initial = optarg;
+=======
+        case OPT_WAIT:
+            o->command.wait = optarg;
+>>>>>>> 491b575 (people: outbox tells the clip of each example, reload what waits for a restart, report waits for its end)
             break;
         case OPT_UPDATE:
             o->command.update = optarg;
@@ -261,12 +268,13 @@ static void on_stop(uv_signal_t *s, int number)
 static void on_reload(uv_signal_t *s, int number)
 {
     struct process *p = s->data;
+    char waiting[FL_HOST_WAITING_MAX];
     struct fl_err e;
 
     (void)number;
     fl_notify("RELOADING=1\nMONOTONIC_USEC=%llu", (unsigned long long)(uv_hrtime() / 1000));
-    if (fl_host_reload(p->host, &e) == 0) {
-        fl_log(FL_LOG_INFO, NULL, "certificates and revocation list read again");
+    if (fl_host_reload(p->host, waiting, &e)) {
+        fl_log_err(FL_LOG_ERROR, "host", &e, "reload");
     }
     fl_notify("READY=1");
 }

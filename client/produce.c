@@ -113,6 +113,7 @@ static int counts_make(const struct fl_produce *in, struct fl_produced *ret, str
         r = fl_grid_round(&g, x, count, q, e);
     }
     ret->norm_after = r ? 0 : fl_produce_norm(&g, q, count);
+    ret->clip = client ? conf->bound : 1;
     ret->norm_before = client ? ret->norm_before : ret->norm_after;
     r = r ? r : fl_produce_noise(in, conf->noise_multiplier, bound, q, count, &ret->noise_std, e);
     if (x) {

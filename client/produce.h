@@ -46,7 +46,9 @@ struct fl_produced {
     int64_t *q;     /* GRID: terms->elements values, clipped and noised; fl_try_aligned */
     uint8_t *bytes; /* BYTES: fl_try */
     size_t size;    /* of bytes */
-    double norm_before, norm_after, noise_std; /* for `outbox show`; 0 where it does not apply */
+    /* For `outbox show`, 0 where it does not apply. clip: of the payload, under the unit `example`
+     * of what each example adds to it. */
+    double norm_before, norm_after, clip, noise_std;
 };
 
 struct fl_producer {

@@ -221,6 +221,7 @@ static int make(const struct fl_produce *in, struct fl_produced *ret, struct fl_
         r = describe(in, &g, bound, q, &ret->norm_before, e);
     }
     ret->norm_after = r ? 0 : fl_produce_norm(&g, q, count);
+    ret->clip = 1;
     if (in->plan->privacy.unit == FL_UNIT_EXAMPLE) {
         ret->norm_before = ret->norm_after;
     }

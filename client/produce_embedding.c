@@ -61,6 +61,7 @@ static int embedding_make(const struct fl_produce *in, struct fl_produced *ret, 
     r = r ? r : fl_clip_bound(&g, 1, &bound, e);
     r = r ? r : fl_clip_to_grid(&g, x, count, bound, q, &ret->norm_before, e);
     ret->norm_after = r ? 0 : fl_produce_norm(&g, q, count);
+    ret->clip = 1;
     if (r == 0 && in->plan->privacy.unit != FL_UNIT_NONE) {
         r = fl_produce_noise(in, conf->noise_multiplier, bound, q, count, &ret->noise_std, e);
     }

@@ -64,6 +64,7 @@ static int score_make(const struct fl_produce *in, struct fl_produced *ret, stru
         float cut = isfinite(score) && score > 0 ? (float)fmin(score, 1) : 0;
         r = fl_clip_to_grid(&g, &cut, 1, bound, q, &ret->norm_before, e);
         ret->norm_after = ret->norm_before;
+        ret->clip = 1;
     }
     if (r == 0 && in->plan->score.noise_multiplier > 0) {
         r = fl_produce_noise(in, in->plan->score.noise_multiplier, bound, q, 1, &ret->noise_std, e);

@@ -184,6 +184,10 @@ void fl_report_update(json_t *line, const struct fl_release *r, double norm_afte
     fl_report_number(line, "norm_before", r->norm_before);
     fl_report_number(line, "norm_after", norm_after);
     fl_report_number(line, "clip", r->clip);
+    if (r->unit == FL_UNIT_EXAMPLE) {
+        fl_report_text(line, "clip_of", "example");
+        fl_report_count(line, "noised_steps", r->event.count);
+    }
     fl_report_number(line, "noise_std", r->noise_std);
     fl_report_count(line, "saturated", r->saturated);
     fl_report_number(line, "plan_delta", plan->privacy.delta);

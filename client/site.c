@@ -287,6 +287,21 @@ static int do_outbox(struct fl_site *s, struct fl_ctl_call *call)
     return r ? r : ask_vaults(s, call, &q);
 }
 
+static int do_reload(struct fl_site *s, struct fl_ctl_call *call)
+{
+    char waiting[FL_HOST_WAITING_MAX];
+    int r = fl_host_reload(s->host, waiting, &call->err);
+    json_t *o = r ? NULL : json_pack("{ss}", "waits_for_restart", waiting);
+    char *text = o ? json_dumps(o, JSON_COMPACT) : NULL;
+
+    json_decref(o);
+    r = r      ? r
+        : text ? fl_ctl_json(s->ctl, call->id, text)
+               : fl_fail(&call->err, FL_R_NOMEM, "memory");
+    free(text);
+    return r ? r : fl_ctl_end(s->ctl, call->id, 0, NULL);
+}
+
 static int handle(void *arg, struct fl_ctl_call *call)
 {
     struct fl_site *s = arg;
@@ -307,8 +322,7 @@ static int handle(void *arg, struct fl_ctl_call *call)
         return do_withdraw(s, call);
     }
     if (strcmp(verb, "reload") == 0) {
-        int r = fl_host_reload(s->host, &call->err);
-        return r ? r : fl_ctl_end(s->ctl, call->id, 0, NULL);
+        return do_reload(s, call);
     }
     return fl_fail(&call->err, FL_R_CTL_REQUEST,
                    "no such verb here; there are status, ledger, outbox, withdraw and reload");

@@ -120,7 +120,7 @@ static void fill_release(struct fl_task *t, const struct fl_sealed *s)
     r->update = s->digest;
     r->size = s->size;
     r->norm_before = s->norm_before;
-    r->clip = r->unit == FL_UNIT_NONE ? 0 : t->plan->privacy.clip;
+    r->clip = s->clip;
     r->noise_std = s->noise_std;
     t->norm_after = s->norm_after;
     r->saturated = s->saturated;
@@ -145,6 +145,7 @@ static int seal_produced(struct fl_task *t, struct fl_sealed *ret, struct fl_err
     *ret = (struct fl_sealed){.event = t->event,
                               .norm_before = p->norm_before,
                               .norm_after = p->norm_after,
+                              .clip = p->clip,
                               .noise_std = p->noise_std,
                               .size = bytes ? p->size : (size_t)t->terms.size};
     if (bytes && (!p->bytes || p->size == 0 || p->size > t->terms.size)) {

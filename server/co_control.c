@@ -292,9 +292,13 @@ static void op_agent_revoke(void *arg, const struct fl_control_by *by, const cha
 static void op_reload(void *arg, const struct fl_control_by *by)
 {
     struct co *co = arg;
+    char waiting[FL_COORDINATOR_WAITING_MAX];
     struct fl_err e = {0};
 
-    int r = fl_coordinator_reload((struct fl_coordinator *)co, &e);
+    int r = fl_coordinator_reload((struct fl_coordinator *)co, waiting, &e);
+    if (r == 0) {
+        fl_control_reloaded(co->control, by->ticket, waiting);
+    }
     fl_control_done(co->control, by->ticket, r, &e, NULL);
 }
 

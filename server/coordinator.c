@@ -398,11 +398,11 @@ void fl_coordinator_close(struct fl_coordinator *coordinator)
 
 /* ---- reload ---- */
 
-int fl_coordinator_reload(struct fl_coordinator *coordinator, struct fl_err *e)
+int fl_coordinator_reload(struct fl_coordinator *coordinator,
+                          char ret_waiting[FL_COORDINATOR_WAITING_MAX], struct fl_err *e)
 {
     struct co *co = (struct co *)coordinator;
     struct fl_server_config fresh;
-    char waiting[512];
     struct fl_server_config renewed = co->config;
     struct fl_tls_conf *tls;
 
@@ -410,7 +410,7 @@ int fl_coordinator_reload(struct fl_coordinator *coordinator, struct fl_err *e)
     if (r) {
         return r;
     }
-    fl_server_config_renew(&renewed, &fresh, waiting, sizeof waiting);
+    fl_server_config_renew(&renewed, &fresh, ret_waiting, FL_COORDINATOR_WAITING_MAX);
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY) {
         renewed.limits.connections =
@@ -422,7 +422,8 @@ int fl_coordinator_reload(struct fl_coordinator *coordinator, struct fl_err *e)
     }
     co->config = renewed;
     fl_log_set_level(renewed.log.level);
-    fl_log(FL_LOG_INFO, NULL, "reloaded%s%s", waiting[0] ? "; waits for a restart: " : "", waiting);
+    fl_log(FL_LOG_INFO, NULL, "reloaded%s%s", ret_waiting[0] ? "; waits for a restart: " : "",
+           ret_waiting);
     fl_tls_conf_unref(co->tls);
     co->tls = tls;
     co_peers_revoke(co);

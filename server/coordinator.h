@@ -25,8 +25,10 @@ int fl_coordinator_open(uv_loop_t *loop, const char *config_path,
 void fl_coordinator_drain(struct fl_coordinator *co);
 /* Reads the configuration file again and takes what may change while running; certificates and CRL
  * are read anew and sessions whose certificate is now revoked are cut. On error everything stays as
- * it was. */
-int fl_coordinator_reload(struct fl_coordinator *co, struct fl_err *e);
+ * it was. ret_waiting: the changed keys that wait for a restart, "" = none. */
+enum { FL_COORDINATOR_WAITING_MAX = 512 };
+int fl_coordinator_reload(struct fl_coordinator *co, char ret_waiting[FL_COORDINATOR_WAITING_MAX],
+                          struct fl_err *e);
 /* After `stopped`. NULL is fine. */
 void fl_coordinator_close(struct fl_coordinator *co);
 

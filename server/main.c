@@ -83,11 +83,12 @@ static void on_stop_signal(uv_signal_t *handle, int number)
 static void on_hup(uv_signal_t *handle, int number)
 {
     struct daemon *d = handle->data;
+    char waiting[FL_COORDINATOR_WAITING_MAX];
     struct fl_err e = {0};
 
     (void)number;
     fl_notify("RELOADING=1\nMONOTONIC_USEC=%llu", (unsigned long long)(uv_hrtime() / 1000));
-    if (fl_coordinator_reload(d->co, &e) != 0) {
+    if (fl_coordinator_reload(d->co, waiting, &e) != 0) {
         fl_log_err(FL_LOG_ERROR, NULL, &e, "reload refused; the running configuration stays");
     }
     fl_notify("READY=1");

@@ -144,8 +144,10 @@ int fl_outbox_seal(const struct fl_plan *plan, const float *delta,
     if (r < 0) {
         return r;
     }
+    s.clip = plan->privacy.unit == FL_UNIT_NONE ? 0 : plan->privacy.clip;
     if (example_event) {
         s.event = *example_event;
+        s.noise_std = s.event.count ? s.event.sigma * s.clip : 0;
     }
     if (!fl_grid_bytes(&g, count, &s.size)) {
         return fl_fail(e, FL_R_LIMIT, "update of %zu values", count);

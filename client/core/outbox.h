@@ -19,9 +19,10 @@ struct fl_sealed {
     size_t size;
     struct fl_digest digest;
     struct fl_event event; /* what the ledger must be debited (client unit: q = 1, one release) */
-    /* In units of delta: before the clip, on the grid behind it, and what was then added (0 without
-     * noise of the outbox). */
-    double norm_before, norm_after, noise_std;
+    /* Norm before the clip and on the grid behind it, in units of delta. Under `client` what was
+     * then added, and the clip; under `example` the clip of each example's gradient and what was
+     * added to their sum in each of event.count steps. 0: none. */
+    double norm_before, norm_after, clip, noise_std;
     uint64_t saturated; /* values cut to the grid's range while packing */
 };
 

@@ -578,3 +578,74 @@ int fl_conf_overlay(struct fl_conf *c, const char *key, struct fl_err *e)
     }
     return 0;
 }
+
+/* ---- differences ---- */
+
+static bool same(const struct fl_conf_node *a, const struct fl_conf_node *b)
+{
+    const struct fl_conf_node *x = a->first, *y = b->first;
+
+    if (a->kind != b->kind || a->count != b->count ||
+        strcmp(a->text ? a->text : "", b->text ? b->text : "") != 0) {
+        return false;
+    }
+    if (a->kind == FL_CONF_KIND_MAP) { /* in any order */
+        for (; x; x = x->next) {
+            y = child(b, x->key, strlen(x->key));
+            if (!y || !same(x, y)) {
+                return false;
+            }
+        }
+        return true;
+    }
+    for (; x && y; x = x->next, y = y->next) {
+        if (!same(x, y)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+struct changes {
+    char *text;
+    size_t size, used;
+};
+
+static void add_change(struct changes *c, const char *path)
+{
+    size_t more = strlen(path) + (c->used ? 2 : 0);
+
+    if (c->used + more < c->size) {
+        snprintf(c->text + c->used, c->size - c->used, "%s%s", c->used ? ", " : "", path);
+        c->used += more;
+    }
+}
+
+/* Keys of `a` that are not so in `b`; those in both maps are looked into once, `into`. */
+static void compare(struct changes *c, const struct fl_conf_node *a, const struct fl_conf_node *b,
+                    const char *above, bool into)
+{
+    char path[FL_CONF_KEY_MAX * 2];
+
+    for (const struct fl_conf_node *x = a->first; x; x = x->next) {
+        const struct fl_conf_node *y = child(b, x->key, strlen(x->key));
+        snprintf(path, sizeof path, "%s%s%s", above, above[0] ? "." : "", x->key);
+        if (!y) {
+            add_change(c, path);
+        } else if (x->kind == FL_CONF_KIND_MAP && y->kind == FL_CONF_KIND_MAP) {
+            compare(c, x, y, path, into);
+        } else if (into && !same(x, y)) {
+            add_change(c, path);
+        }
+    }
+}
+
+void fl_conf_changes(const struct fl_conf_node *a, const struct fl_conf_node *b, char *ret,
+                     size_t size)
+{
+    struct changes c = {ret, size, 0};
+
+    ret[0] = 0;
+    compare(&c, a, b, "", true);
+    compare(&c, b, a, "", false); /* what is new */
+}

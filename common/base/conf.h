@@ -93,6 +93,11 @@ const struct fl_conf_node *fl_conf_only(const struct fl_conf_node *n);
  */
 int fl_conf_overlay(struct fl_conf *c, const char *key, struct fl_err *e);
 
+/* The keys whose values differ between two maps, as dotted paths with ", " between; a list is one
+ * value. "" when there are none; cut at a whole path when they do not fit. */
+void fl_conf_changes(const struct fl_conf_node *a, const struct fl_conf_node *b, char *ret,
+                     size_t size);
+
 /* "file:line:column: path: message" at a value, and at its key. Return -reason. */
 int fl_conf_fail(struct fl_err *e, const struct fl_conf_node *at, enum fl_reason reason,
                  const char *fmt, ...) __attribute__((format(printf, 4, 5)));

@@ -115,6 +115,15 @@ void fl_control_member(struct fl_control *c, uint64_t ticket, const struct fl_co
     }
 }
 
+void fl_control_reloaded(struct fl_control *c, uint64_t ticket, const char *waiting)
+{
+    struct fl_control_call *k = find(c, ticket);
+
+    if (k) {
+        fl_control_send(c, k, json_pack("{ss}", "waits_for_restart", waiting));
+    }
+}
+
 void fl_control_containing_row(struct fl_control *c, uint64_t ticket,
                                const struct fl_control_containing *m)
 {

@@ -175,7 +175,8 @@ struct fl_control_ops {
     void (*agent_enrol)(void *co, const struct fl_control_by *by, const uint8_t key[32],
                         const char *name);
     void (*agent_revoke)(void *co, const struct fl_control_by *by, const char *name);
-    /* Certificates, CRL and the live part of the configuration, as SIGHUP does. */
+    /* Certificates, CRL and the live part of the configuration, as SIGHUP does: first
+     * fl_control_reloaded. */
     void (*reload)(void *co, const struct fl_control_by *by);
 
     /* queries */
@@ -223,6 +224,8 @@ struct fl_control_replay {
 };
 void fl_control_replay_row(struct fl_control *c, uint64_t ticket,
                            const struct fl_control_replay *r);
+/* waiting: changed keys that take effect with a restart, ", " between; "" = none. */
+void fl_control_reloaded(struct fl_control *c, uint64_t ticket, const char *waiting);
 struct fl_control_model {
     uint64_t round;
     uint32_t slot;

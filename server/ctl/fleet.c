@@ -295,7 +295,17 @@ int fl_cli_agent_revoke(struct fl_cli *c)
 
 int fl_cli_reload(struct fl_cli *c)
 {
-    return plain(c, &(struct fl_ctl_request){.verb = "reload"}, "reloaded");
+    json_t *list;
+    int status =
+        fl_cli_ask_or_print(c, &(struct fl_ctl_request){.verb = "reload"}, false, false, &list);
+
+    if (status) {
+        return status < 0 ? status : 0;
+    }
+    const char *waiting = fl_cli_text(json_array_get(list, 0), "waits_for_restart");
+    printf("reloaded%s%s\n", waiting[0] ? "; waits for a restart: " : "", waiting);
+    json_decref(list);
+    return 0;
 }
 
 static void verb_row(struct fl_table *t, const json_t *o)

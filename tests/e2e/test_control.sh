@@ -7,6 +7,16 @@ make_world 4
 agents_config 1 4
 start_agents
 
+# A reload says what it did not take.
+expect_run 0 '^reloaded$' cohortctl reload
+echo 'threads: {long: 3}' >>"$work/cohortd.yaml"
+expect_run 0 '^reloaded; waits for a restart: threads$' cohortctl reload
+sited() { cohort-agent status --config "$work/agents.yaml" >/dev/null 2>&1; }
+wait_for 10 sited || die "no agents"
+expect_run 0 'read again$' cohort-agent reload --config "$work/agents.yaml"
+sed -i 's/patience: 5s/patience: 6s/; s/test: 20/test: 19/' "$work/agents.yaml"
+expect_run 0 'read again; waits for a restart: patience, defaults.data.test$' cohort-agent reload --config "$work/agents.yaml"
+
 past() { [ "$(job_field round "$1")" -gt "$2" ]; }
 rounds=1000000 job long 3
 submit long
@@ -75,6 +85,16 @@ if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
     cp "$build/server/ctl/cohortctl" "$work/cohortctl" && chmod 0755 "$work/cohortctl"
     expect_run 5 'control-peer, reason 801' setpriv --reuid 65534 --regid 65534 --clear-groups "$work/cohortctl" status
 fi
+
+# The report of a job that has just ended has its end; of one that goes on it says so.
+report() { cohort-agent report --config "$work/agents.yaml" --agent site-01 "$@"; }
+rounds=1 job ends 3
+cohortctl job submit "$work/ends.yaml" --wait >/dev/null || die "submit --wait"
+expect_run 0 '"event":"final"' cohort-agent report --config "$work/agents.yaml" --agent site-01 --job ends --wait 20s --json
+expect_run 0 'ends' cohort-agent report --config "$work/agents.yaml" --agent site-01 --job ends
+report --job ends | grep -q 'goes on' && die "a report with its end says it goes on"
+expect_run 1 'no final line of job never after 200ms.*8 timeout' cohort-agent report --config "$work/agents.yaml" --job never --wait 200ms
+rounds=1000000
 
 # A name used again: NAME is the newest job, NAME@ID reaches the one before, whose model is not lost.
 rounds=1 job again 3

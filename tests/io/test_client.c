@@ -58,6 +58,7 @@ START_TEST(test_three_rounds)
 {
     static struct hub h;
     struct fl_host *host = NULL;
+    char waiting[FL_HOST_WAITING_MAX];
 
     write_stage();
     hub_open(&h);
@@ -66,7 +67,8 @@ START_TEST(test_three_rounds)
     struct fl_host *second = NULL; /* on the same folder */
     ck_assert_int_eq(fl_host_open(&h.loop, c, false, on_host_stopped, NULL, &second, &e),
                      -FL_R_STORE_LOCKED);
-    ck_assert_int_eq(fl_host_reload(host, &e), 0);
+    ck_assert_int_eq(fl_host_reload(host, waiting, &e), 0);
+    ck_assert_str_eq(waiting, "");
     run_until_evaluated(&h);
     fl_host_stop(host);
     run_until_stopped(&h);

@@ -328,6 +328,7 @@ START_TEST(test_tables_and_documents)
     SAYS(out, "model export");
     ck_assert_int_eq(ctl(&co, "reload"), 0);
     ck_assert_str_eq(co.what, "reload");
+    ck_assert_str_eq(out, "reloaded; waits for a restart: listen, threads\n");
     ck_assert_int_eq(ctl(&co, "agent revoke site-01"), 0);
     ck_assert_str_eq(co.what, "agent revoke site-01");
     co_stop(&co);

@@ -197,6 +197,7 @@ START_TEST(test_changes_say_who_and_what)
     ck_assert_int_eq(revoke.status, -FL_R_NOT_ENROLLED);
     ask(&co.loop, path, &reload, "reload");
     ck_assert_int_eq(reload.status, 0);
+    expect_text(&reload, "waits_for_restart", "listen, threads");
     ask(&co.loop, path, &bad, "job submit");
     ck_assert_int_eq(bad.status, -FL_R_CONF_UNKNOWN);
     ck_assert_str_eq(bad.e.msg, "x.yaml:1:1: bad: unknown key");

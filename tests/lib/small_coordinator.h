@@ -153,6 +153,7 @@ static void co_reload(void *arg, const struct fl_control_by *by)
     struct co *co = arg;
 
     note(co, by);
+    fl_control_reloaded(co->control, by->ticket, "listen, threads");
     fl_control_done(co->control, by->ticket, 0, NULL, NULL);
 }
 

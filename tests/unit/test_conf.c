@@ -292,6 +292,32 @@ START_TEST(test_overlay_replaces_and_adds)
 }
 END_TEST
 
+static void changes(const char *was, const char *is, const char *want)
+{
+    struct fl_conf *a, *b;
+    char got[32];
+
+    ck_assert_int_eq(fl_conf_parse("a", was, strlen(was), &a, &err), 0);
+    ck_assert_int_eq(fl_conf_parse("b", is, strlen(is), &b, &err), 0);
+    fl_conf_changes(fl_conf_root(a), fl_conf_root(b), got, sizeof got);
+    ck_assert_str_eq(got, want);
+    fl_conf_free(a);
+    fl_conf_free(b);
+}
+
+START_TEST(test_changes_are_named)
+{
+    changes("a: 1\nb: {c: 2, d: [1, {x: 2, y: 3}]}\n",
+            "# said otherwise\nb:\n  d: [1, {y: 3, x: 2}]\n  c: 2\na: 1\n", "");
+    changes("a: 1\nb: {c: 2, d: 3}\n", "a: 2\nb: {c: 2, d: 4}\n", "a, b.d");
+    changes("a: 1\nb: {c: 2}\n", "b: {c: 2, new: 1}\nmore: [1]\n", "a, b.new, more");
+    changes("l: [{x: 1}, {x: 2}]\n", "l: [{x: 1}, {x: 3}]\n", "l");
+    changes("l: [1, 2]\n", "l: [1, 2, 3]\n", "l");
+    changes("a: {b: 1}\n", "a: 1\n", "a");
+    changes("", "a_long_key_of_a_file: 1\nanother_long_key: 1\nx: 1\n", "a_long_key_of_a_file, x");
+}
+END_TEST
+
 START_TEST(test_units)
 {
     uint64_t x;
@@ -345,4 +371,5 @@ END_TEST
 
 TESTS_MAIN("conf", test_values_and_defaults, test_unknown_keys_name_line_and_neighbour,
            test_wrong_types, test_ranges, test_duplicates_and_missing, test_syntax_and_limits,
-           test_overlay_replaces_and_adds, test_units, test_load, test_every_allocation_may_fail)
+           test_overlay_replaces_and_adds, test_changes_are_named, test_units, test_load,
+           test_every_allocation_may_fail)
