@@ -164,16 +164,14 @@ static int get_options(int argc, char **argv, struct options *o)
         case OPT_MODEL:
             o->command.model = optarg;
             break;
-<<<<<<< HEAD
         case OPT_EXPORT:
             o->command.export = optarg;
             break;
         case OPT_INITIAL:
             o->command.initial = optarg;
-=======
+            break;
         case OPT_WAIT:
             o->command.wait = optarg;
->>>>>>> 491b575 (people: outbox tells the clip of each example, reload what waits for a restart, report waits for its end)
             break;
         case OPT_UPDATE:
             o->command.update = optarg;
