@@ -1,4 +1,4 @@
-"""Data that come in sites of their own, put into files as the agents read them. Used by table.py (`made: WORD` of a table): made once, in OUT/made/WORD.
+"""Data that come in sites of their own, put into files as the agents read them. Used by table.py (`made: WORD` of a table): made once, in OUT/made.
 
 A function a data set; what it takes is the set's folder, what it leaves is described at each. No value is fitted to any site's data: what a
 scale is, is a constant written here or in the job. Needs python3-numpy.
@@ -103,7 +103,15 @@ def roles(folder, to, sites=20, context=10, train=1200, test=400):
             numpy.save("%s/site-%02d-%s-y.npy" % (to, site, part), of[at + context])
 
 
-MAKERS = {"har": har, "heart": heart, "roles": roles}
+def plain(folder, to):
+    """Every file, unpacked: twenty sites that share one would each unpack it, twice."""
+    for name in os.listdir(folder):
+        if name.endswith(".gz"):
+            with gzip.open(os.path.join(folder, name)) as f, open(os.path.join(to, name[:-3]), "wb") as out:
+                shutil.copyfileobj(f, out)
+
+
+MAKERS = {"har": har, "heart": heart, "plain": plain, "roles": roles}
 
 
 def made(word, folder, to):

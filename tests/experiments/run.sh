@@ -4,12 +4,13 @@
 #
 #   TABLE          a file of tests/experiments/tables without .yaml, or a path
 #   --data DIR     folder of the data sets (default: COHORT_DATA, or ../shared/data)
+#   --recommend    asks cohortctl recommend, after the methods; the summary has its regret
 #   --export DIR   runs nothing; writes splits, first weights and jobs for other frameworks
 #   --summary      only the summary and pictures of what was run
 set -eu
 root=$(cd "$(dirname "$0")/../.." && pwd)
 [ $# -ge 1 ] || {
-    sed -n '2,8s/^# \{0,1\}//p' "$0"
+    sed -n '2,9s/^# \{0,1\}//p' "$0"
     ls "$root/tests/experiments/tables" | sed -n 's/\.yaml$/  &/p'
     exit 2
 }

@@ -125,6 +125,25 @@ def winners(table, data):
     return out + [""]
 
 
+def regrets(table, data):
+    """What `recommend` answered, and how far that is from the best candidate by the table's own runs of the same seed."""
+    out = []
+    for r in table.recommended.read():
+        methods = data.get(r["variant"], {})
+        word = {(m["strategy"] if isinstance(m.get("strategy"), str) else ""): n for n, m in reversed(table.all_methods.items())}
+        means = {}
+        for c in table.all_variants[r["variant"]]["recommend"]["candidates"]:
+            of = [number(x, table.score(word[c])) for (_, seed), x in methods.get(word.get(c), {}).items() if seed == r["seed"]]
+            if of:
+                means[c] = average(of)
+        if r["strategy"] in means:
+            best = max(means, key=means.get)
+            out.append("| %s | %s | %s | %s | %s, %.2f | %.2f | %.2f |" % (r["variant"], r["seed"], r["strategy"], r["confidence"], best, means[best],
+                                                                    means[r["strategy"]], means[best] - means[r["strategy"]]))
+    head = ["## What was recommended", "", "| data | seed | recommended | confidence | best candidate | the recommended one | regret |", "| --- |" + " --- |" * 6]
+    return head + out + [""] if out else []
+
+
 def write(table):
     data = gather(table)
     reference = table.spec.get("reference")
@@ -132,6 +151,7 @@ def write(table):
     out += ["Accuracy in percent on test examples that no choice has seen; +- and intervals are 95 %% over sites. Reference: %s." % (reference or "none"), ""]
     if len(data) > 1:
         out += winners(table, data)
+    out += regrets(table, data)
     for variant, methods in data.items():
         any_row = next(iter(next(iter(methods.values())).values()))
         out += ["## %s (%d sites, %s rounds)" % (variant, table.all_variants[variant]["sites"], any_row["rounds"]), "", "| " + " | ".join(HEAD) + " |", "| " + " | ".join("---" for _ in HEAD) + " |"]

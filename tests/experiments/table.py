@@ -2,6 +2,7 @@
 """Runs one table of methods x data x seeds with the real daemons over loopback, and writes what came out.
 
     tests/experiments/table.py TABLE.yaml --data DIR [--out DIR] [--build DIR] [--only METHOD,...] [--variants NAME,...] [--seeds N,...] [--summary]
+    tests/experiments/table.py TABLE.yaml --data DIR --recommend
     tests/experiments/table.py TABLE.yaml --data DIR --export DIR
 
 A table is one YAML file (tables/*.yaml; README.md says what it may hold). Every run is one job of its own: a fresh coordinator, one
@@ -10,6 +11,9 @@ cannot. Runs that are in OUT/rows.csv already are not repeated, so a table that 
 
 Choices (`choose:`) are made on examples set apart from the training files, by runs of their own; the test files are opened afterwards only.
 Each method has the same number of settings to choose from, which the table prints.
+
+With --recommend `cohortctl recommend` is asked for each data set and seed, with the candidates of `recommend:`, after the methods; the summary
+says how much worse its answer is than the best of them, by what the methods reached on test examples.
 
 With --export nothing is run: what the sites would train, choose and judge on, and what they would begin with, goes to files that any other
 program reads (export.py says which).
@@ -38,6 +42,7 @@ import natural
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SCORES = {"received": "accuracy_received", "served": "accuracy_served", "trained": "accuracy_trained"}
 ROW = ["variant", "method", "setting", "seed", "site", "received", "served", "trained", "loss", "rounds", "bytes_up", "cpu_s", "epsilon", "guarded", "choice"]
+RECOMMENDED = ["variant", "seed", "strategy", "confidence", "candidates", "seconds"]
 ROUND = ["variant", "method", "setting", "seed", "round", "received", "served", "trained"]
 
 
@@ -230,7 +235,7 @@ def mean(values):
 
 def picked(of, names):
     """Those of a map that are named, separated by commas; all without names."""
-    unknown = [n for n in (names or "").split(",") if n and n not in of]
+    unknown = [n for n in names.split(",") if n not in of] if names else []
     if unknown:
         sys.exit("%s: there are %s" % (", ".join(unknown), ", ".join(of)))
     return {n: of[n] for n in names.split(",")} if names else dict(of)
@@ -252,6 +257,10 @@ class Table:
         self.data = os.path.abspath(options.data)
         self.rows, self.rounds = Rows(self.out + "/rows.csv", ROW), Rows(self.out + "/rounds.csv", ROUND)
         self.chosen = Rows(self.out + "/chosen.csv", ["variant", "method", "setting", "score"])
+        self.recommended = Rows(self.out + "/recommended.csv", RECOMMENDED)
+        commas = [n for n in [*self.spec["methods"], *self.spec.get("variants", {})] if "," in n]
+        if commas:
+            sys.exit("%s: %s: names of methods and variants are without commas" % (path, "; ".join(commas)))
         self.all_methods, self.seeds = self.spec["methods"], self.spec["seeds"]
         common = {k: v for k, v in self.spec.items() if k not in ("title", "variants", "methods", "seeds", "score", "reference", "patience")}
         self.variants = {v: merged(common, own) for v, own in (self.spec.get("variants") or {"all": {}}).items()}
@@ -274,7 +283,7 @@ class Table:
     def folder(self, spec):
         """Of a data set's files, or of what was made of them."""
         folder = os.path.join(self.data, spec["data"])
-        return natural.made(spec["made"], folder, os.path.join(self.out, "made", spec["made"])) if "made" in spec else folder
+        return natural.made(spec["made"], folder, os.path.join(self.out, "made", "%s-%s" % (spec["data"], spec["made"]))) if "made" in spec else folder
 
     def settings(self, variant, method):
         """The grid of a method: a list of {"train.lr": 0.1}."""
@@ -321,6 +330,31 @@ class Table:
         finally:
             federation.stop()
         return job, finals, lines
+
+    def recommend(self, variant, seed):
+        """What cohortctl answers; pilots have the rate that was chosen for fedavg, and everything else of the job."""
+        wanted = self.variants[variant]["recommend"]
+        job = merged(self.job(variant, "fedavg", seed, self.choose(variant, "fedavg"), False), wanted.get("job"))
+        federation = self.federation(variant, seed)
+        started = time.monotonic()
+        try:
+            federation.start(self.site_data(variant, seed, False), {"name": "*", "scores": True})
+            with open(federation.path("job.yaml"), "w") as f:
+                yaml.safe_dump(job, f, sort_keys=False, default_flow_style=None)
+            answer = json.loads(federation.ctl("--json", "recommend", federation.path("job.yaml"), "--candidates", ",".join(wanted["candidates"]),
+                                               "--rounds", str(wanted["rounds"]), timeout=self.spec.get("patience", 3600)))
+        finally:
+            federation.stop()
+        found = {c["strategy"]: round(c["mean"], 4) if "mean" in c else c.get("why") for c in answer["candidates"]}
+        self.recommended.add([{"variant": variant, "seed": seed, "strategy": answer["strategy"], "confidence": answer["confidence"], "candidates": named(found),
+                               "seconds": round(time.monotonic() - started)}])
+        print("%s  %-12s seed %s: recommended %s of %s" % (time.strftime("%H:%M:%S"), variant, seed, answer["strategy"], named(found)), flush=True)
+
+    def recommend_all(self):
+        done = {(r["variant"], r["seed"]) for r in self.recommended.read()}
+        for seed, variant in itertools.product(self.seeds, self.variants):
+            if (variant, str(seed)) not in done and "recommend" in self.variants[variant]:
+                self.recommend(variant, seed)
 
     def score(self, method):
         return self.all_methods[method].get("score", self.spec.get("score", "received"))
@@ -385,6 +419,7 @@ def main():
     p.add_argument("--only", help="methods, separated by commas")
     p.add_argument("--variants", help="data, separated by commas")
     p.add_argument("--seeds", help="instead of the table's, separated by commas")
+    p.add_argument("--recommend", action="store_true", help="ask cohortctl recommend, in place of running methods")
     p.add_argument("--export", metavar="DIR", help="run nothing; write splits and first weights to files")
     p.add_argument("--summary", action="store_true", help="only write the summary and the pictures of what is there")
     options = p.parse_args()
@@ -395,7 +430,7 @@ def main():
         import export
         return export.write(table, os.path.abspath(options.export))
     if not options.summary:
-        table.all()
+        table.recommend_all() if options.recommend else table.all()
     import summary
     summary.write(table)
 
