@@ -32,9 +32,11 @@ job:
   rounds: 2
   model: {input: [1, 28, 28], classes: 10, head: 1, layers: [{flatten: {}}, {linear: {out: 8}}, {leaky_relu: {}}, {linear: {out: 10}}]}
   train: {batch: 20, epochs: 1}
+recommend: {candidates: [local, fedavg], rounds: 2}
 methods:
   local: {strategy: local}
   fedavg: {strategy: fedavg}
+  fedavg trained: {of: fedavg, score: trained}
 TABLE
 table() { exec timeout 120 /usr/bin/python3 "$e2e_root/tests/experiments/table.py" "$work/small.yaml" --data "$e2e_root/tests/data" --build "$build" --out "$work/out" "$@"; }
 has_rows() { [ -e "$work/out/rows.csv" ] && [ "$(wc -l <"$work/out/rows.csv")" -gt 1 ]; }
@@ -55,6 +57,11 @@ ok "stopped and started again: 8 rows, each once; a summary"
 (table) >"$work/again.log" 2>&1 || die "a table that is complete"
 grep -q 'seed' "$work/again.log" && grep -q 'set apart' "$work/again.log" && die "a complete table ran something"
 ok "a complete table runs nothing"
+
+grep -q '^| fedavg trained | train.lr: .* | trained | 2 | ' "$work/out/summary.md" || die "another model of the same runs: $(cat "$work/out/summary.md")"
+(table --recommend --seeds 1) >"$work/again.log" 2>&1 || die "recommend: $(cat "$work/again.log")"
+grep -qE '^\| all \| 1 \| (local|fedavg) \| .* \| [0-9.]+ \|$' "$work/out/summary.md" || die "no regret: $(cat "$work/out/summary.md")"
+ok "what is recommended, and its regret by the table's own runs"
 
 # What is exported is what the sites have: rows of the source's files, none twice; and what a job begins with.
 (table --export "$work/export" --seeds 2) >"$work/export.log" 2>&1 || die "export: $(cat "$work/export.log")"
