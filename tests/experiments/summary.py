@@ -167,6 +167,7 @@ def write(table):
         print("skipped: pictures (apt-get install python3-matplotlib)")
         return
     matplotlib.use("svg")
+    matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": table.name})  # small, and the same when made again
     curves(table)
     spread(table, data)
 
