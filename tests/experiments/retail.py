@@ -7,7 +7,7 @@ a federation.
 orange-juice: a row a store, brand and week. Predicted is logmove, from the brand, the prices of all brands, coupon and feature of that week; `profit`
 follows from the sales and is left out. Training: weeks before 130; test: weeks from 134 on.
 
-complete-journey: purchases of a sample of households, summed over store, department (the five with most sales that every store has) and week (2 to 52; the
+complete-journey: purchases of a sample of households, summed over store, department (the five with most sales but fuel, which some stores lack) and week (2 to 52; the
 first and last are not whole). Predicted is log(1 + dollars) of a department's next week from its last four weeks and which it is; whatever is known of that
 week itself (quantities, discounts) is left out. Training: targets before week 40; test: from week 42 on. Stores: those with most purchases.
 

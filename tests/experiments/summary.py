@@ -138,7 +138,7 @@ def regrets(table, data):
                 means[c] = average(of)
         if r["strategy"] in means:
             best = max(means, key=means.get)
-            out.append("| %s | %s | %s | %s | %s, %.2f | %.2f | %.2f |" % (r["variant"], r["seed"], r["strategy"], r["confidence"], best, means[best],
+            out.append("| %s | %s | %s | %s | %s, %.2f | %.2f | %.2f |" % (r["variant"], r["seed"], r["strategy"], "%.3f" % float(r["confidence"]), best, means[best],
                                                                     means[r["strategy"]], means[best] - means[r["strategy"]]))
     head = ["## What was recommended", "", "| data | seed | recommended | confidence | best candidate | the recommended one | regret |", "| --- |" + " --- |" * 6]
     return head + out + [""] if out else []

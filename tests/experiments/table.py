@@ -200,11 +200,13 @@ class Federation:
         return {l["site"]: l for l in self.lines() if l.get("final")}
 
     def stop(self):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # a second one must not leave half of it behind
         for child in reversed(self.children):
             child.send_signal(signal.SIGKILL)
         for child in self.children:
             child.wait()
         shutil.rmtree(self.work, ignore_errors=True)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
 def make_pki(folder, build, sites):
@@ -346,7 +348,7 @@ class Table:
         finally:
             federation.stop()
         found = {c["strategy"]: round(c["mean"], 4) if "mean" in c else c.get("why") for c in answer["candidates"]}
-        self.recommended.add([{"variant": variant, "seed": seed, "strategy": answer["strategy"], "confidence": answer["confidence"], "candidates": named(found),
+        self.recommended.add([{"variant": variant, "seed": seed, "strategy": answer["strategy"], "confidence": round(answer["confidence"], 4), "candidates": named(found),
                                "seconds": round(time.monotonic() - started)}])
         print("%s  %-12s seed %s: recommended %s of %s" % (time.strftime("%H:%M:%S"), variant, seed, answer["strategy"], named(found)), flush=True)
 
