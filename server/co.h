@@ -161,7 +161,7 @@ struct co_job {
 
     /* members waiting to be recorded */
     struct co_enlist {
-        uint64_t agent;
+        uint64_t agent, base;
         uint32_t exchange;
     } * enlist;
     uint32_t enlist_count, enlist_room;
@@ -193,6 +193,7 @@ struct co_upload {
     uint64_t job;
     uint8_t incarnation[FL_INCARNATION_SIZE];
     struct fl_store_update u;
+    uint64_t base; /* the round by which the agent knows it */
     struct fl_spool *spool;
     char path[FL_STORE_PATH_MAX + FL_STORE_NAME_MAX];
     uint64_t from; /* offset it was resumed at */

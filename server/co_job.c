@@ -240,12 +240,13 @@ static int replay_add(struct replay *p, const struct fl_round_event *ev)
     return 0;
 }
 
-static int replay_member(void *arg, uint64_t agent, bool closed_in)
+static int replay_member(void *arg, uint64_t agent, uint64_t base, bool closed_in)
 {
     struct replay *p = arg;
 
     (void)closed_in;
     return replay_add(p, &(struct fl_round_event){.type = FL_ROUND_EV_ENLISTED,
+                                                  .base = base,
                                                   .exchange = p->exchange,
                                                   .agent = agent});
 }

@@ -18,7 +18,7 @@ struct late_op {
 static void late_run(struct co_op *op)
 {
     struct late_op *l = (struct late_op *)op;
-    op->status = fl_store_update_find(op->co->store, op->job_id, l->key.round, l->key.exchange,
+    op->status = fl_store_update_made(op->co->store, op->job_id, l->key.round, l->key.exchange,
                                       l->agent, &l->found, &op->err);
     l->result = op->status;
 }
@@ -46,6 +46,16 @@ static void late_done(struct co_op *op)
     }
 }
 
+/* It has its task of an earlier round still, and the one that is collected takes what it makes. */
+static bool carried(const struct co_peer *p, const struct co_job *j, const struct fl_offer *offer)
+{
+    struct fl_member_view m;
+
+    return j->round && offer->key.round <= j->published &&
+           fl_round_member(j->round, offer->key.exchange, p->agent, &m) &&
+           m.base == offer->key.round;
+}
+
 static void offer_terms(const struct co_peer *p, const struct co_job *j,
                         const struct fl_offer *offer, struct fl_offer_terms *ret)
 {
@@ -57,6 +67,7 @@ static void offer_terms(const struct co_peer *p, const struct co_job *j,
     memcpy(ret->key.incarnation, j->incarnation, sizeof ret->key.incarnation);
     ret->late_rounds = plan->round.late_rounds;
     ret->open = s != NULL;
+    ret->carried = carried(p, j, offer);
     ret->exchange_count = s ? s->terms_count : 1;
     if (!s) {
         return;
@@ -95,7 +106,8 @@ void co_peer_offered(struct co_peer *p, const Cohort__Offer *m)
     case FL_OFFER_CURRENT:
         co_event(co, j->id,
                  &(struct fl_round_event){.type = FL_ROUND_EV_OFFERED,
-                                          .round = offer.key.round,
+                                          .round = terms.key.round,
+                                          .base = offer.key.round,
                                           .exchange = offer.key.exchange,
                                           .agent = p->agent,
                                           .digest = offer.digest,

@@ -177,6 +177,10 @@ void co_peer_send_task(struct co_peer *p, struct co_job *j, const struct fl_roun
     j->bytes_down += task.base_size;
     uint64_t closes = fl_round_closes(j->round);
     task.deadline_left_ms = closes != FL_ROUND_NEVER && closes > now ? closes - now : 0;
+    if (task.deadline_left_ms) { /* a task may outlive its round by so many */
+        const struct fl_plan *plan = j->sums->plan;
+        task.deadline_left_ms += (uint64_t)plan->setting.buffer.staleness * plan->round.deadline_ms;
+    }
     frame.body_case = COHORT__FRAME__BODY_TASK;
     frame.task = &task;
     co_peer_grant(p, j->frozen_text);

@@ -51,10 +51,11 @@ static int keep_row(void *arg, const struct fl_store_round_row *r)
     return 0;
 }
 
-static int keep_member(void *arg, uint64_t agent, bool closed_in)
+static int keep_member(void *arg, uint64_t agent, uint64_t base, bool closed_in)
 {
     struct query_op *q = arg;
 
+    (void)base;
     if (q->member_count == q->member_room) {
         uint32_t room = q->member_room ? 2 * q->member_room : 64;
         if (room > QUERY_MEMBERS_MAX * 2 ||

@@ -134,7 +134,7 @@ static void do_open(struct co *co, struct co_job *j, const struct fl_round_item 
 
 struct enlist_op {
     struct co_op op;
-    uint64_t round;
+    uint64_t round, base;
     uint32_t exchange, count;
     uint64_t *agents;
 };
@@ -144,8 +144,8 @@ static void enlist_kick(struct co *co, struct co_job *j);
 static void enlist_run(struct co_op *op)
 {
     struct enlist_op *n = (struct enlist_op *)op;
-    op->status = fl_store_members_add(op->co->store, op->job_id, n->round, n->exchange, n->agents,
-                                      n->count, &op->err);
+    op->status = fl_store_members_add(op->co->store, op->job_id, n->round, n->exchange, n->base,
+                                      n->agents, n->count, &op->err);
 }
 
 static void enlist_done(struct co_op *op)
@@ -161,6 +161,7 @@ static void enlist_done(struct co_op *op)
         co_event(co, op->job_id,
                  &(struct fl_round_event){.type = FL_ROUND_EV_ENLISTED,
                                           .round = n->round,
+                                          .base = n->base,
                                           .exchange = n->exchange,
                                           .agent = n->agents[i],
                                           .status = op->status},
@@ -182,8 +183,10 @@ static void enlist_kick(struct co *co, struct co_job *j)
     n->op.job_id = j->id;
     n->round = j->published + 1;
     n->exchange = j->enlist[0].exchange;
+    n->base = j->enlist[0].base;
     n->agents = fl_new(j->enlist_count, sizeof *n->agents);
-    while (n->count < j->enlist_count && j->enlist[n->count].exchange == n->exchange) {
+    while (n->count < j->enlist_count && j->enlist[n->count].exchange == n->exchange &&
+           j->enlist[n->count].base == n->base) {
         n->agents[n->count] = j->enlist[n->count].agent;
         n->count++;
     }
@@ -215,6 +218,7 @@ static void do_enlist(struct co *co, struct co_job *j, const struct fl_round_ite
             co_event(co, j->id,
                      &(struct fl_round_event){.type = FL_ROUND_EV_ENLISTED,
                                               .round = item->round,
+                                              .base = item->base,
                                               .exchange = item->exchange,
                                               .agent = item->agent,
                                               .status = -FL_R_NOMEM},
@@ -223,7 +227,7 @@ static void do_enlist(struct co *co, struct co_job *j, const struct fl_round_ite
         }
         j->enlist_room = room;
     }
-    j->enlist[j->enlist_count++] = (struct co_enlist){item->agent, item->exchange};
+    j->enlist[j->enlist_count++] = (struct co_enlist){item->agent, item->base, item->exchange};
 }
 
 /* ---- updates, committed in groups ---- */
@@ -465,7 +469,7 @@ static void do_publish(struct co *co, struct co_job *j, const struct fl_round_it
 static void key_of(const struct co_job *j, const struct fl_round_item *item, struct fl_key *ret)
 {
     memcpy(ret->incarnation, j->incarnation, sizeof ret->incarnation);
-    ret->round = item->round;
+    ret->round = item->base;
     ret->exchange = item->exchange;
 }
 

@@ -208,6 +208,9 @@ static void seal(struct co *co, struct co_job *j, struct co_upload *up)
         return;
     }
     s->terms = j->sums->terms[up->u.exchange];
+    if (j->sums->plan->setting.buffer.size > 0) { /* its weight is ours, not what it claimed */
+        s->terms.max_weight = fl_plan_weight_max(j->sums->plan);
+    }
     co_submit(co, co->seal_lane[up->u.agent % CO_SEAL_LANES], &s->op);
 }
 
@@ -267,7 +270,7 @@ static void count_up(struct co_job *j, const struct fl_store_update *u)
 static void receive(struct co_peer *p)
 {
     struct co_upload *up = &p->upload;
-    struct fl_key key = {.round = up->u.round, .exchange = up->u.exchange};
+    struct fl_key key = {.round = up->base, .exchange = up->u.exchange};
     struct fl_sink sink = {.write = sink_write,
                            .arg = up->spool,
                            .digest = up->u.digest,
@@ -370,6 +373,7 @@ void co_upload_begin(struct co *co, struct co_job *j, const struct fl_round_item
     up->job = j->id;
     memcpy(up->incarnation, j->incarnation, sizeof up->incarnation);
     up->u = u;
+    up->base = item->base;
     struct open_op *o = co_op_new(co, sizeof *o, open_run, open_done);
     o->op.job_id = j->id;
     o->op.connection = p->connection;

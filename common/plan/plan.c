@@ -391,10 +391,11 @@ static void fill_in(struct raw *raw, const struct fl_conf_node *root)
         v == FL_VISIBILITY_NORMS_PRIVATE || strcmp(fl_plan_model(&raw->plan), "fedper") == 0) {
         t->head_epochs = 0; /* no head apart from the body, or one that trains with it */
     }
+    fl_plan_buffer_defaults(&raw->plan);
     if (raw->plan.round.quorum == 0) {
         raw->plan.round.quorum = raw->plan.round.members;
     }
-    if (raw->plan.weighting == FL_WEIGHT_EQUAL) {
+    if (raw->plan.weighting == FL_WEIGHT_EQUAL && raw->plan.setting.buffer.size == 0) {
         raw->plan.max_weight = 1;
     }
     raw->plan.score.on = fl_conf_find(root, "score") != NULL;

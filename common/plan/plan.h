@@ -283,6 +283,15 @@ struct fl_bubble_conf {
 };
 enum fl_bubble_body { FL_BODY_OWN, FL_BODY_SHARED };
 
+/* fedbuff: a round publishes when `size` updates are there, however many are still at work, and
+ * theirs count in the next `staleness` ones. Weights are integers: one made for the round before
+ * the last counts FL_BUFFER_FRESH / sqrt(1 + s), s = 1. */
+struct fl_buffer_conf {
+    uint32_t size; /* 0: there is no buffer */
+    uint32_t staleness;
+};
+enum { FL_BUFFER_FRESH = 1024, FL_BUFFER_STALENESS_MAX = 64 };
+
 /* Settings of single strategies; each has its own (plan_strategy.c), the others are 0. */
 enum fl_personal_variant { FL_PERSONAL_BETTER, FL_PERSONAL_PUBLISHED };
 struct fl_fedamp_conf {
@@ -324,6 +333,7 @@ struct fl_strategy_conf {
     struct fl_fedcac_conf fedcac;
     struct fl_pfedhn_conf pfedhn;
     struct fl_bubble_conf bubble;
+    struct fl_buffer_conf buffer;
 };
 
 enum fl_trainer {
@@ -411,6 +421,13 @@ struct fl_setting {
     double number;
 };
 bool fl_plan_setting(const struct fl_plan *plan, uint32_t i, struct fl_setting *ret);
+/* What an update may weigh in a sum at most; what a site may claim is its exchange's word. */
+static inline uint32_t fl_plan_weight_max(const struct fl_plan *plan)
+{
+    return plan->weighting == FL_WEIGHT_EXAMPLES || plan->setting.buffer.size > 0 ? plan->max_weight
+                                                                                  : 1;
+}
+
 /* The strategy that says what of the model travels and how it trains: the one inside the bubbles
  * where there are any, else the job's. */
 static inline const char *fl_plan_model(const struct fl_plan *plan)

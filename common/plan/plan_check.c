@@ -412,6 +412,7 @@ int fl_plan_check(const struct fl_plan *plan, const struct fl_conf_node *root, s
         fl_plan_check_personal,
         fl_plan_check_descriptor,
         fl_plan_check_bubbles,
+        fl_plan_check_buffer,
         fl_plan_check_solver,
     };
 

@@ -56,6 +56,12 @@ void fl_plan_bubbles_begin(struct fl_plan *plan);
 int fl_plan_check_bubbles(const struct fl_plan *plan, const struct fl_conf_node *root,
                           struct fl_err *e);
 
+/* fedbuff (plan_buffer.c): settings, what follows from them, rules. */
+extern const struct fl_conf_field fl_plan_fedbuff_keys[];
+void fl_plan_buffer_defaults(struct fl_plan *plan);
+int fl_plan_check_buffer(const struct fl_plan *plan, const struct fl_conf_node *root,
+                         struct fl_err *e);
+
 /* The rules of score (plan_score.c). */
 int fl_plan_check_score(const struct fl_plan *plan, const struct fl_conf_node *root,
                         struct fl_err *e);

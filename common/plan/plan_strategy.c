@@ -76,6 +76,7 @@ static const struct {
     {"fedcac", FL_VISIBILITY_ALL_SHARED, fl_plan_fedcac_keys},
     {"feddbe", FL_VISIBILITY_ALL_SHARED, feddbe_keys},
     {"fedbn", FL_VISIBILITY_NORMS_PRIVATE, no_keys},
+    {"fedbuff", FL_VISIBILITY_ALL_SHARED, fl_plan_fedbuff_keys},
     {"feddyn", FL_VISIBILITY_ALL_SHARED, feddyn_keys},
     {"fedka", FL_VISIBILITY_ALL_SHARED, fl_plan_fedka_keys},
     {"fednova", FL_VISIBILITY_ALL_SHARED, fednova_keys},

@@ -49,6 +49,7 @@ static const struct fl_release_row rows[] = {
     SINGLES_OF("fedamp", "the whole model"),
     MEAN_OF("fedavg", "the whole model", "the whole model"),
     MEAN_OF("fedavgm", "the whole model", "the whole model"),
+    SINGLES_OF("fedbuff", "the whole model"),
     MEAN_OF("fedbn", "all layers but norms", "norms and all other layers together"),
     SINGLES_OF("fedcac", "the whole model"),
     MEAN_OF_SITES("feddbe", "the whole model and its mean features together"),

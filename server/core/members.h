@@ -22,6 +22,7 @@ enum fl_member_want {
 
 struct fl_member {
     uint64_t agent;
+    uint64_t base; /* the round of its task: this one, or one before */
     uint64_t since_ms;
     uint64_t size;
     struct fl_digest digest; /* of the first offer; a second one is never taken */

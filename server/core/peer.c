@@ -221,9 +221,12 @@ enum fl_offer_verdict fl_peer_offer(const struct fl_offer_terms *terms,
     if (offer->key.round > terms->key.round) {
         return refused(e, FL_R_NO_ROUND, "an offer for a round of the future");
     }
-    if (offer->key.round < terms->key.round) {
+    if (offer->key.round < terms->key.round && !terms->carried) {
         uint64_t behind = terms->key.round - offer->key.round;
         return behind <= terms->late_rounds ? FL_OFFER_LATE : FL_OFFER_OVER;
+    }
+    if (!terms->open && terms->carried) {
+        return refused(e, FL_R_BUSY, "the round is not open yet");
     }
     if (!terms->open) {
         return refused(e, FL_R_NO_ROUND, "an offer for a round that is not open");
@@ -234,7 +237,7 @@ enum fl_offer_verdict fl_peer_offer(const struct fl_offer_terms *terms,
     if (!fl_digest_equal(&offer->plan, &terms->plan)) {
         return refused(e, FL_R_UPDATE_SHAPE, "an update made for another plan");
     }
-    if (!fl_digest_equal(&offer->base, &terms->base)) {
+    if (!terms->carried && !fl_digest_equal(&offer->base, &terms->base)) {
         return refused(e, FL_R_UPDATE_SHAPE, "an update made from another model");
     }
     if (terms->at_most ? offer->size == 0 || offer->size > terms->update_size

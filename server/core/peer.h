@@ -113,6 +113,8 @@ struct fl_offer_terms {
     uint64_t update_size; /* of the offer's exchange */
     bool at_most;         /* opaque bytes: 1 to update_size; else exactly */
     uint32_t max_weight;  /* 1 with equal weights */
+    bool carried;         /* the offer is of an earlier round's task, and this round takes it: plan
+                             and base are of then, and the plan must be this round's all the same */
     uint32_t late_rounds; /* published rounds back that are looked up in the store */
 };
 

@@ -27,6 +27,15 @@
  * quorum lacks, and the exchange gets a new deadline. From then on the quorum closes it at once:
  * its time was up already. After `attempts` deadlines the job pauses; RESUME starts counting again.
  *
+ * Buffers (FedBuff, Nguyen et al. 2022, arXiv 2106.06639). With `staleness` a round is a buffer
+ * that closes when it is full, however many are still at work. These are not told to stop: they go
+ * with the machine into the next round as members that have their task already (`base` says of
+ * which round), and are enlisted there, durably, before anything of theirs is recorded. So whose
+ * update counts where is in the records of one round, as ever; a contribution is recorded once, in
+ * the round that is open when it is offered, and a crash finds it there. What is on its way while a
+ * round closes is refused as busy and offered again. A member that comes back with empty hands gets
+ * a task of the round that is open; one that is too many rounds behind is told that it is over.
+ *
  * Pausing gates `advance` only. What agents and workers bring in is still taken: an upload in
  * flight is recorded and acknowledged. A failed answer of store or worker pauses with its reason,
  * and leaves the phase as it was with `asked` cleared, so that RESUME says the same item again.
@@ -84,10 +93,21 @@ int fl_round_rules_check(const struct fl_round_rules *rules, struct fl_err *e)
     if (rules->rounds == 0 || rules->attempts == 0) {
         return fl_fail(e, FL_R_CONF_RANGE, "rounds and attempts must be at least 1");
     }
+    if (rules->staleness > FL_ROUND_STALE_MAX ||
+        (rules->staleness > 0 && rules->exchange_count > 1)) {
+        return fl_fail(e, FL_R_CONF_CONFLICT,
+                       "staleness %u: at most %d, and in rounds of one exchange only",
+                       rules->staleness, FL_ROUND_STALE_MAX);
+    }
     for (uint32_t i = 0; i < rules->exchange_count; i++) {
         int r = check_exchange(rules, i, e);
         if (r != 0) {
             return r;
+        }
+    }
+    for (uint32_t i = 0; rules->staleness > 0 && i <= rules->staleness; i++) {
+        if (rules->stale_weight[i] == 0) {
+            return fl_fail(e, FL_R_CONF_RANGE, "what is %u rounds late must weigh something", i);
         }
     }
     return 0;
@@ -114,7 +134,7 @@ static uint32_t table_size(const struct fl_round_rules *rules, uint32_t i)
     const struct fl_exchange_rules *x = &rules->exchange[i];
     uint32_t wanted = x->members + x->over_select;
 
-    if (x->same_cohort) {
+    if (x->same_cohort && i > 0) {
         uint32_t before = rules->exchange[i - 1].members;
         wanted = wanted > before ? wanted : before;
     }
@@ -163,6 +183,23 @@ void fl_frame_clear(struct fl_frame *f)
     }
 }
 
+/* Room for the members of a round under these rules. */
+static int carry_init(struct fl_round *r, const struct fl_round_rules *rules, struct fl_err *e)
+{
+    uint32_t room = rules->staleness > 0 ? table_size(rules, 0) : 0;
+
+    if (room > r->carry_room) {
+        struct fl_member *carry = fl_try(room, sizeof *carry);
+        if (!carry) {
+            return fl_fail(e, FL_R_NOMEM, "a table of %u members", room);
+        }
+        fl_free(r->carry);
+        r->carry = carry;
+        r->carry_room = room;
+    }
+    return 0;
+}
+
 int fl_round_new(const struct fl_round_setup *setup, struct fl_round **ret, struct fl_err *e)
 {
     int status;
@@ -172,6 +209,7 @@ int fl_round_new(const struct fl_round_setup *setup, struct fl_round **ret, stru
         return fl_fail(e, FL_R_NOMEM, "a round");
     }
     status = frame_new(setup->rules, &r->frame, e);
+    status = status ? status : carry_init(r, setup->rules, e);
     if (status == 0) {
         status = fl_candidates_init(&r->candidates,
                                     setup->candidates_max ? setup->candidates_max : 1, e);
@@ -197,6 +235,7 @@ void fl_round_free(struct fl_round *r)
     }
     frame_free(r->frame);
     frame_free(r->next);
+    fl_free(r->carry);
     fl_candidates_fini(&r->candidates);
     fl_free(r);
 }
@@ -216,6 +255,11 @@ int fl_round_set_rules(struct fl_round *r, const struct fl_round_rules *rules, s
     int status = frame_new(rules, &made, e);
 
     if (status != 0) {
+        return status;
+    }
+    status = carry_init(r, rules, e);
+    if (status != 0) {
+        frame_free(made);
         return status;
     }
     frame_free(r->next);

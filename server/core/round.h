@@ -24,6 +24,9 @@
  * FINISHED of the last exchange;
  *   - a round that misses its quorum is retried under the same number, plan and base and keeps what
  *     was committed, since no agent ever makes two different updates for one key;
+ *   - with `staleness`, who is still at work when the round closes is a member of the next ones
+ * too, by the task it has: its contribution counts in the round that is open when it offers it, for
+ *     less, and in that one only;
  *   - one that cannot be retried (`give_up`: agents that are gone have taken their secrets with
  * them) is given up: what it publishes is the model it began with, and the next round begins.
  */
@@ -43,6 +46,7 @@ enum {
     FL_ROUND_NAME_MAX = 32,
     FL_ROUND_MEMBERS_MAX = 100000, /* members + over_select of one exchange */
     FL_ROUND_TODO_MAX = 32,
+    FL_ROUND_STALE_MAX = 64, /* rounds that a contribution may be late by */
 };
 
 #define FL_ROUND_NEVER UINT64_MAX
@@ -70,6 +74,10 @@ struct fl_round_rules {
     uint32_t attempts; /* deadlines missed below quorum until the job pauses, at least 1 */
     uint32_t exchange_count;
     struct fl_exchange_rules exchange[FL_ROUND_EXCHANGES_MAX];
+    /* Who has a task of round b may contribute to rounds b to b + staleness. 0: to its own only;
+     * else a round has one exchange, and one made for a round s before counts stale_weight[s]. */
+    uint32_t staleness;
+    uint32_t stale_weight[FL_ROUND_STALE_MAX + 1];
 };
 
 /* -FL_R_CONF_RANGE or -FL_R_CONF_CONFLICT, naming the exchange. */
@@ -110,6 +118,7 @@ struct fl_round_event {
     uint64_t now_ms; /* monotonic; never goes back between steps */
     enum fl_round_ev type;
     uint64_t round;
+    uint64_t base; /* OFFERED, ENLISTED: the round of its task, at most `round`; 0 = `round` */
     uint32_t exchange;
     int status; /* 0 or -FL_R_... */
     uint64_t agent;
@@ -147,6 +156,7 @@ struct fl_round_item {
     enum fl_round_do type;
     int reason; /* 0 or -FL_R_... */
     uint64_t round;
+    uint64_t base; /* about an agent: the round of its task, by which it knows it */
     uint32_t exchange;
     uint32_t weight;
     uint64_t agent;
@@ -241,6 +251,7 @@ const char *fl_member_state_name(enum fl_member_state state);
 
 struct fl_member_view {
     uint64_t agent;
+    uint64_t base; /* the round of its task */
     enum fl_member_state state;
     int reason; /* of a decline or failure, or of the last refusal; 0 = none */
     bool connected;

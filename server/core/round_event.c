@@ -17,6 +17,7 @@ static int answer(struct fl_round *r, const struct fl_round_event *ev, enum fl_r
     r->direct = (struct fl_round_item){.type = type,
                                        .reason = reason,
                                        .round = fl_round_number(r),
+                                       .base = fl_round_base(ev),
                                        .exchange = ev->exchange,
                                        .agent = ev->agent,
                                        .size = ev->size,
@@ -142,7 +143,7 @@ static int offered(struct fl_round *r, const struct fl_round_event *ev)
     if (!r->open) {
         return answer(r, ev, FL_ROUND_DO_REFUSE, -FL_R_NO_ROUND);
     }
-    if (!m) {
+    if (!m || m->base != fl_round_base(ev)) {
         bool over = x->closed || ev->exchange < r->exchange;
         return answer(r, ev, FL_ROUND_DO_DROP, over ? -FL_R_ROUND_OVER : -FL_R_NOT_MEMBER);
     }
@@ -159,7 +160,8 @@ static int offered(struct fl_round *r, const struct fl_round_event *ev)
         return answer(r, ev, FL_ROUND_DO_REFUSE, -FL_R_BUSY);
     }
     if (!fl_round_takes(r, ev->exchange)) {
-        return answer(r, ev, FL_ROUND_DO_DROP, -FL_R_ROUND_OVER);
+        return fl_round_carries(r, m) ? answer(r, ev, FL_ROUND_DO_REFUSE, -FL_R_BUSY)
+                                      : answer(r, ev, FL_ROUND_DO_DROP, -FL_R_ROUND_OVER);
     }
     if (other) {
         m->reason = -FL_R_UPDATE_CONFLICT;
@@ -174,7 +176,9 @@ static int offered(struct fl_round *r, const struct fl_round_event *ev)
     }
     m->digest = ev->digest;
     m->size = ev->size;
-    m->weight = ev->weight;
+    m->weight = r->frame->rules.staleness > 0
+                    ? r->frame->rules.stale_weight[fl_round_number(r) - m->base]
+                    : ev->weight;
     m->offered = m->worked = true;
     m->late = false;
     m->since_ms = r->now_ms;
@@ -288,6 +292,14 @@ static int enlisted(struct fl_round *r, const struct fl_round_event *ev)
         }
         return 0;
     }
+    if (m && !m->durable) { /* at work since an earlier round */
+        m->durable = ev->status == 0;
+        r->record_due = true;
+        if (ev->status != 0) {
+            fl_round_pause(r, ev->status);
+        }
+        return 0;
+    }
     if (m || ev->status != 0) {
         return 0;
     }
@@ -295,6 +307,7 @@ static int enlisted(struct fl_round *r, const struct fl_round_event *ev)
     m = r->open && !x->closed ? fl_members_add(&x->members, ev->agent, false) : NULL;
     if (m) {
         m->state = FL_MEMBER_ACCEPTED;
+        m->base = fl_round_base(ev);
         m->durable = m->worked = true;
         m->term = r->term;
         m->since_ms = r->now_ms;
@@ -334,6 +347,7 @@ static int remembered(struct fl_round *r, struct fl_exchange *x, struct fl_membe
         if (!m) {
             return -FL_R_STORE_MISMATCH;
         }
+        m->base = fl_round_base(ev);
         m->term = r->term;
         x->drawn++;
     }
@@ -476,6 +490,7 @@ static int resume(struct fl_round *r)
         r->deadline_ms = r->now_ms + fl_round_rules_at(r)->deadline_ms;
     }
     r->draw_due = r->rescan_due = r->record_due = true;
+    fl_round_enlist_carried(r);
     return 0;
 }
 

@@ -43,6 +43,7 @@ static void emit_member(struct fl_round *r, struct fl_round_todo *todo, uint32_t
             return;
         }
         it->agent = m->agent;
+        it->base = m->base;
         it->size = m->size;
         it->weight = m->weight;
         it->digest = m->digest;

@@ -48,6 +48,13 @@ bool fl_round_awaits(const struct fl_round *r, const struct fl_member *m)
 
 void fl_round_invite(struct fl_round *r, struct fl_exchange *x, struct fl_member *m)
 {
+    if (m->base != fl_round_number(r)) { /* it has nothing of that task: one of this round, then */
+        m->base = fl_round_number(r);
+        m->durable = m->worked = m->offered = m->late = false;
+        fl_round_set_state(r, m, FL_MEMBER_ENLISTING);
+        fl_members_want(&x->members, m, FL_MEMBER_WANT_ENLIST);
+        return;
+    }
     fl_candidates_remove(&r->candidates, m->agent);
     fl_round_set_state(r, m, m->worked ? FL_MEMBER_ACCEPTED : FL_MEMBER_INVITED);
     m->connected = true;
@@ -98,6 +105,7 @@ static void enlist(struct fl_round *r, struct fl_exchange *x, uint64_t agent)
     if (!m) {
         return; /* everybody in the table may still bring something */
     }
+    m->base = fl_round_number(r);
     m->term = r->term;
     m->late = false;
     x->drawn++;
@@ -164,7 +172,7 @@ static void rescan(struct fl_round *r)
 /* At most `goal` are ever recorded: sums were sized for that many. The others wait, sealed. */
 void fl_round_record(struct fl_round *r, struct fl_exchange *x, struct fl_member *m)
 {
-    if (m->state == FL_MEMBER_SEALED && r->phase == FL_ROUND_COLLECT &&
+    if (m->state == FL_MEMBER_SEALED && m->durable && r->phase == FL_ROUND_COLLECT &&
         x->committed + x->recording < x->goal) {
         fl_round_set_state(r, m, FL_MEMBER_RECORDING);
         x->recording++;
@@ -235,6 +243,7 @@ static void same_cohort(struct fl_round *r)
             continue;
         }
         m->since_ms = r->now_ms;
+        m->base = fl_round_number(r);
         m->term = r->term;
         m->connected = was && was->connected;
         x->drawn++;
@@ -244,6 +253,61 @@ static void same_cohort(struct fl_round *r)
         } else {
             m->state = FL_MEMBER_ENLISTING;
             fl_members_want(&x->members, m, FL_MEMBER_WANT_ENLIST);
+        }
+    }
+}
+
+bool fl_round_carries(const struct fl_round *r, const struct fl_member *m)
+{
+    bool works = m->state == FL_MEMBER_ACCEPTED || m->state == FL_MEMBER_RECEIVING ||
+                 m->state == FL_MEMBER_SEALED;
+
+    return works && !r->given_up && fl_round_number(r) < r->frame->rules.rounds &&
+           fl_round_number(r) + 1 - m->base <= r->frame->rules.staleness;
+}
+
+void fl_round_enlist_carried(struct fl_round *r)
+{
+    struct fl_exchange *x = fl_round_at(r);
+
+    for (uint32_t i = 0; r->open && i < x->members.count; i++) {
+        struct fl_member *m = &x->members.at[i];
+        if (m->base != fl_round_number(r) && !m->durable) {
+            fl_members_want(&x->members, m, FL_MEMBER_WANT_ENLIST);
+        }
+    }
+}
+
+/* Those who are at work go on, into the frame of the next round. */
+static uint32_t carry_out(struct fl_round *r)
+{
+    const struct fl_members *from = &r->frame->at[0].members;
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < from->count && n < r->carry_room; i++) {
+        if (fl_round_carries(r, &from->at[i])) {
+            r->carry[n++] = from->at[i];
+        }
+    }
+    return n;
+}
+
+static void carry_in(struct fl_round *r, uint32_t count)
+{
+    struct fl_exchange *x = &r->frame->at[0];
+
+    for (uint32_t i = 0; i < count; i++) {
+        const struct fl_member *was = &r->carry[i];
+        struct fl_member *m = fl_round_number(r) - was->base <= r->frame->rules.staleness
+                                  ? fl_members_add(&x->members, was->agent, false)
+                                  : NULL;
+        if (m) {
+            *m = *was;
+            m->state = FL_MEMBER_ACCEPTED;
+            m->want = 0;
+            m->durable = false;
+            m->term = r->term;
+            x->drawn++;
         }
     }
 }
@@ -266,6 +330,7 @@ void fl_round_begin_exchange(struct fl_round *r, uint32_t exchange)
         same_cohort(r);
         collect(r);
     } else if (exchange == 0) {
+        fl_round_enlist_carried(r);
         collect(r);
     } else {
         r->phase = FL_ROUND_FILL;
@@ -331,12 +396,28 @@ void fl_round_list(struct fl_exchange *x)
     qsort(x->list, x->list_count, sizeof *x->list, by_id);
 }
 
+/* What it has sent so far was for this round: it offers it again in the next. */
+static void put_off(struct fl_round *r, struct fl_exchange *x, struct fl_member *m)
+{
+    if (m->state == FL_MEMBER_ACCEPTED) {
+        return;
+    }
+    fl_round_set_state(r, m, FL_MEMBER_ACCEPTED);
+    fl_members_unwant(&x->members, m, FL_MEMBER_WANT_RECEIVE | FL_MEMBER_WANT_RECORD);
+    if (m->connected) {
+        m->tell = -FL_R_BUSY;
+        fl_members_want(&x->members, m, FL_MEMBER_WANT_REFUSE);
+    }
+}
+
 void fl_round_closed(struct fl_round *r, struct fl_exchange *x)
 {
     x->closed = true;
     for (uint32_t i = 0; i < x->members.count; i++) {
         struct fl_member *m = &x->members.at[i];
-        if (m->state != FL_MEMBER_COMMITTED) {
+        if (fl_round_carries(r, m)) {
+            put_off(r, x, m);
+        } else if (m->state != FL_MEMBER_COMMITTED) {
             fl_round_drop(x, m, -FL_R_ROUND_OVER);
         }
     }
@@ -362,6 +443,8 @@ void fl_round_give_up(struct fl_round *r, int reason)
 
 void fl_round_next(struct fl_round *r)
 {
+    uint32_t carried = carry_out(r);
+
     r->barren = r->given_up ? r->barren + 1 : 0;
     r->given_up = 0;
     if (r->barren >= r->frame->rules.attempts) {
@@ -371,6 +454,7 @@ void fl_round_next(struct fl_round *r)
     r->published++;
     fl_frame_clear(r->frame);
     fl_round_take_rules(r);
+    carry_in(r, carried);
     r->open = false;
     r->exchange = 0;
     r->attempt = 1;

@@ -62,6 +62,8 @@ struct fl_round {
     bool record_due; /* uploads may wait to be recorded */
     struct fl_candidates candidates;
     struct fl_digest checkpoint;
+    struct fl_member *carry; /* room for those at work while one round becomes the next */
+    uint32_t carry_room;
 
     unsigned want;
     bool has_direct; /* an answer to an agent that is no member: one for an event at most */
@@ -88,6 +90,12 @@ static inline bool fl_round_takes(const struct fl_round *r, uint32_t exchange)
 {
     return r->open && exchange == r->exchange && !r->frame->at[exchange].closed &&
            r->phase != FL_ROUND_STOPPED && !r->given_up;
+}
+
+/* The round of the task that an event is about. */
+static inline uint64_t fl_round_base(const struct fl_round_event *ev)
+{
+    return ev->base ? ev->base : ev->round;
 }
 
 static inline void fl_round_set_state(const struct fl_round *r, struct fl_member *m,
@@ -117,6 +125,10 @@ void fl_round_invite(struct fl_round *r, struct fl_exchange *x, struct fl_member
 void fl_round_record(struct fl_round *r, struct fl_exchange *x, struct fl_member *m);
 void fl_round_drop(struct fl_exchange *x, struct fl_member *m, int reason);
 bool fl_round_awaits(const struct fl_round *r, const struct fl_member *m);
+/* Members of earlier rounds, to be recorded as such of this one. */
+void fl_round_enlist_carried(struct fl_round *r);
+/* It is at work, and what it makes may count in the next round. */
+bool fl_round_carries(const struct fl_round *r, const struct fl_member *m);
 /* Whether this agent may be drawn for the current exchange; how many are wanted in it. */
 bool fl_round_eligible(const struct fl_round *r, uint64_t agent);
 uint32_t fl_round_wanted(const struct fl_round *r);

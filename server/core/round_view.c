@@ -207,6 +207,7 @@ static void view_member(const struct fl_member *m, struct fl_member_view *ret)
 {
     *ret = (struct fl_member_view){
         .agent = m->agent,
+        .base = m->base,
         .state = (enum fl_member_state)m->state,
         .reason = m->reason,
         .connected = m->connected,
@@ -280,6 +281,9 @@ uint32_t fl_round_explain(const struct fl_round *r, uint64_t agent,
             struct fl_member_view v;
             view_member(&m->at[i], &v);
             say_member(r, &m->at[i], text, sizeof text);
+            if (v.base != fl_round_number(r)) {
+                add(text, sizeof text, " (its task is of round %llu)", (unsigned long long)v.base);
+            }
             each(arg, &v, text);
             n++;
         }

@@ -455,7 +455,11 @@ static int upgrade(struct fl_db *db, struct fl_err *e)
     if ((r = fl_db_begin(db, e)) != 0) {
         return r;
     }
-    int rc = sqlite3_exec(db->handle, FL_STORE_TABLES_2, NULL, NULL, NULL);
+    int rc =
+        version < 2 ? sqlite3_exec(db->handle, FL_STORE_TABLES_2, NULL, NULL, NULL) : SQLITE_OK;
+    if (rc == SQLITE_OK) {
+        rc = sqlite3_exec(db->handle, FL_STORE_TABLES_3, NULL, NULL, NULL);
+    }
     if (rc != SQLITE_OK) {
         r = fail(db, sqlite3_extended_errcode(db->handle), "cohortd.db: new tables", e);
     }

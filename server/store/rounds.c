@@ -59,6 +59,17 @@ static int takes_uploads(const struct fl_round_facts *f, uint32_t exchange, stru
     return 0;
 }
 
+static int digest_of(struct fl_query *q, struct fl_digest *ret, struct fl_err *e)
+{
+    int r = fl_query_step(q, e);
+
+    if (r == 1 && !fl_column_blob(q, 0, ret->bytes, sizeof ret->bytes)) {
+        r = fl_fail(e, FL_R_STORE_CORRUPT, "a digest of %d bytes", FL_DIGEST_SIZE);
+    }
+    fl_query_end(q);
+    return r;
+}
+
 int fl_store_update_find(struct fl_store *s, uint64_t job, uint64_t round, uint32_t exchange,
                          uint64_t agent, struct fl_digest *ret, struct fl_err *e)
 {
@@ -68,12 +79,19 @@ int fl_store_update_find(struct fl_store *s, uint64_t job, uint64_t round, uint3
     fl_query_u64(&q, round);
     fl_query_u64(&q, exchange);
     fl_query_u64(&q, agent);
-    int r = fl_query_step(&q, e);
-    if (r == 1 && !fl_column_blob(&q, 0, ret->bytes, sizeof ret->bytes)) {
-        r = fl_fail(e, FL_R_STORE_CORRUPT, "a digest of %d bytes", FL_DIGEST_SIZE);
-    }
-    fl_query_end(&q);
-    return r;
+    return digest_of(&q, ret, e);
+}
+
+int fl_store_update_made(struct fl_store *s, uint64_t job, uint64_t base, uint32_t exchange,
+                         uint64_t agent, struct fl_digest *ret, struct fl_err *e)
+{
+    struct fl_query q = fl_query(&s->db, FL_SQL_UPLOAD_MADE);
+
+    fl_query_u64(&q, job);
+    fl_query_u64(&q, base);
+    fl_query_u64(&q, exchange);
+    fl_query_u64(&q, agent);
+    return digest_of(&q, ret, e);
 }
 
 static int upload_key(struct fl_store *s, const struct fl_store_update *u, struct fl_file_key *ret,
@@ -226,7 +244,7 @@ int fl_store_rounds(struct fl_store *s, uint64_t job, uint32_t limit,
 /* ---- members ---- */
 
 int fl_store_members_add(struct fl_store *s, uint64_t job, uint64_t round, uint32_t exchange,
-                         const uint64_t *agents, uint32_t count, struct fl_err *e)
+                         uint64_t base, const uint64_t *agents, uint32_t count, struct fl_err *e)
 {
     struct fl_round_facts facts;
     int r = fl_db_begin(&s->db, e);
@@ -241,6 +259,7 @@ int fl_store_members_add(struct fl_store *s, uint64_t job, uint64_t round, uint3
         fl_query_u64(&q, round);
         fl_query_u64(&q, exchange);
         fl_query_u64(&q, agents[i]);
+        fl_query_u64(&q, base == round ? 0 : base);
         r = fl_query_run(&q, FL_R_NOT_ENROLLED, e);
     }
     FL_CRASH_POINT("store-members-before");
@@ -250,8 +269,8 @@ int fl_store_members_add(struct fl_store *s, uint64_t job, uint64_t round, uint3
 }
 
 int fl_store_members(struct fl_store *s, uint64_t job, uint64_t round, uint32_t exchange,
-                     int (*each)(void *arg, uint64_t agent, bool closed_in), void *arg,
-                     struct fl_err *e)
+                     int (*each)(void *arg, uint64_t agent, uint64_t base, bool closed_in),
+                     void *arg, struct fl_err *e)
 {
     struct fl_query q = fl_query(&s->db, FL_SQL_MEMBERS);
     int r;
@@ -260,7 +279,9 @@ int fl_store_members(struct fl_store *s, uint64_t job, uint64_t round, uint32_t 
     fl_query_u64(&q, round);
     fl_query_u64(&q, exchange);
     while ((r = fl_query_step(&q, e)) == 1) {
-        if ((r = each(arg, fl_column_u64(&q, 0), fl_column_u64(&q, 1) != 0)) != 0) {
+        uint64_t base = fl_column_u64(&q, 2);
+        if ((r = each(arg, fl_column_u64(&q, 0), base ? base : round, fl_column_u64(&q, 1) != 0)) !=
+            0) {
             break;
         }
     }

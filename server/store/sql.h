@@ -33,6 +33,9 @@
     " PRIMARY KEY(job, round, exchange, agent)) STRICT, WITHOUT ROWID;"                            \
     "CREATE INDEX member_in ON member(agent, job, round) WHERE closed_in = 1;"
 
+/* What schema 3 added. base: the round of the task that a member has, 0 = this round's. */
+#define FL_STORE_TABLES_3 "ALTER TABLE member ADD COLUMN base INTEGER NOT NULL DEFAULT 0;"
+
 #define FL_STORE_TABLES                                                                            \
     "CREATE TABLE meta(id INTEGER PRIMARY KEY CHECK(id = 1), coordinator BLOB NOT NULL"            \
     " CHECK(length(coordinator) = 16), created_ms INTEGER NOT NULL) STRICT;"                       \
@@ -72,7 +75,7 @@
     " size INTEGER NOT NULL, digest BLOB NOT NULL CHECK(length(digest) = 32),"                     \
     " PRIMARY KEY(job, round, exchange, agent),"                                                   \
     " FOREIGN KEY(job, round) REFERENCES round(job, round)) STRICT, WITHOUT "                      \
-    "ROWID;" FL_STORE_TABLES_2                                                                     \
+    "ROWID;" FL_STORE_TABLES_2 FL_STORE_TABLES_3                                                   \
     "CREATE TABLE audit(id INTEGER PRIMARY KEY, wall_ms INTEGER NOT NULL, who TEXT NOT NULL,"      \
     " what TEXT NOT NULL) STRICT;"
 
@@ -145,16 +148,24 @@
     X(EXCHANGE_ADD, "INSERT INTO exchange(job, round, exchange, digest) VALUES(?, ?, ?, ?)")       \
     X(EXCHANGE, "SELECT digest FROM exchange WHERE job = ? AND round = ? AND exchange = ?")        \
     X(EXCHANGE_TRIM, "DELETE FROM exchange WHERE job = ? AND round <= ?")                          \
-    X(MEMBER_ADD, "INSERT OR IGNORE INTO member(job, round, exchange, agent) VALUES(?, ?, ?, ?)")  \
+    X(MEMBER_ADD,                                                                                  \
+      "INSERT INTO member(job, round, exchange, agent, base) VALUES(?1, ?2, ?3, ?4,"               \
+      " ?5) ON CONFLICT DO UPDATE SET base = ?5 WHERE NOT EXISTS (SELECT 1 FROM upload"            \
+      " WHERE job = ?1 AND round = ?2 AND exchange = ?3 AND agent = ?4)")                          \
     X(MEMBER_CLOSE, "INSERT INTO member(job, round, exchange, agent, closed_in)"                   \
                     " VALUES(?, ?, ?, ?, 1) ON CONFLICT DO UPDATE SET closed_in = 1")              \
-    X(MEMBERS, "SELECT agent, closed_in FROM member WHERE job = ? AND round = ? AND exchange = ?"  \
-               " ORDER BY agent")                                                                  \
+    X(MEMBERS,                                                                                     \
+      "SELECT agent, closed_in, base FROM member WHERE job = ? AND round = ? AND exchange = ?"     \
+      " ORDER BY agent")                                                                           \
     X(MEMBER_TRIM, "DELETE FROM member WHERE job = ? AND round <= ?")                              \
     X(UPLOAD_ADD, "INSERT INTO upload(job, round, exchange, agent, weight, size, digest)"          \
                   " VALUES(?, ?, ?, ?, ?, ?, ?)")                                                  \
     X(UPLOAD, "SELECT digest FROM upload"                                                          \
               " WHERE job = ? AND round = ? AND exchange = ? AND agent = ?")                       \
+    X(UPLOAD_MADE, "SELECT u.digest FROM upload u LEFT JOIN member m"                              \
+                   " USING(job, round, exchange, agent) WHERE u.job = ?1 AND u.round >= ?2"        \
+                   " AND u.exchange = ?3 AND u.agent = ?4"                                         \
+                   " AND CASE WHEN coalesce(m.base, 0) = 0 THEN u.round ELSE m.base END = ?2")     \
     X(UPLOADS, "SELECT agent, weight, size, digest FROM upload"                                    \
                " WHERE job = ? AND round = ? AND exchange = ? ORDER BY agent")                     \
     X(UPLOADS_OPEN, "SELECT j.id, j.incarnation, u.round, u.exchange, u.agent, u.size, u.digest,"  \

@@ -38,7 +38,7 @@
 #include <stdint.h>
 
 enum {
-    FL_STORE_SCHEMA = 2,
+    FL_STORE_SCHEMA = 3,
     FL_STORE_APPLICATION_ID = 0x436f6864, /* "Cohd" */
     FL_STORE_PATH_MAX = 512,              /* of the state folder's own path: 256 */
     FL_STORE_NAME_MAX = 256,
@@ -185,18 +185,22 @@ int fl_store_commit(struct fl_store *s, const struct fl_store_update *updates, u
 int fl_store_updates(struct fl_store *s, uint64_t job, uint64_t round, uint32_t exchange,
                      int (*each)(void *arg, const struct fl_store_update *u), void *arg,
                      struct fl_err *e);
-/* A committed update of this key, for late offers: 1 found, 0 not, negative error. Kept
- * `late_rounds` rounds after publishing. */
+/* A committed update of this record: 1 found, 0 not, negative error. Kept `late_rounds` rounds
+ * after publishing. */
 int fl_store_update_find(struct fl_store *s, uint64_t job, uint64_t round, uint32_t exchange,
                          uint64_t agent, struct fl_digest *ret, struct fl_err *e);
+/* The same by what the agent knows it by, the round `base` of its task, for late offers. */
+int fl_store_update_made(struct fl_store *s, uint64_t job, uint64_t base, uint32_t exchange,
+                         uint64_t agent, struct fl_digest *ret, struct fl_err *e);
 /* Who is invited (so that a restart knows whose accepted work to wait for), in one transaction.
- * Already invited ones are fine. */
+ * Already invited ones are fine. base: the round of their task, `round` or one before; another word
+ * for one who has no committed update takes the place of the first. */
 int fl_store_members_add(struct fl_store *s, uint64_t job, uint64_t round, uint32_t exchange,
-                         const uint64_t *agents, uint32_t count, struct fl_err *e);
+                         uint64_t base, const uint64_t *agents, uint32_t count, struct fl_err *e);
 /* In ascending order of agents; closed_in: a member of the closed exchange. */
 int fl_store_members(struct fl_store *s, uint64_t job, uint64_t round, uint32_t exchange,
-                     int (*each)(void *arg, uint64_t agent, bool closed_in), void *arg,
-                     struct fl_err *e);
+                     int (*each)(void *arg, uint64_t agent, uint64_t base, bool closed_in),
+                     void *arg, struct fl_err *e);
 
 /* The exchange is closed: `members` (agent ids of committed updates, ascending) is what will be
  * computed from; a digest over them and the plan is kept. Exchanges close in order. */

@@ -39,6 +39,7 @@ struct shared {
     size_t kept;
     float *keep;                   /* all these, one after the other; NULL when nothing is */
     struct fl_standings standings; /* with gates */
+    bool buffered;                 /* stale updates count less, and the mean is over all K */
     bool noised;                   /* the plan wants noise on the sum */
     struct fl_sum_noise noise;
 };
@@ -73,7 +74,8 @@ static int mean_init(void *shared, const struct fl_plan *plan, struct fl_err *e)
 
     s->grid = (struct fl_grid){.bits = plan->grid.bits, .step = plan->grid.step};
     s->elements = plan->layout.shared.elements;
-    s->max_weight = plan->weighting == FL_WEIGHT_EXAMPLES ? plan->max_weight : 1;
+    s->max_weight = fl_plan_weight_max(plan);
+    s->buffered = plan->setting.buffer.size > 0;
     s->members = plan->round.members;
     s->opt = fl_server_opt_of(&plan->server);
     if (s->grid.bits < 8 || s->grid.bits > 32 || s->max_weight == 0 || s->members == 0 ||
@@ -360,7 +362,8 @@ struct source {
 static int tile_mean(const struct shared *s, const struct slot *t, const struct source *from,
                      size_t first, size_t count, double *mean, struct fl_err *e)
 {
-    double scale = ldexp(1.0, s->grid.step), weight = (double)t->weight;
+    double scale = ldexp(1.0, s->grid.step);
+    double weight = s->buffered ? (double)t->members * FL_BUFFER_FRESH : (double)t->weight;
     int64_t sum[FINISH_TILE];
     int r;
 
@@ -524,6 +527,7 @@ MEAN_STRATEGY(fedadam);
 MEAN_STRATEGY(fedavg);
 MEAN_STRATEGY(fedavgm);
 MEAN_STRATEGY(fedbn);
+MEAN_STRATEGY(fedbuff);
 MEAN_STRATEGY(feddbe);
 MEAN_STRATEGY(feddyn);
 MEAN_STRATEGY(fednova);

@@ -14,6 +14,7 @@ extern const struct fl_strategy
     fl_strategy_fedavg,
     fl_strategy_fedavgm,
     fl_strategy_fedbn,
+    fl_strategy_fedbuff,
     fl_strategy_feddbe,
     fl_strategy_feddyn,
     fl_strategy_fednova,

@@ -25,6 +25,7 @@ static const struct fl_strategy *const table[] = {
     &fl_strategy_fedavg,
     &fl_strategy_fedavgm,
     &fl_strategy_fedbn,
+    &fl_strategy_fedbuff,
     &fl_strategy_fedcac,
     &fl_strategy_feddbe,
     &fl_strategy_feddyn,

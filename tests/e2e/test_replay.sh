@@ -42,6 +42,40 @@ finishes summed
 replays summed 1
 replays summed 2
 
+# Buffers: a round is two updates of three sites, one of which takes longer than rounds do. What it makes counts in a later one, for less; the
+# records say how much, and the same comes of them. Killed at an Ack, the coordinator knows who is at work for which round.
+awk 'BEGIN { srand(9); print "a,b,c,d,label"
+    for (i = 0; i < 40000; i++) { y = i % 2; printf "%.4f,%.4f,%.4f,%.4f,%d\n", rand() + y, rand() - y, rand(), rand(), y } }' >"$work/large.csv"
+stop "$agents"
+sed -i '/^agents:/,$d; s/train_x: data.csv, //' "$work/agents.yaml"
+echo agents: >>"$work/agents.yaml"
+for k in 1 2 3; do
+    [ $k = 3 ] && data=large || data=data
+    echo "  - {name: site-0$k, certificate: pki/site-0$k.crt, key: pki/site-0$k.key, data: {train_x: $data.csv}}" >>"$work/agents.yaml"
+done
+buffered() { rounds=$2 strategy='{fedbuff: {buffer: 2, staleness: 16}}' quorum=2 job "$1" 3; submit "$1"; }
+weights() { cohortctl audit export "$1" -o "$work/chain" >/dev/null && awk '/^member/ { print $5 }' "$work/chain" | sort -n | uniq | tr '\n' ' '; }
+late() { weights "$1" | awk '{ for (i = 1; i <= NF; i++) { s = (1024 / $i) ^ 2 - 1; if (s < -0.1 || s > 16.2) exit 2; n += s > 0.5 } exit !n }'; }
+start_agents
+buffered buffers 40
+finishes buffers 60
+late buffers || die "weights $(weights buffers)"
+[ "$(grep -c '^member' "$work/chain")" = 80 ] || die "40 rounds of 2: $(grep -c '^member' "$work/chain")"
+cohortctl --json audit replay buffers 40 >"$work/replay" 2>&1 || die "replay: $(cat "$work/replay")"
+ok "buffers: members weigh $(weights buffers)"
+if strings "$build/server/cohortd" 2>/dev/null | grep -q '^crash-point=round-ack-before'; then
+    stop "$agents"
+    buffered acked 40
+    crash_at round-ack-before:9
+    finishes acked 60
+    cohortctl audit export acked -o "$work/chain" >/dev/null || die "export"
+    expect_run 0 'rounds .*1 to 40' cohortctl audit verify "$work/chain"
+    each_acknowledged() { [ "$(sed -n 's/.*agent \(site-0[1-3]: acked round [0-9]*\): acknowledged.*/\1/p' "$work/agents.log" | sort -u | wc -l)" = 80 ]; }
+    wait_for 10 each_acknowledged || die "not 80 acknowledged updates for 40 rounds of 2"
+    late acked || die "weights $(weights acked)"
+    ok "killed before an Ack: 80 updates, each acknowledged, of weights $(weights acked)"
+fi
+
 # An update that is not the accepted one any more.
 incarnation=$(cohortctl --json job show noised | sed -n 's/.*"incarnation": *"\([0-9a-f]*\)".*/\1/p' | head -n 1)
 file=$(find "$work/state/spool/$incarnation/3-0" -type f | head -n 1)

@@ -40,6 +40,7 @@ static void remember(struct world *w)
         for (uint32_t i = 0; i < d->members[x] && w->c.up && w->c.epoch == epoch; i++) {
             coordinator_tell(w, &(struct fl_round_event){.type = FL_ROUND_EV_ENLISTED,
                                                          .round = round,
+                                                         .base = d->base[x][i],
                                                          .exchange = x,
                                                          .agent = d->member[x][i]});
         }
@@ -209,7 +210,7 @@ static void receive(struct world *w, const struct fl_round_item *it)
 {
     struct sim_conn *c = conn_of(w, it->agent);
     struct disk_spool *s = &w->disk.spool[it->agent - 1];
-    struct fl_key key = key_of(it->round, it->exchange);
+    struct fl_key key = key_of(it->base, it->exchange);
 
     if (!c) {
         return;
@@ -226,7 +227,7 @@ static void receive(struct world *w, const struct fl_round_item *it)
         s->received = s->durable;
     }
     c->receiving = true;
-    c->key = key;
+    c->key = key_of(it->round, it->exchange);
     c->digest = it->digest;
     struct sim_msg m = {.type = MSG_RESUME,
                         .key = key,
@@ -243,7 +244,7 @@ static void receive(struct world *w, const struct fl_round_item *it)
 static void end(struct world *w, const struct fl_round_item *it)
 {
     struct sim_conn *c = conn_of(w, it->agent);
-    struct fl_key key = key_of(it->round, it->exchange);
+    struct fl_key key = key_of(it->base, it->exchange);
 
     if (it->type == FL_ROUND_DO_ACK) {
         law_acked_is_durable(w, it->agent, &key, &it->digest);
@@ -452,6 +453,7 @@ static void on_offer(struct world *w, struct sim_conn *c, const struct sim_msg *
     struct disk *d = &w->disk;
     bool open;
     uint64_t round = fl_round_current(w->c.round, &open);
+    struct fl_member_view v;
     struct fl_err e = {0};
 
     struct fl_offer offer = {.key = m->key,
@@ -467,12 +469,16 @@ static void on_offer(struct world *w, struct sim_conn *c, const struct sim_msg *
                                    .base = sums_base(w, &w->c.sums, c->peer.agent),
                                    .update_size = UPDATE_SIZE,
                                    .max_weight = 4,
+                                   .carried = m->key.round < round &&
+                                              fl_round_member(w->c.round, 0, c->peer.agent, &v) &&
+                                              v.base == m->key.round,
                                    .late_rounds = LATE_ROUNDS};
     const struct disk_update *u;
     switch (fl_peer_offer(&terms, &offer, &e)) {
     case FL_OFFER_CURRENT:
         coordinator_tell(w, &(struct fl_round_event){.type = FL_ROUND_EV_OFFERED,
-                                                     .round = m->key.round,
+                                                     .round = round,
+                                                     .base = m->key.round,
                                                      .exchange = m->key.exchange,
                                                      .agent = c->peer.agent,
                                                      .digest = m->digest,
@@ -480,7 +486,7 @@ static void on_offer(struct world *w, struct sim_conn *c, const struct sim_msg *
                                                      .weight = m->weight});
         return;
     case FL_OFFER_LATE:
-        u = disk_find(d, m->key.round, m->key.exchange, c->peer.agent);
+        u = disk_made(d, m->key.round, m->key.exchange, c->peer.agent);
         if (u && fl_digest_equal(&u->digest, &m->digest)) {
             law_acked_is_durable(w, c->peer.agent, &m->key, &m->digest);
             w->late_acks++;
@@ -496,6 +502,10 @@ static void on_offer(struct world *w, struct sim_conn *c, const struct sim_msg *
     case FL_OFFER_OVER:
         break;
     case FL_OFFER_REFUSED:
+        if (terms.carried && !open) {
+            say(w, c, MSG_REFUSE, &m->key, NULL, -FL_R_BUSY);
+            return;
+        }
         sim_fail(w, "an honest offer is refused: %s", e.msg);
     }
     sim_trace(w, "late offer of %c for %d: over", (char)('a' + c->site), (int)m->key.round);

@@ -15,14 +15,26 @@ const struct disk_update *disk_find(const struct disk *d, uint64_t round, uint32
     return NULL;
 }
 
-static bool is_member(const struct disk *d, uint32_t exchange, uint64_t agent)
+const struct disk_update *disk_made(const struct disk *d, uint64_t base, uint32_t exchange,
+                                    uint64_t agent)
+{
+    for (uint32_t i = 0; i < d->updates; i++) {
+        if (d->update[i].base == base && d->update[i].exchange == exchange &&
+            d->update[i].agent == agent) {
+            return &d->update[i];
+        }
+    }
+    return NULL;
+}
+
+static uint64_t *base_of(struct disk *d, uint32_t exchange, uint64_t agent)
 {
     for (uint32_t i = 0; i < d->members[exchange]; i++) {
         if (d->member[exchange][i] == agent) {
-            return true;
+            return &d->base[exchange][i];
         }
     }
-    return false;
+    return NULL;
 }
 
 static int open_round(struct world *w, const struct op *op)
@@ -34,7 +46,8 @@ static int open_round(struct world *w, const struct op *op)
     }
     if (!d->open) {
         d->open = true;
-        fl_digest_of(&op->item.round, sizeof op->item.round, &d->plan);
+        uint64_t plan = w->conf.buffer ? 0 : op->item.round; /* buffers are of one plan */
+        fl_digest_of(&plan, sizeof plan, &d->plan);
     }
     return 0;
 }
@@ -44,12 +57,17 @@ static int enlist(struct world *w, const struct op *op)
     struct disk *d = &w->disk;
     uint32_t x = op->item.exchange;
 
-    if (!is_member(d, x, op->item.agent)) {
+    uint64_t *base = base_of(d, x, op->item.agent);
+    if (!base) {
         if (d->members[x] == RECORDS_MAX) {
             sim_fail(w, "too many members");
         }
+        base = &d->base[x][d->members[x]];
         d->member[x][d->members[x]++] = op->item.agent;
+    } else if (*base != op->item.base && disk_find(d, op->item.round, x, op->item.agent)) {
+        sim_fail(w, "agent %d is committed, and gets another task", (int)op->item.agent);
     }
+    *base = op->item.base;
     return 0;
 }
 
@@ -73,9 +91,15 @@ static int commit(struct world *w, const struct op *op)
         s->round != it->round || s->exchange != it->exchange) {
         sim_fail(w, "a record without its bytes");
     }
-    if (!is_member(d, it->exchange, it->agent)) {
+    const uint64_t *base = base_of(d, it->exchange, it->agent);
+    if (!base || *base != it->base) {
         sim_fail(w, "agent %d is recorded and no member", (int)it->agent);
     }
+    if (it->round - it->base > w->rules.staleness ||
+        disk_made(d, it->base, it->exchange, it->agent)) {
+        sim_fail(w, "an update of agent %d is too old, or counts twice", (int)it->agent);
+    }
+    w->stale += it->round > it->base;
     if (d->updates == RECORDS_MAX) { /* what is too old to be asked for */
         uint32_t kept = 0;
         for (uint32_t i = 0; i < d->updates; i++) {
@@ -87,6 +111,7 @@ static int commit(struct world *w, const struct op *op)
     }
     struct disk_update *made = &d->update[d->updates++];
     *made = (struct disk_update){.round = it->round,
+                                 .base = it->base,
                                  .agent = it->agent,
                                  .size = it->size,
                                  .exchange = it->exchange,

@@ -76,6 +76,7 @@ void lane_perform(struct world *w, const struct op *op, struct fl_round_event *a
 
     *answer = (struct fl_round_event){.type = answers[op->type],
                                       .round = op->item.round,
+                                      .base = op->item.base,
                                       .exchange = op->item.exchange,
                                       .agent = op->item.agent,
                                       .size = op->item.size,

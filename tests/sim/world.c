@@ -143,7 +143,7 @@ static struct sim_event pop(struct world *w)
 void law_acked_is_durable(struct world *w, uint64_t agent, const struct fl_key *key,
                           const struct fl_digest *digest)
 {
-    const struct disk_update *u = disk_find(&w->disk, key->round, key->exchange, agent);
+    const struct disk_update *u = disk_made(&w->disk, key->round, key->exchange, agent);
 
     if (!u || !fl_digest_equal(&u->digest, digest)) {
         sim_fail(w, "agent %d was acknowledged for round %d, but that is not on the disk",
@@ -186,7 +186,8 @@ void law_closed(struct world *w, uint32_t exchange, const uint64_t *list, uint32
     }
     for (uint32_t i = 0; i < w->acked_count; i++) {
         const struct sim_acked *a = &w->acked[i];
-        bool found = a->key.round != d->published + 1 || a->key.exchange != exchange;
+        const struct disk_update *u = disk_made(d, a->key.round, a->key.exchange, a->agent);
+        bool found = !u || u->round != d->published + 1 || u->exchange != exchange;
         for (uint32_t k = 0; k < count; k++) {
             found = found || list[k] == a->agent;
         }
@@ -370,6 +371,11 @@ static void begin(struct world *w, const struct sim_conf *conf)
     }
     w->plan->weighting = FL_WEIGHT_EXAMPLES;
     w->plan->max_weight = 4;
+    if (conf->buffer) {
+        w->plan->setting.buffer = (struct fl_buffer_conf){conf->buffer, conf->staleness};
+        w->plan->weighting = FL_WEIGHT_EQUAL;
+        w->plan->max_weight = FL_BUFFER_FRESH;
+    }
     w->plan->server.lr = 0.75f;
     w->plan->server.momentum = 0.5f;
     w->plan->round = (struct fl_round_conf){.members = conf->members,

@@ -50,6 +50,7 @@ struct sim_conf {
                              (bubbles) */
     uint64_t deadline_ms;
     bool same_cohort;
+    uint32_t buffer, staleness; /* of fedbuff; members are then at work at a time */
     /* chances in a million: of a connection per message, of a crash per item and per operation, ...
      */
     uint32_t breaks, coordinator_crashes, site_crashes, disk_full, damage, fold_fails, declines,
@@ -107,7 +108,7 @@ struct sim_conn {
 /* ---- the coordinator's disk: what is here survives ---- */
 
 struct disk_update {
-    uint64_t round, agent, size;
+    uint64_t round, base, agent, size; /* base: the round of the task it was made for */
     uint32_t exchange, weight;
     struct fl_digest digest;
     uint8_t bytes[UPDATE_SIZE];
@@ -140,7 +141,7 @@ struct disk {
     size_t state_size;
     bool open;
     struct fl_digest plan;
-    uint64_t member[EXCHANGES_MAX][RECORDS_MAX];
+    uint64_t member[EXCHANGES_MAX][RECORDS_MAX], base[EXCHANGES_MAX][RECORDS_MAX];
     uint32_t members[EXCHANGES_MAX];
     struct disk_update update[RECORDS_MAX];
     uint32_t updates;
@@ -280,9 +281,9 @@ struct world {
     uint64_t items, site_items; /* performed so far */
     uint32_t faults, crashes, site_crashes;
     uint32_t did[FL_ROUND_DO_DONE + 1]; /* items by kind */
-    uint32_t late_acks;
-    char *trace; /* 64 KiB when conf.trace */
-    int step;    /* of the script */
+    uint32_t late_acks, stale;          /* stale: updates that were committed in a later round */
+    char *trace;                        /* 64 KiB when conf.trace */
+    int step;                           /* of the script */
 };
 
 extern const uint8_t sim_incarnation[FL_INCARNATION_SIZE];
@@ -329,6 +330,9 @@ bool coordinator_accept(struct world *w, struct sim_conn *c);
 void coordinator_closed(struct world *w, struct sim_conn *c);
 void coordinator_message(struct world *w, struct sim_conn *c, const struct sim_msg *m);
 const struct disk_update *disk_find(const struct disk *d, uint64_t round, uint32_t exchange,
+                                    uint64_t agent);
+/* By the round of its task, as the agent knows it. */
+const struct disk_update *disk_made(const struct disk *d, uint64_t base, uint32_t exchange,
                                     uint64_t agent);
 
 /* lane.c: 0 is the disk's, 1 that of the sums */

@@ -229,6 +229,42 @@ START_TEST(test_momentum_is_state_of_the_checkpoint)
 END_TEST
 
 /* FedDyn's algorithm 1 by a naive twin that keeps h, not m: two of three sites a round. */
+/* A buffer: integers weighed by staleness, over all K of them (Nguyen et al. 2022, algorithm 1). */
+START_TEST(test_a_buffers_step)
+{
+    struct bench b;
+    struct fl_next next;
+    struct fl_err e = {0};
+    const uint32_t weight[3] = {1024, 724, 591};
+
+    open_bench(&b, "fedbuff", 16, 300, 3, 0);
+    b.strategy->fini(b.shared);
+    memset(b.shared, 0, b.strategy->shared_size);
+    b.plan->weighting = FL_WEIGHT_EQUAL;
+    b.plan->max_weight = FL_BUFFER_FRESH;
+    b.plan->setting.buffer = (struct fl_buffer_conf){.size = 3, .staleness = 2};
+    ck_assert_int_eq(b.strategy->init(b.shared, b.plan, &e), 0);
+    for (uint32_t k = 0; k < 3; k++) {
+        uint32_t i = 2 - k; /* in any order */
+        b.weight[i] = weight[i];
+        const struct fl_update u = update(&b, i);
+        ck_assert_int_eq(b.strategy->fold(b.slot, b.shared, &u, &e), 0);
+    }
+    ck_assert_int_eq(finish(&b, &next, &e), 0);
+    for (size_t k = 0; k < b.d; k++) {
+        double mean = 0;
+        for (uint32_t i = 0; i < 3; i++) {
+            mean += (double)(b.q[i * b.d + k] * weight[i]) * ldexp(1, -10) / (3 * 1024.0);
+        }
+        ck_assert_float_eq_tol(b.next[k], (float)((double)b.base[k] + 0.5 * mean), 1e-5f);
+    }
+    b.weight[0] = 1025;
+    const struct fl_update heavy = update(&b, 0);
+    ck_assert_int_eq(b.strategy->fold(b.slot, b.shared, &heavy, &e), -FL_R_UPDATE_RANGE);
+    close_bench(&b);
+}
+END_TEST
+
 START_TEST(test_feddyns_step)
 {
     struct bench b;
@@ -514,7 +550,7 @@ END_TEST
 
 TESTS_MAIN("mean", test_mean_agrees_with_its_naive_twin,
            test_order_does_not_matter_and_finish_repeats, test_momentum_is_state_of_the_checkpoint,
-           test_two_moments_are_state_of_the_checkpoint, test_feddyns_step,
+           test_two_moments_are_state_of_the_checkpoint, test_a_buffers_step, test_feddyns_step,
            test_updates_that_do_not_fit, test_nothing_shared_and_nobody_there,
            test_next_model_is_finite_or_refused, test_plans_whose_sums_could_overflow,
            test_every_allocation_may_fail, test_the_table)

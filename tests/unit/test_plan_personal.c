@@ -1,5 +1,7 @@
-/* Settings of strategies with a model for each agent, and what does not go with them. */
+/* Settings of strategies with a model for each agent, and of buffers, and what does not go with
+ * them. */
 #include "common/base/mem.h"
+#include "common/plan/exchange.h"
 #include "common/plan/releases.h"
 #include "tests/lib/check_main.h"
 
@@ -54,6 +56,38 @@ START_TEST(test_settings_of_fedcac)
             "job.yaml:2:21: strategy.fedcac.beta: this is of variant published, not of better");
     refused("{fedcac: {variant: published, partners: 3}}", TEN, FL_R_CONF_CONFLICT,
             "job.yaml:2:41: strategy.fedcac.partners: this is of variant better");
+}
+END_TEST
+
+START_TEST(test_settings_of_fedbuff)
+{
+    const char *const three = "{fedbuff: {buffer: 3}}";
+    struct fl_exchange_terms terms[FL_PLAN_EXCHANGES_MAX];
+
+    ck_assert_msg(parse("{fedbuff: {buffer: 3, staleness: 7}}", TEN) == 0, "%s", e.msg);
+    ck_assert(plan.setting.buffer.size == 3 && plan.setting.buffer.staleness == 7);
+    ck_assert(plan.round.quorum == 3 && plan.max_weight == FL_BUFFER_FRESH);
+    ck_assert_uint_eq(plan.round.late_rounds, 7); /* a lost Ack is said again as late */
+    ck_assert_uint_eq(fl_plan_exchanges(&plan, 2, terms), 1);
+    ck_assert_uint_eq(terms[0].max_weight, 1); /* a site has no word in it, nor says its size */
+    ck_assert_uint_eq(fl_plan_weight_max(&plan), FL_BUFFER_FRESH);
+    ck_assert_int_eq(parse(three, TEN), 0);
+    ck_assert_uint_eq(plan.setting.buffer.staleness, 4);
+    ck_assert_int_eq(parse("fedavg", TEN), 0);
+    ck_assert(plan.setting.buffer.size == 0 && plan.max_weight == 1);
+
+    refused("fedbuff", TEN, FL_R_CONF_MISSING, "job.yaml:2:1: strategy: buffer is missing");
+    refused("{fedbuff: {buffer: 11}}", TEN, FL_R_CONF_CONFLICT,
+            "job.yaml:2:30: strategy.fedbuff.buffer: strategy fedbuff: larger than round.members");
+    refused("{fedbuff: {buffer: 3, staleness: 65}}", TEN, FL_R_CONF_RANGE,
+            "job.yaml:2:44: strategy.fedbuff.staleness");
+    refused(three, "round: {members: 10, quorum: 4}", FL_R_CONF_CONFLICT,
+            "job.yaml:6:30: round.quorum");
+    refused(three, "round: {members: 10, over_select: 1}", FL_R_CONF_CONFLICT,
+            "job.yaml:6:35: round.over_select");
+    refused(three, TEN "\nweights: examples", FL_R_CONF_CONFLICT, "job.yaml:7:10: weights");
+    refused(three, TEN "\naggregate: {rule: median}", FL_R_CONF_CONFLICT, "job.yaml:7:");
+    refused(three, TEN "\nscore: {}", FL_R_CONF_CONFLICT, "job.yaml:7:");
 }
 END_TEST
 
@@ -114,5 +148,5 @@ START_TEST(test_units)
 }
 END_TEST
 
-TESTS_MAIN("plan_personal", test_settings_of_fedcac, test_settings_of_fedamp,
-           test_what_does_not_go_with_single_models, test_units)
+TESTS_MAIN("plan_personal", test_settings_of_fedcac, test_settings_of_fedbuff,
+           test_settings_of_fedamp, test_what_does_not_go_with_single_models, test_units)

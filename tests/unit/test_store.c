@@ -113,7 +113,9 @@ START_TEST(test_an_older_folder_is_brought_up)
     add_agents(2);
     fl_store_close(store);
     store = NULL;
-    ck_assert_int_eq(sql("DROP TABLE mark; DROP INDEX member_in; PRAGMA user_version = 1"), 0);
+    ck_assert_int_eq(sql("DROP TABLE mark; DROP INDEX member_in; "
+                         "ALTER TABLE member DROP COLUMN base; PRAGMA user_version = 1"),
+                     0);
     ck_ok(try_open(&quota));
     ck_ok(fl_store_agents(store, get_agent, a, &err));
     ck_assert_str_eq(a[1].name, "site-1");

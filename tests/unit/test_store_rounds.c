@@ -15,12 +15,13 @@ static bool exists(const char *fmt, ...)
     return access(path, F_OK) == 0;
 }
 
-static int count_any(void *arg, uint64_t agent, bool closed_in)
+static int count_any(void *arg, uint64_t agent, uint64_t base, bool closed_in)
 {
     uint64_t *n = arg;
     n[0]++;
     n[1] += closed_in;
     n[2] += agent;
+    n[3] += base;
     return 0;
 }
 
@@ -46,10 +47,11 @@ static int get_row(void *arg, const struct fl_store_round_row *r)
     return 0;
 }
 
-static int stop_at_once(void *arg, uint64_t agent, bool closed_in)
+static int stop_at_once(void *arg, uint64_t agent, uint64_t base, bool closed_in)
 {
     (void)arg;
     (void)agent;
+    (void)base;
     (void)closed_in;
     return 42;
 }
@@ -173,7 +175,7 @@ START_TEST(test_which_models_an_agent_is_in)
         upload(&u, "aaaa", true);
         ck_assert_int_eq(commit_one(&u), 0);
     }
-    ck_ok(fl_store_members_add(store, 1, 1, 0, (uint64_t[]){1, 2, 3}, 3, &err));
+    ck_ok(fl_store_members_add(store, 1, 1, 0, 1, (uint64_t[]){1, 2, 3}, 3, &err));
     ck_ok(fl_store_close_exchange(store, 1, 1, 0, in_1, 2, 1, &err));
     ck_ok(fl_store_models_with(store, 1, 10, get_containing, text, &err));
     ck_assert_str_eq(text, ""); /* nothing is published yet */
@@ -228,16 +230,47 @@ START_TEST(test_an_agent_has_one_upload_and_a_committed_one_stays)
 }
 END_TEST
 
+/* Of a buffer: by which task an agent knows its update, in whichever round that counts. */
+START_TEST(test_a_member_has_its_task_of_an_earlier_round)
+{
+    uint64_t agents[] = {1, 2}, n[4] = {0};
+    struct fl_digest d;
+
+    start();
+    ck_ok(fl_store_members_add(store, 1, 1, 0, 1, agents, 2, &err));
+    accept_update(1, 1, "aaaa");
+    publish(1, agents, 1, 3);
+    open_round(2);
+    ck_ok(fl_store_members_add(store, 1, 2, 0, 1, &agents[1], 1, &err));
+    ck_assert_int_eq(fl_store_update_made(store, 1, 1, 0, 2, &d, &err), 0);
+    accept_update(2, 2, "bbbb");
+    ck_assert_int_eq(fl_store_update_made(store, 1, 1, 0, 2, &d, &err), 1);
+    struct fl_digest made = digest_of("bbbb"), first = digest_of("aaaa");
+    ck_assert(fl_digest_equal(&d, &made));
+    ck_assert_int_eq(fl_store_update_made(store, 1, 2, 0, 2, &d, &err), 0);
+    ck_assert_int_eq(fl_store_update_made(store, 1, 1, 0, 1, &d, &err), 1);
+    ck_assert(fl_digest_equal(&d, &first));
+    /* Whoever came back with nothing has a task of this round now; what is committed keeps its. */
+    ck_ok(fl_store_members_add(store, 1, 2, 0, 1, agents, 1, &err));
+    ck_ok(fl_store_members_add(store, 1, 2, 0, 2, agents, 2, &err));
+    ck_ok(fl_store_members(store, 1, 2, 0, count_any, n, &err));
+    ck_assert_uint_eq(n[0], 2);
+    ck_assert_uint_eq(n[3], 2 + 1);
+    ck_assert_int_eq(fl_store_update_made(store, 1, 1, 0, 2, &d, &err), 1);
+    gone();
+}
+END_TEST
+
 START_TEST(test_a_closed_exchange_is_final)
 {
-    uint64_t both[] = {1, 2}, one[] = {1}, wrong[] = {2, 1}, more[] = {1, 3}, n[3] = {0};
+    uint64_t both[] = {1, 2}, one[] = {1}, wrong[] = {2, 1}, more[] = {1, 3}, n[4] = {0};
     uint64_t invited[] = {1, 2, 3};
     struct fl_store_update late;
     char folder[FL_STORE_PATH_MAX], name[FL_STORE_NAME_MAX];
 
     start();
-    ck_ok(fl_store_members_add(store, 1, 1, 0, invited, 3, &err));
-    ck_ok(fl_store_members_add(store, 1, 1, 0, invited, 2, &err));
+    ck_ok(fl_store_members_add(store, 1, 1, 0, 1, invited, 3, &err));
+    ck_ok(fl_store_members_add(store, 1, 1, 0, 1, invited, 2, &err));
     accept_update(1, 1, "aaaa");
     accept_update(1, 2, "bbbb");
     late = update_of(1, 3, "cccc");
@@ -258,6 +291,7 @@ START_TEST(test_a_closed_exchange_is_final)
     ck_assert_uint_eq(n[0], 3);
     ck_assert_uint_eq(n[1], 2);
     ck_assert_uint_eq(n[2], 6);
+    ck_assert_uint_eq(n[3], 3); /* all have their task of this round */
     ck_assert_int_eq(fl_store_members(store, 1, 1, 0, stop_at_once, NULL, &err), 42);
     /* The next exchange takes uploads of the same agents. */
     struct fl_store_update second = update_of(1, 1, "xxxx");
@@ -530,6 +564,7 @@ TESTS_MAIN("store rounds", test_a_transcript_is_a_chain_with_a_ceiling,
            test_a_commit_answers_each_update_for_itself,
            test_a_mark_is_kept_with_its_update_and_only_grows, test_which_models_an_agent_is_in,
            test_an_agent_has_one_upload_and_a_committed_one_stays, test_a_closed_exchange_is_final,
+           test_a_member_has_its_task_of_an_earlier_round,
            test_publishing_moves_the_job_and_forgets_what_is_not_needed,
            test_quota_is_set_aside_when_an_upload_begins,
            test_the_sweep_keeps_what_is_named_or_resumable)

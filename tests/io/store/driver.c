@@ -86,12 +86,13 @@ static int on_job(void *arg, const struct fl_store_job *j)
     return 0;
 }
 
-static int on_member(void *arg, uint64_t agent, bool closed_in)
+static int on_member(void *arg, uint64_t agent, uint64_t base, bool closed_in)
 {
     uint32_t *mask = arg;
 
     mask[0] |= (uint32_t)closed_in << agent;
     mask[1] |= 1u << agent;
+    (void)base;
     return 0;
 }
 
@@ -255,7 +256,7 @@ static int step_round(struct step *s, struct fl_err *e)
         return r;
     }
     for (uint32_t x = s->closed; x < DRIVER_EXCHANGES; x++) {
-        r = fl_store_members_add(s->w->store, 1, s->round, x, agents, DRIVER_AGENTS, e);
+        r = fl_store_members_add(s->w->store, 1, s->round, x, s->round, agents, DRIVER_AGENTS, e);
         if (r != 0) {
             return r;
         }
