@@ -8,7 +8,9 @@
 struct session {
     struct fl_key key;     /* its exchange does not matter */
     struct fl_digest plan; /* that it was made for: numbers and sizes are that plan's */
-    struct fl_secagg_client *client;
+    uint32_t part_count;
+    struct fl_secure_part part[FL_SECURE_PARTS_MAX];
+    struct fl_secagg_client *client[FL_SECURE_PARTS_MAX]; /* NULL: that part is given up */
     struct fl_tls_conf *tls;
     struct fl_secagg_identity identity;
     uint64_t began; /* 0: this place is free */
@@ -26,7 +28,9 @@ struct fl_sessions *fl_sessions_new(void)
 
 static void end(struct session *s)
 {
-    fl_secagg_client_free(s->client);
+    for (uint32_t p = 0; p < FL_SECURE_PARTS_MAX; p++) {
+        fl_secagg_client_free(s->client[p]);
+    }
     fl_tls_conf_unref(s->tls);
     memset(s, 0, sizeof *s);
 }
@@ -100,16 +104,12 @@ static int begin(struct fl_sessions *s, const struct fl_plan *plan, const struct
                  struct fl_tls_conf *tls, struct session **ret, struct fl_err *e)
 {
     struct session *place = place_for(s, key);
-    struct fl_secagg_setup setup;
     const uint8_t *certificate;
+    int r = 0;
 
     end(place);
     if (!tls) {
         return fl_fail(e, FL_R_CAPABILITY, "no certificate to take part in a secure sum with");
-    }
-    int r = fl_plan_secure_setup(plan, key->incarnation, key->round, 0, &setup, e);
-    if (r < 0) {
-        return r;
     }
     place->began = ++s->count;
     place->key = *key;
@@ -126,7 +126,12 @@ static int begin(struct fl_sessions *s, const struct fl_plan *plan, const struct
                                                   .cert_size = (uint32_t)size,
                                                   .sign = sign,
                                                   .verify = verify};
-    r = fl_secagg_client_new(&setup, &place->identity, &place->client, e);
+    place->part_count = fl_plan_secure_parts(plan, place->part);
+    for (uint32_t p = 0; r == 0 && p < place->part_count; p++) {
+        struct fl_secagg_setup setup;
+        r = fl_plan_secure_setup(plan, key->incarnation, key->round, p, &setup, e);
+        r = r < 0 ? r : fl_secagg_client_new(&setup, &place->identity, &place->client[p], e);
+    }
     if (r < 0) {
         end(place);
         return r;
@@ -154,6 +159,43 @@ static int step(struct fl_secagg_client *c, enum fl_secagg_stage stage, const ui
     }
 }
 
+/* Each part's stage; what goes up is one object, or both in one. */
+static int step_parts(struct session *s, enum fl_secagg_stage stage, const uint8_t *input,
+                      size_t size, const int64_t *q, struct fl_secagg_bytes *ret, struct fl_err *e)
+{
+    struct fl_secagg_bytes made[FL_SECURE_PARTS_MAX] = {{NULL, 0}};
+    size_t sizes[FL_SECURE_PARTS_MAX] = {size, 0};
+    bool joined = s->part_count > 1;
+    int r = 0;
+
+    if (joined && stage > FL_SECAGG_ADVERTISE) {
+        r = fl_plan_secure_split(input, size, sizes, e);
+        input = r == 0 ? input + FL_SECURE_JOIN_HEAD : NULL;
+        if (r == 0 && sizes[1] == 0) { /* its group is given up */
+            fl_secagg_client_free(s->client[1]);
+            s->client[1] = NULL;
+        }
+    }
+    for (uint32_t p = 0; r == 0 && p < s->part_count; p++) {
+        if (!s->client[p] && sizes[p] > 0) {
+            r = fl_fail(e, FL_R_SECAGG_VIEW, "a part of a secure sum that was given up comes back");
+        } else if (s->client[p]) {
+            r = step(s->client[p], stage, input, sizes[p], q ? q + s->part[p].first : NULL,
+                     &made[p], e);
+        }
+        input = input ? input + sizes[p] : NULL;
+    }
+    if (r == 0 && joined) {
+        r = fl_plan_secure_join(made, ret, e);
+    } else if (r == 0) {
+        *ret = made[0];
+        made[0] = (struct fl_secagg_bytes){NULL, 0};
+    }
+    fl_secagg_bytes_free(&made[0]);
+    fl_secagg_bytes_free(&made[1]);
+    return r;
+}
+
 int fl_session_stage(struct fl_sessions *s, const struct fl_plan *plan, const struct fl_key *key,
                      enum fl_secagg_stage stage, struct fl_tls_conf *tls, const uint8_t *input,
                      size_t input_size, const int64_t *q, struct fl_secagg_bytes *ret,
@@ -174,7 +216,7 @@ int fl_session_stage(struct fl_sessions *s, const struct fl_plan *plan, const st
     } else if (!fl_digest_equal(&own->plan, &plan->digest)) {
         r = fl_fail(e, FL_R_SECAGG_VIEW, "the plan is not the one that this secure sum began with");
     }
-    r = r < 0 ? r : step(own->client, stage, input, input_size, q, ret, e);
+    r = r < 0 ? r : step_parts(own, stage, input, input_size, q, ret, e);
     if (own && (r < 0 || stage == FL_SECAGG_UNMASK)) {
         end(own);
     }

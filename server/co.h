@@ -384,8 +384,13 @@ int co_sums_input(const struct co_sums *s, uint32_t exchange, uint64_t agent, ui
 bool co_secure_judge(struct co *co, struct co_job *j, const struct fl_store_update *u);
 /* [lane] */
 int co_secure_fold(struct co_sums *s, const struct fl_update *u, struct fl_err *e);
-/* [lane] An exchange of a secure sum is closed; of the last one the sum goes to the strategy. */
-int co_secure_finish(struct co_sums *s, uint32_t exchange, struct fl_err *e);
+/* A member that is in none of the sums of its round: no task for it, it waits for work. */
+void co_secure_left_out(struct co_peer *p, const struct co_job *j, const struct fl_round_item *item,
+                        const struct fl_err *why);
+/* [lane] An exchange of secure sums is closed; of the last one they go to the strategy, and
+ * *ret_updates is what they are made into. */
+int co_secure_finish(struct co_sums *s, uint32_t exchange, const struct fl_seed *secret,
+                     struct fl_updates *ret_updates, struct fl_err *e);
 /* Whether, after this failure of it, the round is to be given up. */
 bool co_secure_is_lost(const struct co_sums *s, uint32_t exchange, int status);
 

@@ -436,7 +436,7 @@ static int finish(struct co_sums *s, uint32_t exchange, const struct fl_seed *se
     if (s->collector[exchange]) {
         r = collect(s, exchange, &updates, e);
     } else if (s->stage[exchange] < FL_SECAGG_STAGES) {
-        r = co_secure_finish(s, exchange, e);
+        r = co_secure_finish(s, exchange, secret, &updates, e);
     } else if (!last && s->strategy->between) {
         r = s->strategy->between(s->shared, s->slots, exchange, &updates, e);
     }

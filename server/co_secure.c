@@ -14,6 +14,7 @@
  */
 #include "server/co.h"
 
+#include "common/base/log.h"
 #include "common/base/mem.h"
 #include "common/wire/tls_sign.h"
 
@@ -47,12 +48,10 @@ int co_secure_open(struct co_sums *s, struct fl_tls_conf *tls, struct fl_err *e)
     if (!s->plan->secure.on) {
         return 0;
     }
-    if (s->slot_count != 1) {
-        return fl_fail(e, FL_R_PLAN_STRATEGY, "a secure sum of %u models", s->slot_count);
-    }
     s->tls = fl_tls_conf_ref(tls);
     s->identity = (struct fl_secagg_identity){.arg = s, .verify = verify};
-    return fl_secure_new(s->plan, s->incarnation, s->round, 0, &s->identity, &s->secure, e);
+    return fl_secure_new(s->plan, s->strategy, s->incarnation, s->round, &s->identity, &s->secure,
+                         e);
 }
 
 void co_secure_close(struct co_sums *s)
@@ -74,6 +73,21 @@ int co_sums_input(const struct co_sums *s, uint32_t exchange, uint64_t agent, ui
                        s->strategy->name, s->terms[exchange].name);
     }
     return s->strategy->input(s->shared, exchange, agent, ret, ret_size, e);
+}
+
+void co_secure_left_out(struct co_peer *p, const struct co_job *j, const struct fl_round_item *item,
+                        const struct fl_err *why)
+{
+    fl_log_err(FL_LOG_INFO, p->identity.name, why, "no task in round %llu of %s",
+               (unsigned long long)item->round, j->name);
+    co_event(p->co, j->id,
+             &(struct fl_round_event){.type = FL_ROUND_EV_DECLINED,
+                                      .round = item->round,
+                                      .exchange = item->exchange,
+                                      .agent = p->agent,
+                                      .status = -FL_R_NOT_MEMBER},
+             false);
+    co_peer_available(p);
 }
 
 /* ---- before the commit ---- */
@@ -135,21 +149,32 @@ int co_secure_fold(struct co_sums *s, const struct fl_update *u, struct fl_err *
     return r;
 }
 
-int co_secure_finish(struct co_sums *s, uint32_t exchange, struct fl_err *e)
+int co_secure_finish(struct co_sums *s, uint32_t exchange, const struct fl_seed *secret,
+                     struct fl_updates *ret_updates, struct fl_err *e)
 {
-    uint32_t members = 0;
+    bool last = exchange + 1 == s->terms_count;
+    char note[CO_NOTE_MAX];
     int r = 0;
 
     if (fl_secure_stage(s->secure) == s->stage[exchange]) { /* else it was closed before */
-        r = fl_secure_between(s->secure, e);
+        r = fl_secure_between(s->secure, s->shared, secret, e);
         if (s->stage[exchange] == FL_SECAGG_UNMASK && (r == 0 || fl_secure_is_lost(r))) {
             int remembered = co_distrust_add(s, r == 0 ? e : NULL);
             r = r ? r : remembered;
         }
     }
-    if (r == 0 && exchange + 1 == s->terms_count) {
-        s->strategy->slot_reset(s->shared, s->slots[0]);
-        r = fl_secure_finish(s->secure, s->strategy, s->shared, s->slots[0], &members, e);
+    if (r == 0 && last) {
+        for (uint32_t i = 0; i < s->slot_count; i++) {
+            s->strategy->slot_reset(s->shared, s->slots[i]);
+        }
+        r = fl_secure_finish(s->secure, s->shared, s->slots, ret_updates, e);
+    }
+    if (r == 0 && last) {
+        fl_secure_note(s->secure, note, sizeof note);
+        if (note[0]) {
+            fl_log(FL_LOG_INFO, s->plan->name, "round %llu: %s", (unsigned long long)s->round,
+                   note);
+        }
     }
     return r;
 }

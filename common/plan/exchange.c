@@ -67,17 +67,17 @@ uint32_t fl_plan_exchanges(const struct fl_plan *plan, uint64_t round,
         grid_payload(x, FL_SCORE_BITS, FL_SCORE_STEP, 1);
         x->model = true;
     }
-    if (plan->secure.on) {
-        for (int stage = 0; stage < FL_SECAGG_STAGES; stage++) {
-            fl_plan_secure_exchange(plan, (enum fl_secagg_stage)stage, add(ret, &count, ""));
-        }
-        return count;
-    }
     bool choice = plan->setting.bubble.by == FL_BUBBLE_CHOICE;
     if (choice) {
         x = add(ret, &count, "choice");
         grid_payload(x, FL_CHOICE_BITS, 0, 1);
         x->input = x->models = true;
+    }
+    if (plan->secure.on) {
+        for (int stage = 0; stage < FL_SECAGG_STAGES; stage++) {
+            fl_plan_secure_exchange(plan, (enum fl_secagg_stage)stage, add(ret, &count, ""));
+        }
+        return count;
     }
     x = add(ret, &count, "update");
     grid_payload(x, plan->grid.bits, plan->grid.step, plan->layout.shared.elements);

@@ -14,6 +14,7 @@
 #include "common/math/grid.h"
 #include "common/nn/param/param.h"
 #include "common/plan/plan_check.h"
+#include "common/plan/secure.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -401,7 +402,7 @@ static void fill_in(struct raw *raw, const struct fl_conf_node *root)
     raw->plan.score.on = fl_conf_find(root, "score") != NULL;
     raw->plan.secure.on = fl_conf_find(root, "secure_aggregation") != NULL;
     if (raw->plan.secure.survivors == 0) {
-        raw->plan.secure.survivors = raw->plan.round.quorum;
+        raw->plan.secure.survivors = fl_plan_secure_survivors(&raw->plan);
     }
 }
 

@@ -67,7 +67,8 @@ static int check_rule(const struct fl_plan *p, const struct fl_conf_node *root, 
                                 "radius is missing: centered_clipping needs it");
     }
     if (a->before == FL_AGGREGATE_BUCKETING) {
-        points = (points + a->bucket - 1) / a->bucket;
+        /* Under secure aggregation no bucket is smaller than the others. */
+        points = p->secure.on ? points / a->bucket : (points + a->bucket - 1) / a->bucket;
     }
     if (points < 2 * a->byzantine + least) {
         return fl_conf_fail(e, fl_plan_at(root, "aggregate.byzantine"), FL_R_CONF_CONFLICT,
@@ -109,10 +110,17 @@ int fl_plan_check_aggregate(const struct fl_plan *p, const struct fl_conf_node *
                             "aggregate",
                             p->strategy);
     }
-    if (p->secure.on) {
+    if (p->secure.on && (p->aggregate.before != FL_AGGREGATE_BUCKETING || p->aggregate.clip > 0 ||
+                         p->aggregate.gates.on)) {
         return fl_conf_fail(e, at, FL_R_CONF_CONFLICT,
                             "a rule compares single updates, which secure_aggregation hides from "
-                            "the coordinator: choose one of them");
+                            "the coordinator: with it a rule compares sums of buckets (before: "
+                            "bucketing), without clip and gates");
+    }
+    if (p->secure.on && p->setting.bubble.by != FL_BUBBLE_NONE) {
+        return fl_conf_fail(e, at, FL_R_CONF_CONFLICT,
+                            "under secure_aggregation the members of a bubble have one sum, and a "
+                            "rule compares several: no aggregate inside bubbles");
     }
     if (p->privacy.unit != FL_UNIT_NONE && p->privacy.noise == FL_NOISE_CENTRAL) {
         return fl_conf_fail(e, at, FL_R_PLAN_PRIVACY,

@@ -190,6 +190,11 @@ static int check_published(const struct fl_plan *p, const struct fl_conf_node *r
                             "%u",
                             p->layout.spec.targets);
     }
+    if (p->secure.on) {
+        return fl_conf_fail(e, fl_plan_at(root, "secure_aggregation"), FL_R_PLAN_STRATEGY,
+                            "variant published leaves sites alone that are like nobody, and a sum "
+                            "of one hides nothing; variant better folds them into their parent");
+    }
     if (b->laplace > 0 && b->laplace < LAPLACE_MIN) {
         return fl_conf_fail(e, at, FL_R_CONF_RANGE,
                             "laplace: 0, or at least %g for the noise to fit the descriptor's grid",
@@ -217,11 +222,12 @@ int fl_plan_check_bubbles(const struct fl_plan *p, const struct fl_conf_node *ro
                             "model %s cannot be inside bubbles: fedavg, fedper, fedrep or hyperfl",
                             b->model);
     }
-    if (p->secure.on) {
-        return fl_conf_fail(e, fl_plan_at(root, "secure_aggregation"), FL_R_PLAN_STRATEGY,
-                            "strategy %s tells sites apart, and secure aggregation hides them in a "
-                            "sum: one or the other",
-                            p->strategy);
+    if (p->secure.on && b->by != FL_BUBBLE_DESCRIPTOR && b->by != FL_BUBBLE_CHOICE) {
+        return fl_conf_fail(
+            e, fl_plan_at(root, "secure_aggregation"), FL_R_PLAN_STRATEGY,
+            "strategy %s tells sites apart by their updates, and secure aggregation "
+            "hides them in a sum: pacfl and ifca know bubbles by other means",
+            p->strategy);
     }
     if (b->by == FL_BUBBLE_WEIGHTS) {
         return check_weights(p, root, e);

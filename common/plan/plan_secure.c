@@ -3,6 +3,7 @@
  * its author. Every agent checks them again.
  */
 #include "common/base/le.h"
+#include "common/base/mem.h"
 #include "common/math/grid.h"
 #include "common/plan/plan_check.h"
 #include "common/plan/secure.h"
@@ -12,8 +13,85 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Of a masked vector: two parts, and their heads, are no more than memory holds. */
+#define MASKED_MOST (SIZE_MAX - 2 * FL_SECAGG_HEAD_SIZE - FL_SECURE_JOIN_HEAD - 8)
+
+enum { HONEST_LEAST = 3 }; /* honest members of a sum, one of them whoever reads this */
+
+/* Of the most members that there can be. */
+static uint32_t colluders_of(const struct fl_plan *p)
+{
+    uint32_t permille = (uint32_t)lround(p->secure.corrupt * 1000);
+    uint32_t plain = (uint32_t)(p->round.members * p->secure.corrupt);
+    uint32_t rounded = (uint32_t)((uint64_t)p->round.members * permille / 1000);
+
+    return plain > rounded ? plain : rounded;
+}
+
+enum fl_secure_groups fl_plan_secure_groups(const struct fl_plan *plan)
+{
+    return plan->setting.bubble.by != FL_BUBBLE_NONE ? FL_SECURE_BUBBLES
+           : plan->aggregate.on                      ? FL_SECURE_BUCKETS
+                                                     : FL_SECURE_ONE;
+}
+
+uint32_t fl_plan_secure_least(const struct fl_plan *plan)
+{
+    return (uint32_t)ceil(plan->secure.survivors / (1 - plan->secure.dropout) - 1e-9);
+}
+
+uint32_t fl_plan_secure_survivors(const struct fl_plan *plan)
+{
+    return fl_plan_secure_groups(plan) == FL_SECURE_ONE ? plan->round.quorum
+                                                        : colluders_of(plan) + HONEST_LEAST;
+}
+
+uint32_t fl_plan_secure_parts(const struct fl_plan *plan,
+                              struct fl_secure_part ret[FL_SECURE_PARTS_MAX])
+{
+    size_t all = plan->layout.shared.elements;
+    size_t split = plan->setting.bubble.body == FL_BODY_SHARED ? fl_plan_head_offset(plan) : 0;
+
+    split = split < all ? split : 0; /* of a plan that is refused for its body */
+    ret[0] = (struct fl_secure_part){0, split ? split : all};
+    ret[1] = (struct fl_secure_part){split, all - split};
+    return split ? 2 : 1;
+}
+
+int fl_plan_secure_join(const struct fl_secagg_bytes *parts, struct fl_secagg_bytes *ret,
+                        struct fl_err *e)
+{
+    size_t size = FL_SECURE_JOIN_HEAD + parts[0].size + parts[1].size; /* of things in memory */
+    uint8_t *to = fl_try(size, 1);
+
+    if (!to || parts[0].size > UINT32_MAX) {
+        fl_free(to);
+        return fl_fail(e, FL_R_NOMEM, "%zu bytes of a secure sum", size);
+    }
+    fl_put_u32(to, (uint32_t)parts[0].size);
+    memcpy(to + FL_SECURE_JOIN_HEAD, parts[0].bytes, parts[0].size);
+    if (parts[1].size > 0) {
+        memcpy(to + FL_SECURE_JOIN_HEAD + parts[0].size, parts[1].bytes, parts[1].size);
+    }
+    *ret = (struct fl_secagg_bytes){to, size};
+    return 0;
+}
+
+int fl_plan_secure_split(const uint8_t *bytes, size_t size, size_t ret_size[FL_SECURE_PARTS_MAX],
+                         struct fl_err *e)
+{
+    uint32_t first = size >= FL_SECURE_JOIN_HEAD ? fl_get_u32(bytes) : 0;
+
+    if (first == 0 || first > size - FL_SECURE_JOIN_HEAD) {
+        return fl_fail(e, FL_R_SECAGG_OBJECT, "%zu bytes are not two parts of a secure sum", size);
+    }
+    ret_size[0] = first;
+    ret_size[1] = size - FL_SECURE_JOIN_HEAD - first;
+    return 0;
+}
+
 int fl_plan_secure_setup(const struct fl_plan *plan, const uint8_t incarnation[16], uint64_t round,
-                         uint32_t slot, struct fl_secagg_setup *ret, struct fl_err *e)
+                         uint32_t part, struct fl_secagg_setup *ret, struct fl_err *e)
 {
     static const char label[] = "cohort secagg context 1"; /* with its zero */
     const struct fl_secure_conf *c = &plan->secure;
@@ -25,14 +103,20 @@ int fl_plan_secure_setup(const struct fl_plan *plan, const uint8_t incarnation[1
         .corrupt_permille = (uint32_t)lround(c->corrupt * 1000),
         .dropout_permille = (uint32_t)lround(c->dropout * 1000),
         .max = fl_grid_max(&g),
-        .count = plan->layout.shared.elements,
     };
+    struct fl_secure_part parts[FL_SECURE_PARTS_MAX];
+    uint32_t part_count = fl_plan_secure_parts(plan, parts);
     uint8_t numbers[12];
     struct fl_hash h;
 
+    s.count = parts[part].count;
+    if (fl_plan_secure_groups(plan) != FL_SECURE_ONE && part + 1 == part_count) {
+        s.members_min = c->survivors;
+        s.corrupt_least = colluders_of(plan);
+    }
     s.bits = fl_secagg_bits(s.members_max, s.max);
     fl_put_u64(numbers, round);
-    fl_put_u32(numbers + 8, slot);
+    fl_put_u32(numbers + 8, part);
     fl_hash_init(&h);
     fl_hash_add(&h, label, sizeof label);
     fl_hash_add(&h, incarnation, 16);
@@ -44,16 +128,6 @@ int fl_plan_secure_setup(const struct fl_plan *plan, const uint8_t incarnation[1
         *ret = s;
     }
     return r;
-}
-
-/* Of the most members that there can be. */
-static uint32_t colluders_of(const struct fl_plan *p)
-{
-    uint32_t permille = (uint32_t)lround(p->secure.corrupt * 1000);
-    uint32_t plain = (uint32_t)(p->round.members * p->secure.corrupt);
-    uint32_t rounded = (uint32_t)((uint64_t)p->round.members * permille / 1000);
-
-    return plain > rounded ? plain : rounded;
 }
 
 uint32_t fl_plan_noise_sharers(const struct fl_plan *plan)
@@ -98,24 +172,30 @@ void fl_plan_secure_exchange(const struct fl_plan *plan, enum fl_secagg_stage st
     const struct fl_grid g = {plan->grid.bits, plan->grid.step};
     uint32_t n = plan->round.members, bits = fl_secagg_bits(n, fl_grid_max(&g));
     uint64_t k = n - 1 < FL_SECAGG_NEIGHBOURS_MAX ? n - 1 : FL_SECAGG_NEIGHBOURS_MAX;
-    size_t packed = 0;
-
-    (void)fl_ring_bytes(bits, plan->layout.shared.elements, &packed); /* checked with the plan */
+    struct fl_secure_part parts[FL_SECURE_PARTS_MAX];
+    uint32_t part_count = fl_plan_secure_parts(plan, parts);
     const uint64_t sizes[FL_SECAGG_STAGES] = {
         [FL_SECAGG_ADVERTISE] = 2 * FL_SECAGG_KEY_SIZE + 4 + FL_SECAGG_CERT_MAX + FL_SECAGG_SIG_MAX,
         [FL_SECAGG_SHARE] =
             FL_DIGEST_SIZE + (2 * k + 1) * FL_SECAGG_CHECK_SIZE + k * FL_SECAGG_CIPHER_SIZE,
-        [FL_SECAGG_MASK] = packed,
         [FL_SECAGG_SIGN] = 6 + FL_SECAGG_SIG_MAX + 4 * (uint64_t)n,
         [FL_SECAGG_UNMASK] = 32 + 4 + k * FL_REVEAL_ITEM,
     };
     memset(ret, 0, sizeof *ret);
     snprintf(ret->name, sizeof ret->name, EXCHANGE_PREFIX "%s", fl_secagg_stage_name(stage));
     ret->payload = FL_PAYLOAD_BYTES;
-    ret->size = FL_SECAGG_HEAD_SIZE + sizes[stage];
+    ret->size = part_count > 1 ? FL_SECURE_JOIN_HEAD : 0;
+    for (uint32_t i = 0; i < part_count; i++) {
+        size_t packed = 0; /* checked with the plan */
+        if (stage == FL_SECAGG_MASK) {
+            (void)fl_ring_bytes(bits, parts[i].count, &packed);
+        }
+        ret->size += FL_SECAGG_HEAD_SIZE + sizes[stage] + packed;
+    }
     ret->max_weight = 1;
     ret->model = stage == FL_SECAGG_MASK;
-    ret->input = ret->same_cohort = stage > FL_SECAGG_ADVERTISE;
+    ret->input = stage > FL_SECAGG_ADVERTISE;
+    ret->same_cohort = ret->input || plan->setting.bubble.by == FL_BUBBLE_CHOICE;
 }
 
 /* What is asked for beside it that it cannot give. */
@@ -145,11 +225,37 @@ static int check_beside(const struct fl_plan *p, const struct fl_conf_node *root
     return 0;
 }
 
+/* Sums side by side. */
+static int check_groups(const struct fl_plan *p, const struct fl_conf_node *root, struct fl_err *e)
+{
+    uint32_t least = fl_plan_secure_least(p);
+
+    if (fl_plan_secure_groups(p) == FL_SECURE_ONE) {
+        return 0;
+    }
+    if (p->round.quorum < least) {
+        return fl_conf_fail(e, fl_plan_at(root, "round.quorum"), FL_R_CONF_CONFLICT,
+                            "%u: not one sum of at least %u members (secure_aggregation.survivors, "
+                            "and the assumed dropouts) may come of it",
+                            p->round.quorum, least);
+    }
+    if (p->aggregate.before == FL_AGGREGATE_BUCKETING && p->aggregate.bucket < least) {
+        return fl_conf_fail(
+            e, fl_plan_at(root, "aggregate.bucket"), FL_R_CONF_CONFLICT,
+            "%u: the sum of a bucket is seen by the coordinator, so a bucket has at "
+            "least %u members (secure_aggregation.survivors, and the assumed "
+            "dropouts)",
+            p->aggregate.bucket, least);
+    }
+    return 0;
+}
+
 int fl_plan_check_secure(const struct fl_plan *p, const struct fl_conf_node *root, struct fl_err *e)
 {
     static const uint8_t nobody[16];
     const struct fl_secure_conf *c = &p->secure;
     const struct fl_conf_node *at = fl_plan_at(root, "secure_aggregation");
+    struct fl_secure_part parts[FL_SECURE_PARTS_MAX];
     struct fl_secagg_setup setup;
     struct fl_err why = {0};
     size_t packed;
@@ -166,18 +272,24 @@ int fl_plan_check_secure(const struct fl_plan *p, const struct fl_conf_node *roo
                             "%u is more than round.quorum (%u)", c->survivors, p->round.quorum);
     }
     uint32_t colluders = colluders_of(p);
-    if (c->survivors < colluders + 3) {
+    if (c->survivors < colluders + HONEST_LEAST) {
         return fl_conf_fail(e, fl_plan_at(root, "secure_aggregation.survivors"), FL_R_CONF_CONFLICT,
                             "a sum of %u, %u of which may collude, hides an update among fewer "
                             "than three: ask for a larger quorum or fewer colluders",
                             c->survivors, colluders);
     }
-    r = fl_plan_secure_setup(p, nobody, 1, 0, &setup, &why);
+    uint32_t part_count = fl_plan_secure_parts(p, parts);
+    for (uint32_t i = 0; r == 0 && i < part_count; i++) {
+        r = fl_plan_secure_setup(p, nobody, 1, i, &setup, &why);
+    }
     if (r < 0) {
         return fl_conf_fail(e, at, (enum fl_reason) - r, "%s", why.msg);
     }
-    if (!fl_ring_bytes(setup.bits, setup.count, &packed) ||
-        packed > SIZE_MAX - FL_SECAGG_HEAD_SIZE) {
+    r = check_groups(p, root, e);
+    if (r < 0) {
+        return r;
+    }
+    if (!fl_ring_bytes(setup.bits, p->layout.shared.elements, &packed) || packed > MASKED_MOST) {
         return fl_conf_fail(e, at, FL_R_LIMIT,
                             "masked vectors of %zu values of %u bits do not fit in memory",
                             p->layout.shared.elements, setup.bits);

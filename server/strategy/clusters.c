@@ -382,9 +382,9 @@ static uint32_t enough(const struct fl_clusters *c, uint32_t got)
 }
 
 /* The bubbles whose updates make bubble b's next model, as a set: b alone, or the smallest cluster
- * around it that got enough, by average linkage. */
+ * around it that got enough (`least`, 0: what the plan wants), by average linkage. */
 static uint64_t family(const struct fl_clusters *c, const double *distance, const uint32_t *got,
-                       uint32_t b)
+                       uint32_t least, uint32_t b)
 {
     double d[FL_PLAN_BUBBLES_MAX][FL_PLAN_BUBBLES_MAX], weight[FL_PLAN_BUBBLES_MAX];
     uint64_t set[FL_PLAN_BUBBLES_MAX];
@@ -402,7 +402,7 @@ static uint64_t family(const struct fl_clusters *c, const double *distance, cons
     for (uint32_t i = 0; i < c->who_count; i++) {
         weight[c->who[i].bubble]++;
     }
-    while (distance && sum[own] < enough(c, sum[own])) {
+    while (distance && sum[own] < (least ? least : enough(c, sum[own]))) {
         uint32_t x = n, y = n;
         for (uint32_t i = 0; i < n; i++) {
             for (uint32_t k = i + 1; k < n; k++) {
@@ -429,6 +429,84 @@ static uint64_t family(const struct fl_clusters *c, const double *distance, cons
     return set[own];
 }
 
+/* ---- secure sums ---- */
+
+int fl_clusters_groups(const struct fl_clusters *c, const double *distance,
+                       const struct fl_groups_terms *terms, const uint64_t *agents, uint32_t count,
+                       uint32_t *ret_group, struct fl_err *e)
+{
+    uint32_t got[FL_PLAN_BUBBLES_MAX] = {0}, number[FL_PLAN_BUBBLES_MAX], groups = 0;
+    uint64_t set[FL_PLAN_BUBBLES_MAX];
+
+    (void)e;
+    for (uint32_t i = 0; i < count; i++) {
+        got[fl_clusters_of(c, agents[i], NULL)]++;
+    }
+    for (uint32_t b = 0; b < c->count; b++) {
+        set[b] = got[b] ? family(c, distance, got, terms->least, b) : (uint64_t)1 << b;
+    }
+    for (uint32_t again = c->count; again > 0; again--) { /* sets that meet become one */
+        for (uint32_t a = 0; a < c->count; a++) {
+            for (uint32_t b = 0; b < c->count; b++) {
+                set[a] |= set[a] & set[b] ? set[b] : 0;
+            }
+        }
+    }
+    for (uint32_t b = 0; b < c->count; b++) {
+        uint32_t members = 0, first = c->count;
+        for (uint32_t a = c->count; a-- > 0;) {
+            members += set[b] >> a & 1 ? got[a] : 0;
+            first = set[b] >> a & 1 ? a : first;
+        }
+        number[b] = members < terms->least ? FL_STRATEGY_NO_GROUP
+                    : first < b            ? number[first]
+                                           : groups++;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        ret_group[i] = number[fl_clusters_of(c, agents[i], NULL)];
+    }
+    return 0;
+}
+
+/* Updates made of a sum say which. Those of one sum belong together: of whichever bubble of it, all
+ * of them are for each. */
+static void count_groups(const struct fl_clusters *c, const struct fl_next *next, uint32_t *got,
+                         uint64_t *together)
+{
+    uint64_t bubbles[FL_PLAN_BUBBLES_MAX] = {0};
+    uint32_t members[FL_PLAN_BUBBLES_MAX] = {0};
+
+    for (uint32_t i = 0; i < next->updates.count; i++) {
+        const struct fl_update *u = &next->updates.at[i];
+        if (u->group < FL_PLAN_BUBBLES_MAX) {
+            bubbles[u->group] |= (uint64_t)1 << fl_clusters_of(c, u->agent, NULL);
+            members[u->group]++;
+        }
+    }
+    for (uint32_t b = 0; b < c->count; b++) {
+        together[b] = (uint64_t)1 << b;
+        got[b] = 0;
+        for (uint32_t g = 0; g < FL_PLAN_BUBBLES_MAX; g++) {
+            if (bubbles[g] >> b & 1) {
+                together[b] = bubbles[g];
+                got[b] = members[g];
+            }
+        }
+    }
+}
+
+/* Whose updates make bubble b's next model, of secure sums. */
+static uint64_t sum_family(const struct fl_clusters *c, const double *distance, const uint32_t *got,
+                           const uint64_t *together, uint32_t b)
+{
+    uint64_t set = family(c, distance, got, 0, b), all = 0;
+
+    for (uint32_t a = 0; a < c->count; a++) {
+        all |= set >> a & 1 ? together[a] : 0;
+    }
+    return all;
+}
+
 /* Folds the updates of a set of bubbles and lets the strategy inside finish on them. */
 static int finish_set(const struct fl_clusters *c, uint64_t set, void *model, struct view *view,
                       struct fl_next *next, uint8_t *state, uint32_t exchange,
@@ -450,7 +528,8 @@ static int finish_set(const struct fl_clusters *c, uint64_t set, void *model, st
 
     for (uint32_t i = 0; r == 0 && i < next->updates.count; i++) {
         const struct fl_update *u = &next->updates.at[i];
-        if (set >> fl_clusters_of(c, u->agent, NULL) & 1) {
+        bool whole = u->group != FL_STRATEGY_NO_GROUP || set == UINT64_MAX;
+        if (whole && set >> fl_clusters_of(c, u->agent, NULL) & 1) {
             list[in.updates.count++] = *u;
             r = inside->fold(slot, model, u, e);
         }
@@ -480,6 +559,7 @@ int fl_clusters_finish(const struct fl_clusters *c, uint32_t exchange,
     struct fl_clusters_after after = more->after ? *more->after : same(c);
     size_t elements = c->plan->layout.shared.elements;
     uint32_t got[FL_PLAN_BUBBLES_MAX] = {0};
+    uint64_t together[FL_PLAN_BUBBLES_MAX];
     struct fl_update *list = fl_try(next->updates.count ? next->updates.count : 1, sizeof *list);
     int r = 0;
 
@@ -489,6 +569,9 @@ int fl_clusters_finish(const struct fl_clusters *c, uint32_t exchange,
         return fl_fail(e, FL_R_NOMEM, "a list of %u updates", next->updates.count);
     }
     count_updates(c, next, got);
+    if (c->plan->secure.on) {
+        count_groups(c, next, got, together);
+    }
     uint8_t *at = put_head(c, more, &after, next->round, next->state);
     for (uint32_t b = 0; r == 0 && b < c->count + (c->split > 0); b++) {
         bool common = b == c->count;
@@ -500,7 +583,9 @@ int fl_clusters_finish(const struct fl_clusters *c, uint32_t exchange,
                             .last_slot = common ? c->count - 1 : b,
                             .from = common ? 0 : c->split,
                             .to = common ? c->split : elements};
-        uint64_t set = common ? UINT64_MAX : family(c, more->distance, got, b);
+        uint64_t set = common               ? UINT64_MAX
+                       : c->plan->secure.on ? sum_family(c, more->distance, got, together, b)
+                                            : family(c, more->distance, got, 0, b);
         if (!common && more->idle >> b & 1) {
             set = 0;
         }

@@ -85,6 +85,14 @@ void fl_clusters_move(struct fl_clusters *c, struct fl_who *who, uint32_t who_co
 int fl_clusters_merge(const struct fl_who *a, uint32_t a_count, const struct fl_who *b,
                       uint32_t b_count, struct fl_who **ret, uint32_t *ret_count, struct fl_err *e);
 
+/* The secure sums of a round (fl_strategy.groups): a bubble's members have one, and where there are
+ * fewer than enough of them the smallest cluster of bubbles around it that has enough, by
+ * `distance` (as in fl_clusters_more; NULL: its members have none). Bubbles with one sum learn
+ * together. */
+int fl_clusters_groups(const struct fl_clusters *c, const double *distance,
+                       const struct fl_groups_terms *terms, const uint64_t *agents, uint32_t count,
+                       uint32_t *ret_group, struct fl_err *e);
+
 size_t fl_clusters_size(const struct fl_clusters *c, uint32_t room, uint32_t more);
 void fl_clusters_save(const struct fl_clusters *c, const struct fl_clusters_more *more,
                       uint8_t *to);

@@ -82,6 +82,14 @@ static int ifca_finish(const void *shared, void *const *slots, uint32_t exchange
     return fl_clusters_finish(shared, exchange, &more, next, e);
 }
 
+/* Which models are near each other nobody says: a choice that too few make has no sum. */
+static int ifca_groups(const void *shared, const struct fl_groups_terms *terms,
+                       const uint64_t *agents, uint32_t count, uint32_t *ret_group,
+                       struct fl_err *e)
+{
+    return fl_clusters_groups(shared, NULL, terms, agents, count, ret_group, e);
+}
+
 static size_t ifca_state_size(const void *shared)
 {
     return fl_clusters_size(shared, more_of(shared).room, 0);
@@ -114,7 +122,7 @@ static int ifca_explain(const void *shared,
 
 const struct fl_strategy fl_strategy_ifca = {
     .name = "ifca",
-    .needs = FL_STRATEGY_APART,
+    .needs = FL_STRATEGY_SUM_ONLY | FL_STRATEGY_APART,
     .shared_size = sizeof(struct fl_clusters),
     .init = ifca_init,
     .fini = ifca_fini,
@@ -126,6 +134,7 @@ const struct fl_strategy fl_strategy_ifca = {
     .place = fl_clusters_place,
     .fold = fl_clusters_fold,
     .between = ifca_between,
+    .groups = ifca_groups,
     .finish = ifca_finish,
     .explain = ifca_explain,
     .state_size = ifca_state_size,

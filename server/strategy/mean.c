@@ -256,6 +256,17 @@ static int mean_place(const void *shared, const uint64_t *agents, uint32_t count
     return 0;
 }
 
+/* Several secure sums only for a robust rule, which compares those of buckets. */
+static int mean_groups(const void *shared, const struct fl_groups_terms *terms,
+                       const uint64_t *agents, uint32_t count, uint32_t *ret_group,
+                       struct fl_err *e)
+{
+    const struct shared *s = shared;
+
+    (void)agents;
+    return fl_robust_groups(&s->robust, terms, count, ret_group, e);
+}
+
 /* ---- fold ---- */
 
 /* Values of one tile: whole bytes, so that every tile but the last is a packed vector without
@@ -512,6 +523,7 @@ static int mean_explain(const void *shared,
         .slot_free = mean_slot_free,                                                               \
         .place = mean_place,                                                                       \
         .fold = mean_fold,                                                                         \
+        .groups = mean_groups,                                                                     \
         .finish = mean_finish,                                                                     \
         .explain = mean_explain,                                                                   \
         .state_size = mean_state_size,                                                             \

@@ -368,6 +368,15 @@ static int pacfl_finish(const void *shared, void *const *slots, uint32_t exchang
     return r;
 }
 
+static int pacfl_groups(const void *shared, const struct fl_groups_terms *terms,
+                        const uint64_t *agents, uint32_t count, uint32_t *ret_group,
+                        struct fl_err *e)
+{
+    const struct shared *s = shared;
+
+    return fl_clusters_groups(&s->clusters, s->distance, terms, agents, count, ret_group, e);
+}
+
 static size_t pacfl_state_size(const void *shared)
 {
     const struct shared *s = shared;
@@ -496,7 +505,7 @@ static int pacfl_explain(const void *shared,
 
 const struct fl_strategy fl_strategy_pacfl = {
     .name = "pacfl",
-    .needs = FL_STRATEGY_AGGREGATES,
+    .needs = FL_STRATEGY_SUM_ONLY | FL_STRATEGY_AGGREGATES,
     .shared_size = sizeof(struct shared),
     .init = pacfl_init,
     .fini = pacfl_fini,
@@ -508,6 +517,7 @@ const struct fl_strategy fl_strategy_pacfl = {
     .place = fl_clusters_place,
     .fold = fl_clusters_fold,
     .between = pacfl_between,
+    .groups = pacfl_groups,
     .finish = pacfl_finish,
     .explain = pacfl_explain,
     .state_size = pacfl_state_size,

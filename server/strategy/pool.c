@@ -65,22 +65,54 @@ static void clip(const struct fl_pool *p, double bound, double *factor)
     }
 }
 
-/* Each point is the mean of `bucket` of the updates `who`, in an order drawn from the seed; the
- * last of fewer. */
-static void bucketing(struct fl_pool *p, uint32_t *who, uint32_t count, uint32_t bucket,
-                      const struct fl_seed *seed)
+uint32_t fl_pool_buckets(uint32_t *who, uint32_t count, uint32_t bucket, bool whole,
+                         const struct fl_seed *seed, uint32_t *ret_bucket)
 {
+    uint32_t buckets = whole ? count / bucket : (count + bucket - 1) / bucket;
     struct fl_rng rng;
 
     fl_rng_init(&rng, seed, 0);
     fl_rng_shuffle(&rng, who, count);
     fl_rng_fini(&rng);
-    p->points = (count + bucket - 1) / bucket;
     for (uint32_t i = 0; i < count; i++) {
-        uint32_t at = i / bucket,
-                 size = count - at * bucket < bucket ? count - at * bucket : bucket;
-        p->mix[(size_t)at * p->updates + who[i]] = 1.0 / size;
+        ret_bucket[i] = i / bucket < buckets || buckets == 0 ? i / bucket : i % buckets;
     }
+    return buckets;
+}
+
+/* Each point is the mean of a bucket of the updates `who`: their groups, or in an order drawn from
+ * the seed. */
+static int bucketing(struct fl_pool *p, uint32_t *who, uint32_t count, uint32_t bucket,
+                     const uint32_t *group, const struct fl_seed *seed, struct fl_err *e)
+{
+    uint32_t *at = fl_try(count, sizeof *at), *size = fl_try(count, sizeof *size);
+
+    if (!at || !size) {
+        fl_free(at);
+        fl_free(size);
+        return fl_fail(e, FL_R_NOMEM, "buckets of %u updates", count);
+    }
+    if (group) {
+        p->points = 0;
+        for (uint32_t i = 0; i < count; i++) { /* numbered as they come */
+            uint32_t same = 0;
+            while (same < i && group[who[same]] != group[who[i]]) {
+                same++;
+            }
+            at[i] = same < i ? at[same] : p->points++;
+        }
+    } else {
+        p->points = fl_pool_buckets(who, count, bucket, false, seed, at);
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        size[at[i]]++;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        p->mix[(size_t)at[i] * p->updates + who[i]] = 1.0 / size[at[i]];
+    }
+    fl_free(at);
+    fl_free(size);
+    return 0;
 }
 
 /* Each point is the mean of the count - f updates nearest to one of them, itself among them. */
@@ -113,9 +145,11 @@ static int nearest_neighbours(struct fl_pool *p, const uint32_t *who, uint32_t c
 }
 
 static int mix(struct fl_pool *p, const struct fl_aggregate_conf *conf, const double *trust,
-               uint32_t *who, const double *factor, const struct fl_seed *seed, struct fl_err *e)
+               const uint32_t *group, uint32_t *who, const double *factor,
+               const struct fl_seed *seed, struct fl_err *e)
 {
     uint32_t count = 0;
+    int r = 0;
 
     for (uint32_t i = 0; i < p->updates; i++) {
         if (!trust || trust[i] > 0) {
@@ -131,15 +165,14 @@ static int mix(struct fl_pool *p, const struct fl_aggregate_conf *conf, const do
         }
         return 0;
     case FL_AGGREGATE_BUCKETING:
-        bucketing(p, who, count, conf->bucket, seed);
+        r = bucketing(p, who, count, conf->bucket, group, seed, e);
         break;
-    case FL_AGGREGATE_NEAREST: {
-        int r = nearest_neighbours(p, who, count, factor, conf->byzantine, e);
-        if (r != 0) {
-            return r;
-        }
+    case FL_AGGREGATE_NEAREST:
+        r = nearest_neighbours(p, who, count, factor, conf->byzantine, e);
         break;
     }
+    if (r != 0) {
+        return r;
     }
     for (uint32_t a = 0; a < p->points; a++) {
         p->heads[a] = 1;
@@ -148,7 +181,7 @@ static int mix(struct fl_pool *p, const struct fl_aggregate_conf *conf, const do
 }
 
 int fl_pool_mix(struct fl_pool *p, const struct fl_aggregate_conf *conf, const double *trust,
-                const struct fl_seed *seed, struct fl_err *e)
+                const uint32_t *group, const struct fl_seed *seed, struct fl_err *e)
 {
     uint32_t n = p->updates;
 
@@ -163,7 +196,7 @@ int fl_pool_mix(struct fl_pool *p, const struct fl_aggregate_conf *conf, const d
         p->mix && p->heads && factor && who ? 0 : fl_fail(e, FL_R_NOMEM, "a mix of %u updates", n);
     if (r == 0) {
         clip(p, conf->clip, factor);
-        r = mix(p, conf, trust, who, factor, seed, e);
+        r = mix(p, conf, trust, group, who, factor, seed, e);
     }
     for (size_t i = 0; r == 0 && i < (size_t)p->points * n; i++) {
         p->mix[i] *= factor[i % n];

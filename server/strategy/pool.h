@@ -39,10 +39,16 @@ struct fl_pool {
 int fl_pool_init(struct fl_pool *p, uint32_t updates, bool center, struct fl_err *e);
 void fl_pool_fini(struct fl_pool *p); /* a zeroed one is fine */
 
-/* Clips and mixes as the job says; `seed` orders the buckets. trust[i]: what update i counts, 0 =
- * it is left out (not all are); NULL: all the same. -FL_R_NOMEM. */
+/* Deals the `count` numbers of `who` to buckets: *ret_bucket[i] of who[i], which is brought into an
+ * order drawn from the seed. `whole`: no bucket has fewer than `bucket`; otherwise the last one
+ * may. Returns how many there are. */
+uint32_t fl_pool_buckets(uint32_t *who, uint32_t count, uint32_t bucket, bool whole,
+                         const struct fl_seed *seed, uint32_t *ret_bucket);
+/* Clips and mixes as the job says; `seed` orders the buckets, or group[i] says in which update i is
+ * (NULL: nobody did). trust[i]: what update i counts, 0 = it is left out (not all are); NULL: all
+ * the same. -FL_R_NOMEM. */
 int fl_pool_mix(struct fl_pool *p, const struct fl_aggregate_conf *conf, const double *trust,
-                const struct fl_seed *seed, struct fl_err *e);
+                const uint32_t *group, const struct fl_seed *seed, struct fl_err *e);
 /* True for the rules that answer with a weighted sum. Median and trimmed mean do not: they look at
  * the points coordinate by coordinate. */
 bool fl_pool_votes(const struct fl_aggregate_conf *conf);

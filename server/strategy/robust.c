@@ -350,7 +350,8 @@ struct fl_robust_terms fl_robust_terms_of(const struct fl_plan *plan)
     return (struct fl_robust_terms){.conf = plan->aggregate,
                                     .grid = {plan->grid.bits, plan->grid.step},
                                     .elements = plan->layout.shared.elements,
-                                    .seed = plan->seed};
+                                    .seed = plan->seed,
+                                    .summed = plan->secure.on};
 }
 
 bool fl_robust_remembers(const struct fl_robust_terms *terms)
@@ -451,13 +452,70 @@ int fl_robust_products(const struct fl_robust_terms *terms, const struct fl_upda
     return got;
 }
 
+/* Returns how many there are. */
+static uint32_t groups_of(const struct fl_updates *updates, uint32_t *ret)
+{
+    uint32_t count = 0;
+
+    for (uint32_t i = 0; i < updates->count; i++) {
+        uint32_t same = 0;
+        ret[i] = updates->at[i].group;
+        while (same < i && ret[same] != ret[i]) {
+            same++;
+        }
+        count += same == i;
+    }
+    return count;
+}
+
+/* Who shares a bucket should be no one's to foresee. */
+static struct fl_seed bucket_seed(const struct fl_robust_terms *terms, const struct fl_seed *secret,
+                                  uint64_t round)
+{
+    struct fl_seed seed;
+
+    fl_seed_from_u64(terms->seed, &seed);
+    fl_seed_derive(secret ? secret : &seed, "bucketing", round, &seed);
+    return seed;
+}
+
+int fl_robust_groups(const struct fl_robust_terms *terms, const struct fl_groups_terms *of,
+                     uint32_t count, uint32_t *ret_group, struct fl_err *e)
+{
+    uint32_t bucket = terms->conf.bucket > of->least ? terms->conf.bucket : of->least;
+    uint32_t *who = fl_try(count ? count : 1, sizeof *who);
+    uint32_t *at = fl_try(count ? count : 1, sizeof *at);
+    struct fl_seed seed = bucket_seed(terms, of->secret, of->round);
+    int r = who && at ? 0 : fl_fail(e, FL_R_NOMEM, "buckets of %u members", count);
+
+    for (uint32_t i = 0; r == 0 && i < count; i++) {
+        who[i] = i;
+        ret_group[i] = FL_STRATEGY_NO_GROUP;
+    }
+    if (r == 0 && fl_pool_buckets(who, count, bucket, true, &seed, at) > 0) {
+        for (uint32_t i = 0; i < count; i++) {
+            ret_group[who[i]] = at[i];
+        }
+    }
+    fl_free(who);
+    fl_free(at);
+    return r;
+}
+
 static int set_up(struct fl_robust *r, struct fl_standings *standings, const struct fl_seed *seed,
                   uint64_t round, struct fl_err *e)
 {
     uint32_t n = r->updates->count, bucket = r->conf.bucket;
     uint32_t points = r->conf.before == FL_AGGREGATE_BUCKETING ? (n + bucket - 1) / bucket : n;
+    uint32_t *group = r->terms->summed ? fl_try(n, sizeof *group) : NULL;
     bool krum = r->conf.rule == FL_AGGREGATE_KRUM || r->conf.rule == FL_AGGREGATE_MULTI_KRUM;
 
+    if (r->terms->summed && !group) {
+        return fl_fail(e, FL_R_NOMEM, "the groups of %u updates", n);
+    }
+    if (group) {
+        points = groups_of(r->updates, group);
+    }
     /* The plan has seen to it that a whole round is large enough for f; a slot of its own, as a
      * bubble has, may be smaller. */
     uint32_t spare = krum ? 3 : 1, most = points > spare ? (points - spare) / 2 : 0;
@@ -472,7 +530,8 @@ static int set_up(struct fl_robust *r, struct fl_standings *standings, const str
     if (ret == 0 && r->conf.gates.on) {
         ret = judge(r, standings, round, e);
     }
-    ret = ret ? ret : fl_pool_mix(&r->pool, &r->conf, r->trust, seed, e);
+    ret = ret ? ret : fl_pool_mix(&r->pool, &r->conf, r->trust, group, seed, e);
+    fl_free(group);
     return ret || !fl_pool_votes(&r->conf) ? ret : fl_pool_vote(&r->pool, &r->conf, e);
 }
 
@@ -481,7 +540,6 @@ int fl_robust_new(const struct fl_robust_terms *terms, const struct fl_updates *
                   uint64_t round, struct fl_robust **ret, struct fl_err *e)
 {
     struct fl_robust *r = fl_try(1, sizeof *r);
-    struct fl_seed seed;
 
     if (!r) {
         return fl_fail(e, FL_R_NOMEM, "a robust rule");
@@ -490,9 +548,7 @@ int fl_robust_new(const struct fl_robust_terms *terms, const struct fl_updates *
     r->conf = terms->conf;
     r->updates = updates;
     r->center = fl_robust_remembers(terms) ? last : NULL;
-    /* Who shares a bucket should be no one's to foresee. */
-    fl_seed_from_u64(terms->seed, &seed);
-    fl_seed_derive(secret ? secret : &seed, "bucketing", round, &seed);
+    const struct fl_seed seed = bucket_seed(terms, secret, round);
     int got = set_up(r, standings, &seed, round, e);
     if (got != 0) {
         fl_robust_free(r);

@@ -17,7 +17,8 @@
  * less by as many.
  *
  * A rule counts heads: weights are equal. What comes out is post-processing of what the sites
- * released, but it is no sum: secure aggregation and noise on sums exclude it (the plan refuses).
+ * released, but it is no sum: noise on sums excludes it, and under secure aggregation the rule runs
+ * over sums of buckets (the plan refuses the rest).
  */
 #ifndef SERVER_STRATEGY_ROBUST_H
 #define SERVER_STRATEGY_ROBUST_H
@@ -32,10 +33,16 @@ struct fl_robust_terms {
     struct fl_grid grid;
     size_t elements;
     uint64_t seed;
+    bool summed; /* the buckets are those of secure sums: fl_update.group says which */
 };
 struct fl_robust_terms fl_robust_terms_of(const struct fl_plan *plan);
 
 struct fl_robust;
+
+/* The buckets of a round whose updates come as secure sums (fl_strategy.groups): drawn as without
+ * them, but none is smaller than the others. -FL_R_NOMEM. */
+int fl_robust_groups(const struct fl_robust_terms *terms, const struct fl_groups_terms *of,
+                     uint32_t count, uint32_t *ret_group, struct fl_err *e);
 
 /* Does the rule remember the aggregate of the round before? */
 bool fl_robust_remembers(const struct fl_robust_terms *terms);

@@ -44,6 +44,7 @@ enum {
     FL_STRATEGY_TILE = 64 * 1024,  /* bytes of an update read at a time */
     FL_STRATEGY_SLOTS_MAX = 65536, /* models of one checkpoint */
 };
+#define FL_STRATEGY_NO_GROUP UINT32_MAX
 
 /* What a strategy asks of its surroundings. */
 enum fl_strategy_needs {
@@ -60,6 +61,8 @@ struct fl_update {
     uint64_t agent;
     uint32_t exchange;
     uint32_t weight; /* 1..plan->max_weight */
+    uint32_t group;  /* of those made up of secure sums: which; FL_STRATEGY_NO_GROUP: of none, only
+                        its values before the groups' part mean something */
     uint64_t size;
     int (*read)(void *arg, uint64_t offset, uint8_t *to, size_t size, struct fl_err *e);
     void *arg;
@@ -109,6 +112,13 @@ struct fl_next {
     double update_norm; /* L2 of the mean update over all slots, before the server optimizer */
 };
 
+/* How members are dealt to secure sums side by side. */
+struct fl_groups_terms {
+    uint32_t least; /* members of each */
+    uint64_t round;
+    const struct fl_seed *secret; /* of the job */
+};
+
 struct fl_strategy {
     const char *name;
     unsigned needs;
@@ -143,6 +153,13 @@ struct fl_strategy {
      */
     int (*input)(const void *shared, uint32_t exchange, uint64_t agent, uint8_t **ret,
                  size_t *ret_size, struct fl_err *e);
+    /* Which secure sum each of `agents` (ascending) is in: a number below `count`, or
+     * FL_STRATEGY_NO_GROUP for one that there are not enough others for. A function of what it is
+     * given and of `shared`. NULL: this strategy needs no sums side by side
+     * (fl_plan_secure_groups).
+     */
+    int (*groups)(const void *shared, const struct fl_groups_terms *terms, const uint64_t *agents,
+                  uint32_t count, uint32_t *ret_group, struct fl_err *e);
     /* How many models finish will put. NULL: as many as there were. */
     int (*next_slots)(const void *shared, void *const *slots, const struct fl_updates *updates,
                       uint32_t *ret, struct fl_err *e);

@@ -4,7 +4,7 @@
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/world.sh"
 e2e_begin bubbles
-make_world 6
+make_world 6 'retention: {keep_rounds: 2}'
 for site in 1 2 3 4 5 6; do # odd sites: label by a > b; even ones: the other way round
     awk -v seed=$site 'BEGIN { srand(seed); print "a,b,c,d,label"
         for (i = 0; i < 200; i++) { a = 2 * rand() - 1; b = 2 * rand() - 1
@@ -102,6 +102,42 @@ else
     ok "published: $slots bubbles by the importances of trees"
 fi
 
+# ---- under secure sums: one for each bubble, and with a common body one of all for it ----
+# sums NAME STRATEGY EXCHANGES [TEXT]: of two rounds; each site gets the same seed for its update, which is one of these
+sums() {
+    new_world
+    strategy=$2 rounds=2 quorum=${quorum:-6} deadline=${deadline:-60s} train='train: {steps: 20, lr: 0.5}' job "$1" 6 "${4:-}"
+    submit "$1"
+    for exchange in 0 $3; do
+        cohort-agent prepare --config "$work/agents.yaml" --incarnation "$(job_field incarnation "$1")" --rounds 2 --exchange "$exchange" \
+            --seed 5 >/dev/null 2>"$work/prepare.log" || die "prepare: $(cat "$work/prepare.log")"
+    done
+}
+models() {
+    finishes "$1" 60 >/dev/null
+    for site in 01 02; do cohortctl model export "$1" --agent "site-$site" -o "$work/$1-$site.safetensors" >/dev/null || die "export"; done
+    stop "$agents"
+}
+secure='secure_aggregation: {corrupt: 0, dropout: 0, survivors: 3}'
+for with in '{pacfl: {most: 4}}' '{pacfl: {body: shared}}' '{ifca: {bubbles: 2}}'; do
+    sums bare "$with" 1
+    start_agents
+    models bare
+    sums masked "$with" '2 3' "$secure" # round 2 has no descriptors before them
+    start_agents
+    models masked
+    for site in 01 02; do cmp "$work/bare-$site.safetensors" "$work/masked-$site.safetensors" || die "$with: another model under secure sums"; done
+    cmp -s "$work/masked-01.safetensors" "$work/masked-02.safetensors" && die "$with: one model for both"
+    ok "$with: the same models as without secure aggregation"
+done
+expect_log cohortd 'masked: round 2: 2 secure sums of 3 to 3 members; 0 given up'
+sums buckets fedavg 2 "aggregate: {rule: median, before: bucketing, bucket: 3}
+$secure"
+start_agents
+finishes buckets 60
+expect_log cohortd 'buckets: round 2: 2 secure sums of 3 to 3 members; 0 given up'
+stop "$agents"
+
 privacy=$unit
 strings "$build/server/cohortd" 2>/dev/null | grep -q '^crash-point=round-between-after' || {
     ok "no crash points in this build: kills are left out"
@@ -118,3 +154,29 @@ for point in store-close-after round-fold-after:2 round-finish-before round-betw
     stop "$agents"
     ok "killed at $point: the same models"
 done
+privacy=''
+
+# Under secure sums the coordinator is killed behind the making of groups, and behind the last masked vector; and an auditor makes the same.
+for point in round-between-after:2 round-fold-after:24; do
+    sums masked '{ifca: {bubbles: 2}}' 3 "$secure"
+    crash_at "$point"
+    models masked
+    for site in 01 02; do cmp "$work/bare-$site.safetensors" "$work/masked-$site.safetensors" || die "$point: another model of site-$site"; done
+    ok "secure sums, killed at $point: the same models"
+done
+cohortctl --json audit replay masked 2 >"$work/replay" 2>&1 || die "replay: $(cat "$work/replay")"
+grep -q '"same": *true' "$work/replay" || die "replay: $(cat "$work/replay")"
+
+# Site 6 leaves that of its bubble, which is given up; the body and the other bubble go on.
+cp "$work/agents.yaml" "$work/all.yaml"
+sed 's/agent.sock/last.sock/; s/^state: sites/state: last/; s/first: 1, count: 6/first: 6, count: 1/' "$work/all.yaml" >"$work/last.yaml"
+sed -i 's/count: 6/count: 5/' "$work/agents.yaml"
+quorum=5 deadline=3s sums left '{pacfl: {body: shared}}' 3 "$secure"
+start_agents
+COHORT_CRASH_AT=agent-train-after:4 cohort-agent --config "$work/last.yaml" 2>>"$work/last.log" &
+last=$!
+finishes left 60
+reap "$last"
+expect_log cohortd 'left: round 1: 1 secure sums of 3 to 3 members; 1 given up; 0 members in none'
+stop "$agents"
+mv "$work/all.yaml" "$work/agents.yaml"

@@ -88,7 +88,7 @@ static void vote_of(const json_t *input, const struct fl_aggregate_conf *conf, d
             }
         }
     }
-    ck_assert_int_eq(fl_pool_mix(&pool, conf, NULL, NULL, NULL), 0);
+    ck_assert_int_eq(fl_pool_mix(&pool, conf, NULL, NULL, NULL, NULL), 0);
     ck_assert_int_eq(fl_pool_vote(&pool, conf, NULL), 0);
     for (size_t k = 0; k < d; k++) {
         ret[k] = 0;
@@ -333,7 +333,7 @@ START_TEST(test_buckets)
         struct fl_pool pool;
         fl_seed_from_u64(round, &seed);
         ck_assert_int_eq(fl_pool_init(&pool, 13, false, NULL), 0);
-        ck_assert_int_eq(fl_pool_mix(&pool, &conf, NULL, &seed, NULL), 0);
+        ck_assert_int_eq(fl_pool_mix(&pool, &conf, NULL, NULL, &seed, NULL), 0);
         ck_assert_uint_eq(pool.points, 5);
         for (uint32_t i = 0; i < 13; i++) {
             uint32_t in = 0;

@@ -19,8 +19,7 @@ static int roster_judge(struct fl_secagg_client *c, const struct fl_roster_view 
         return fl_fail(e, FL_R_SECAGG_FEW, "a roster of %u agents, where %u to %u were agreed",
                        v->members, c->setup.members_min, c->setup.members_max);
     }
-    int r = fl_secagg_rule(v->members, c->setup.corrupt_permille, c->setup.dropout_permille,
-                           &c->rule, e);
+    int r = fl_secagg_setup_rule(&c->setup, v->members, &c->rule, e);
     if (r < 0) {
         return r;
     }

@@ -48,12 +48,16 @@ struct fl_secagg_setup {
     uint32_t members_max;     /* nor a larger one: the ring is made for so many */
     uint32_t survivors_min;   /* nor a smaller U3 */
     uint32_t corrupt_permille, dropout_permille; /* of U1: what is assumed */
+    uint32_t corrupt_least;                      /* so many may collude in the smallest U1, too */
     uint32_t bits;                               /* of the ring */
     int64_t max;                                 /* the largest magnitude of a value */
     uint64_t count;                              /* of values */
 };
 /* -FL_R_CONF_RANGE, -FL_R_CONF_CONFLICT, -FL_R_PLAN_OVERFLOW (the ring is too small). */
 int fl_secagg_setup_check(const struct fl_secagg_setup *s, struct fl_err *e);
+/* fl_secagg_rule for a U1 of so many. */
+int fl_secagg_setup_rule(const struct fl_secagg_setup *s, uint32_t members,
+                         struct fl_secagg_rule *ret, struct fl_err *e);
 
 /* Signatures are those of the agents' certificates; the core knows neither. */
 struct fl_secagg_identity {
@@ -120,6 +124,11 @@ int fl_secagg_server_new(const struct fl_secagg_setup *setup,
                          const struct fl_secagg_identity *identity, struct fl_secagg_server **ret,
                          struct fl_err *e);
 void fl_secagg_server_free(struct fl_secagg_server *s);
+/* A secure sum of some of those whose keys `from`, in its first stage, has taken: agents each once,
+ * all of them known there. An agent accepts one roster and no other, so it can be in one such part.
+ */
+int fl_secagg_server_part(const struct fl_secagg_server *from, const uint64_t *agents,
+                          uint32_t count, struct fl_secagg_server **ret, struct fl_err *e);
 
 enum fl_secagg_stage fl_secagg_server_stage(const struct fl_secagg_server *s);
 
@@ -170,6 +179,8 @@ int fl_secagg_server_sum(const struct fl_secagg_server *s, uint64_t tile, uint8_
                          void *words, int64_t *q, struct fl_err *e);
 uint64_t fl_secagg_server_tiles(const struct fl_secagg_server *s);
 
+/* Who is in the current stage so far: ids ascending, at most `max`; returns how many there are. */
+uint32_t fl_secagg_server_taken(const struct fl_secagg_server *s, uint64_t *ret, uint32_t max);
 /* Whose vectors are in the sum: ids ascending, at most `max`; returns how many there are. */
 uint32_t fl_secagg_server_members(const struct fl_secagg_server *s, uint64_t *ret, uint32_t max);
 /* Who says of whom, in what it reveals, that the shares it was dealt cannot be used: of the two at

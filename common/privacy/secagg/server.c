@@ -31,12 +31,38 @@ int fl_secagg_server_new(const struct fl_secagg_setup *setup,
     }
     s->setup = *setup;
     s->identity = identity;
-    s->words = fl_try_aligned(setup->count > 0 ? setup->count : 1, fl_ring_word(setup->bits));
-    s->tile = fl_try_aligned(2, FL_MASK_TILE);
-    if (!s->words || !s->tile) {
+    *ret = s;
+    return 0;
+}
+
+int fl_secagg_server_part(const struct fl_secagg_server *from, const uint64_t *agents,
+                          uint32_t count, struct fl_secagg_server **ret, struct fl_err *e)
+{
+    struct fl_secagg_server *s;
+    int r = fl_secagg_server_new(&from->setup, from->identity, &s, e);
+
+    if (r < 0) {
+        return r;
+    }
+    s->member = fl_try(count ? count : 1, sizeof *s->member);
+    for (uint32_t i = 0; s->member && i < count; i++) {
+        const struct fl_server_member *m = fl_server_find(from, agents[i]);
+        const struct fl_secagg_bytes *o = &m->object[FL_SECAGG_ADVERTISE];
+        struct fl_server_member *to = &s->member[s->count++];
+        *to = (struct fl_server_member){.agent = m->agent};
+        memcpy(to->principal, m->principal, sizeof to->principal);
+        to->digest[FL_SECAGG_ADVERTISE] = m->digest[FL_SECAGG_ADVERTISE];
+        to->has[FL_SECAGG_ADVERTISE] = true;
+        to->object[FL_SECAGG_ADVERTISE] = (struct fl_secagg_bytes){fl_try(o->size, 1), o->size};
+        if (!to->object[FL_SECAGG_ADVERTISE].bytes) {
+            fl_secagg_server_free(s);
+            return fl_fail(e, FL_R_NOMEM, "keys of %u agents", count);
+        }
+        memcpy(to->object[FL_SECAGG_ADVERTISE].bytes, o->bytes, o->size);
+    }
+    if (!s->member) {
         fl_secagg_server_free(s);
-        return fl_fail(e, FL_R_NOMEM, "a secure sum of %llu values",
-                       (unsigned long long)setup->count);
+        return fl_fail(e, FL_R_NOMEM, "keys of %u agents", count);
     }
     *ret = s;
     return 0;
@@ -321,6 +347,31 @@ int fl_secagg_server_take(struct fl_secagg_server *s, enum fl_secagg_stage stage
     return 0;
 }
 
+static int ascending(const void *x, const void *y)
+{
+    const uint64_t *a = x, *b = y;
+
+    return (*a > *b) - (*a < *b);
+}
+
+uint32_t fl_secagg_server_taken(const struct fl_secagg_server *s, uint64_t *ret, uint32_t max)
+{
+    uint32_t count = 0;
+
+    for (uint32_t i = 0; s->stage < FL_SECAGG_STAGES && i < s->count; i++) {
+        if (s->member[i].has[s->stage]) {
+            if (count < max) {
+                ret[count] = s->member[i].agent;
+            }
+            count++;
+        }
+    }
+    if (count > 0 && count <= max) {
+        qsort(ret, count, sizeof *ret, ascending);
+    }
+    return count;
+}
+
 void fl_secagg_server_reset(struct fl_secagg_server *s)
 {
     enum fl_secagg_stage stage = s->stage;
@@ -402,13 +453,17 @@ int fl_secagg_server_masked(struct fl_secagg_server *s, uint64_t agent,
 {
     struct fl_server_member *m = fl_server_find(s, agent);
     size_t tile_words = fl_ring_tile(s->setup.bits);
-    struct fl_digest digest;
+    struct fl_digest digest = {{0}};
     int r;
 
     if (s->spoilt) {
         return fl_fail(e, FL_R_INTERNAL, "the sum is spoilt by a failed read");
     }
-    if ((r = masked_judge(s, from, e)) < 0 || (r = masked_digest(s, from, &digest, e)) < 0 ||
+    if ((r = masked_judge(s, from, e)) < 0 ||
+        (!s->words && (r = admit(s, FL_SECAGG_MASK, m, &digest, e)) != 0)) {
+        return r; /* there is no room before its stage */
+    }
+    if ((r = masked_digest(s, from, &digest, e)) < 0 ||
         (r = admit(s, FL_SECAGG_MASK, m, &digest, e)) != 0) {
         return r < 0 ? r : 0;
     }

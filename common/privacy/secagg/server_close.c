@@ -106,7 +106,7 @@ static int close_adverts(struct fl_secagg_server *s, struct fl_err *e)
         return fl_fail(e, FL_R_SECAGG_FEW, "%u agents advertised keys, at least %u must", n,
                        s->setup.members_min);
     }
-    int r = fl_secagg_rule(n, s->setup.corrupt_permille, s->setup.dropout_permille, &s->rule, e);
+    int r = fl_secagg_setup_rule(&s->setup, n, &s->rule, e);
     if (r < 0) {
         return r;
     }
@@ -146,6 +146,18 @@ static uint32_t how_many(const struct fl_secagg_server *s, enum fl_secagg_stage 
     return count;
 }
 
+/* For the vectors: not before they are about to come. */
+static int make_room(struct fl_secagg_server *s, struct fl_err *e)
+{
+    uint64_t count = s->setup.count > 0 ? s->setup.count : 1;
+
+    s->words = s->words ? s->words : fl_try_aligned(count, fl_ring_word(s->setup.bits));
+    s->tile = s->tile ? s->tile : fl_try_aligned(2, FL_MASK_TILE);
+    return s->words && s->tile
+               ? 0
+               : fl_fail(e, FL_R_NOMEM, "a secure sum of %llu values", (unsigned long long)count);
+}
+
 int fl_secagg_server_close(struct fl_secagg_server *s, struct fl_err *e)
 {
     enum fl_secagg_stage stage = s->stage;
@@ -169,7 +181,10 @@ int fl_secagg_server_close(struct fl_secagg_server *s, struct fl_err *e)
                            fl_secagg_stage_name(stage), least);
         }
     }
-    if (stage == FL_SECAGG_SHARE || stage == FL_SECAGG_MASK) {
+    if (r == 0 && stage == FL_SECAGG_SHARE) {
+        r = make_room(s, e);
+    }
+    if (r == 0 && (stage == FL_SECAGG_SHARE || stage == FL_SECAGG_MASK)) {
         uint8_t *set = s->set[stage - FL_SECAGG_SHARE];
         for (uint32_t i = 0; i < s->count; i++) {
             if (s->member[i].has[stage]) {
