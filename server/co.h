@@ -310,6 +310,10 @@ void co_peer_closed(struct co *co); /* a connection is gone: was it the last of 
 /* co_round.c */
 void co_perform(struct co *co, struct co_job *j, const struct fl_round_item *item);
 void co_commit_kick(struct co *co);
+/* There is no task to send: the job fails, or the member is in none of the round's secure sums and
+ * waits for other work. */
+void co_no_task(struct co_peer *p, struct co_job *j, const struct fl_round_item *item, int status,
+                const struct fl_err *why);
 /* A round's frozen description and its sums, taken into use (also on failure: freed then), and
  * given up. */
 int co_round_freeze(struct co *co, struct co_job *j, const char *text, size_t size,
@@ -384,9 +388,6 @@ int co_sums_input(const struct co_sums *s, uint32_t exchange, uint64_t agent, ui
 bool co_secure_judge(struct co *co, struct co_job *j, const struct fl_store_update *u);
 /* [lane] */
 int co_secure_fold(struct co_sums *s, const struct fl_update *u, struct fl_err *e);
-/* A member that is in none of the sums of its round: no task for it, it waits for work. */
-void co_secure_left_out(struct co_peer *p, const struct co_job *j, const struct fl_round_item *item,
-                        const struct fl_err *why);
 /* [lane] An exchange of secure sums is closed; of the last one they go to the strategy, and
  * *ret_updates is what they are made into. */
 int co_secure_finish(struct co_sums *s, uint32_t exchange, const struct fl_seed *secret,

@@ -150,14 +150,8 @@ void co_peer_send_task(struct co_peer *p, struct co_job *j, const struct fl_roun
     Cohort__Object begin = COHORT__OBJECT__INIT;
 
     int r = objects_of(p, j, item->exchange, &model, &input, &e);
-    if (r == -FL_R_NOT_MEMBER) {
-        co_secure_left_out(p, j, item, &e);
-        return;
-    }
     if (r) {
-        fl_log_err(FL_LOG_ERROR, j->name, &e, "round %llu: a task",
-                   (unsigned long long)item->round);
-        co_job_over(p->co, j, FL_JOB_FAILED, r);
+        co_no_task(p, j, item, r, &e);
         return;
     }
 

@@ -466,6 +466,27 @@ static void do_publish(struct co *co, struct co_job *j, const struct fl_round_it
 
 /* ---- the list ---- */
 
+void co_no_task(struct co_peer *p, struct co_job *j, const struct fl_round_item *item, int status,
+                const struct fl_err *why)
+{
+    if (status != -FL_R_NOT_MEMBER) {
+        fl_log_err(FL_LOG_ERROR, j->name, why, "round %llu: a task",
+                   (unsigned long long)item->round);
+        co_job_over(p->co, j, FL_JOB_FAILED, status);
+        return;
+    }
+    fl_log_err(FL_LOG_INFO, p->identity.name, why, "no task in round %llu of %s",
+               (unsigned long long)item->round, j->name);
+    co_event(p->co, j->id,
+             &(struct fl_round_event){.type = FL_ROUND_EV_DECLINED,
+                                      .round = item->round,
+                                      .exchange = item->exchange,
+                                      .agent = p->agent,
+                                      .status = status},
+             false);
+    co_peer_available(p);
+}
+
 static void key_of(const struct co_job *j, const struct fl_round_item *item, struct fl_key *ret)
 {
     memcpy(ret->incarnation, j->incarnation, sizeof ret->incarnation);

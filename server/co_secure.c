@@ -75,21 +75,6 @@ int co_sums_input(const struct co_sums *s, uint32_t exchange, uint64_t agent, ui
     return s->strategy->input(s->shared, exchange, agent, ret, ret_size, e);
 }
 
-void co_secure_left_out(struct co_peer *p, const struct co_job *j, const struct fl_round_item *item,
-                        const struct fl_err *why)
-{
-    fl_log_err(FL_LOG_INFO, p->identity.name, why, "no task in round %llu of %s",
-               (unsigned long long)item->round, j->name);
-    co_event(p->co, j->id,
-             &(struct fl_round_event){.type = FL_ROUND_EV_DECLINED,
-                                      .round = item->round,
-                                      .exchange = item->exchange,
-                                      .agent = p->agent,
-                                      .status = -FL_R_NOT_MEMBER},
-             false);
-    co_peer_available(p);
-}
-
 /* ---- before the commit ---- */
 
 struct judge_op {

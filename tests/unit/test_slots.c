@@ -22,14 +22,6 @@ int co_distrust_add(struct co_sums *s, struct fl_err *e)
     (void)s, (void)e;
     abort();
 }
-void co_event(struct co *co, uint64_t job, const struct fl_round_event *ev, bool front)
-{
-    (void)co, (void)job, (void)ev, (void)front, abort();
-}
-void co_peer_available(struct co_peer *p)
-{
-    (void)p, abort();
-}
 void co_op_job(struct co_op *op, const struct co_job *j)
 {
     (void)op, (void)j, abort();
