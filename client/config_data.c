@@ -43,6 +43,7 @@ const struct fl_conf_field fl_config_data_fields[] = {
      AT(struct entry, agent.data.classes),
      .min = 2,
      .max = 100000},
+    {.name = "dealt", .type = FL_CONF_UINT32, AT(struct entry, agent.data.dealt)},
     {.name = "disjoint", .type = FL_CONF_BOOL, AT(struct entry, agent.data.disjoint)},
     {.name = NULL}};
 

@@ -4,6 +4,7 @@
 #include "common/math/grid.h"
 #include "common/plan/releases.h"
 #include "common/plan/secure.h"
+#include "common/plan/shared_step.h"
 #include "common/privacy/clip.h"
 #include "common/privacy/noise.h"
 
@@ -20,17 +21,21 @@ static struct fl_grid grid_of(const struct fl_plan *plan)
     return (struct fl_grid){plan->grid.bits, plan->grid.step};
 }
 
-/* Clip and noise of unit `client` in grid steps. */
-static int client_scale(const struct fl_plan *plan, int64_t *ret_bound, double *ret_scale,
-                        struct fl_err *e)
+/* Bound and noise in grid steps, of the outbox: of unit `client`, or of a step whose noise members
+ * share. */
+static int own_scale(const struct fl_plan *plan, int64_t *ret_bound, double *ret_scale,
+                     struct fl_err *e)
 {
     const struct fl_grid g = grid_of(plan);
+    struct fl_shared_step shared;
     int64_t bound = 0;
-    int r = fl_clip_bound(&g, plan->privacy.clip, &bound, e);
+    int r = fl_plan_shares_step(plan) ? fl_shared_step(plan, &shared, e)
+                                      : fl_clip_bound(&g, plan->privacy.clip, &bound, e);
 
     if (r < 0) {
         return r;
     }
+    bound = fl_plan_shares_step(plan) ? (int64_t)shared.bound : bound;
     *ret_bound = bound;
     *ret_scale = fl_plan_own_multiplier(plan) * (double)bound;
     if (!(*ret_scale >= scale_min) || !isfinite(*ret_scale)) {
@@ -51,8 +56,8 @@ int fl_outbox_event(const struct fl_plan *plan, struct fl_event *ret, struct fl_
     double scale;
     int r = fl_release_event(plan, &event, e);
 
-    if (r == 0 && p->unit == FL_UNIT_CLIENT) {
-        r = client_scale(plan, &bound, &scale, e);
+    if (r == 0 && (p->unit == FL_UNIT_CLIENT || fl_plan_shares_step(plan))) {
+        r = own_scale(plan, &bound, &scale, e);
     }
     if (r == 0 && p->unit != FL_UNIT_NONE && event.count == 0) {
         /* Nothing travels, so the ledger will count nothing, but the plan must still be whole. */
@@ -100,7 +105,8 @@ static int to_grid(const struct fl_plan *plan, const float *delta, size_t count,
     double scale = 0, squares = 0;
     int r;
 
-    if (plan->privacy.unit != FL_UNIT_CLIENT) {
+    bool step = fl_plan_shares_step(plan);
+    if (plan->privacy.unit != FL_UNIT_CLIENT && !step) {
         r = fl_grid_round(&g, delta, count, q, e);
         for (size_t i = 0; r == 0 && i < count; i++) {
             squares += (double)delta[i] * (double)delta[i];
@@ -109,11 +115,16 @@ static int to_grid(const struct fl_plan *plan, const float *delta, size_t count,
         s->norm_after = r < 0 ? 0 : norm_of(&g, q, count);
         return r;
     }
-    r = client_scale(plan, &bound, &scale, e);
+    r = own_scale(plan, &bound, &scale, e);
     bool local =
         plan->privacy.noise != FL_NOISE_CENTRAL; /* else the coordinator adds it to the sum */
     r = r < 0 || !local ? r : fl_noise_new(scale, &noise, e);
-    r = r < 0 ? r : fl_clip_to_grid(&g, delta, count, bound, q, &s->norm_before, e);
+    if (r == 0 && step) { /* on the grid already: no rounding, and no clip but each example's */
+        r = fl_grid_round(&g, delta, count, q, e);
+        s->norm_before = r < 0 ? 0 : norm_of(&g, q, count);
+    } else if (r == 0) {
+        r = fl_clip_to_grid(&g, delta, count, bound, q, &s->norm_before, e);
+    }
     if (r == 0) {
         s->norm_after = norm_of(&g, q, count);
     }

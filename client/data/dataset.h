@@ -90,6 +90,8 @@ struct fl_data_source {
     double alpha;
     uint64_t seed;
     uint32_t train, test; /* examples of each part; 0 = all there are */
+    uint32_t dealt;    /* pathological, disjoint: training examples that are dealt to every site, of
+                          which this one takes `train`; 0 = so many */
     double validation; /* below 1: such a part, else so many, are taken out of the training rows */
     uint32_t classes;  /* 0: as many as there are, or the target is a number */
     char client_text[64]; /* csv with a schema, partition column: what the column says in this

@@ -12,6 +12,8 @@
  *                 goes to the last class.
  *   disjoint      training and test files are pooled, each class is shuffled and dealt once: no row
  *                 is at two sites or in two parts. What does not divide evenly goes round by site.
+ *                 With `dealt` sites of several sizes share a deal: each is dealt so many training
+ *                 rows and takes the first of them, class by class.
  */
 #include "client/data/partition.h"
 
@@ -346,6 +348,7 @@ static int disjoint_rows(const struct fl_data_source *s, uint32_t classes,
                          struct list *ret_train, struct list *ret_test, struct fl_err *e)
 {
     struct by_class b = {0};
+    uint32_t dealt = s->dealt ? s->dealt : s->train;
 
     int code = by_class_make(classes, train, test->count ? test : NULL, &b, e);
     if (code == 0) {
@@ -358,7 +361,7 @@ static int disjoint_rows(const struct fl_data_source *s, uint32_t classes,
         uint64_t before = 0, all = 0;
         for (uint32_t i = 0; i < s->of; i++) {
             before = i == s->client ? all : before;
-            all += demand(classes, i, s->train, c);
+            all += demand(classes, i, dealt, c);
             all += demand(classes, i, s->test, c);
         }
         if (all > class_size(&b, c)) {
@@ -370,9 +373,12 @@ static int disjoint_rows(const struct fl_data_source *s, uint32_t classes,
         rng_for(s, "data.disjoint", c, &r);
         fl_rng_shuffle(&r, rows, class_size(&b, c));
         rows += before;
-        for (uint32_t i = demand(classes, s->client, s->train, c); i > 0; i--) {
-            ret_train->at[ret_train->count++] = *rows++;
+        uint32_t has = demand(classes, s->client, dealt, c);
+        uint32_t taken = demand(classes, s->client, s->train, c);
+        for (uint32_t i = 0; i < taken && i < has; i++) {
+            ret_train->at[ret_train->count++] = rows[i];
         }
+        rows += has;
         for (uint32_t i = demand(classes, s->client, s->test, c); i > 0; i--) {
             ret_test->at[ret_test->count++] = *rows++;
         }
@@ -390,6 +396,11 @@ static int pathological(const struct fl_data_source *s, uint32_t classes,
                        "a pathological partition needs at least %d classes and a size of the "
                        "training part",
                        DOMINANT);
+    }
+    if (s->dealt && (!s->disjoint || s->dealt < s->train)) {
+        return fl_fail(e, FL_R_CONF_RANGE,
+                       "dealt (%u) is for a disjoint deal, and at least train (%u)", s->dealt,
+                       s->train);
     }
     if (s->disjoint) {
         return disjoint_rows(s, classes, train, test, ret_train, ret_test, e);

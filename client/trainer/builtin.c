@@ -30,6 +30,7 @@
 #include "common/math/vec.h"
 #include "common/nn/trap.h"
 #include "common/plan/beside.h"
+#include "common/plan/shared_step.h"
 
 #include <math.h>
 #include <string.h>
@@ -152,6 +153,12 @@ static int train(struct fl_session *s, const struct fl_train_task *task, float *
     return r;
 }
 
+/* A head of its own, or one that is all there is to train. */
+static bool has_head(const struct fl_session *s)
+{
+    return s->half || (s->spec->head > 0 && fl_spec_weighted(s->spec) > 0);
+}
+
 /* Tunes the head of the received model at s->theta and tests it. Writes to the report only. */
 static int serve(struct fl_session *s, const struct fl_train_task *task,
                  struct fl_train_report *report, struct fl_err *e)
@@ -163,7 +170,7 @@ static int serve(struct fl_session *s, const struct fl_train_task *task,
     int r;
 
     report->accuracy_served = (double)NAN;
-    if (t->serve_epochs == 0 || !s->half || s->data->train.count == 0) {
+    if (t->serve_epochs == 0 || !has_head(s) || s->data->train.count == 0) {
         return 0;
     }
     r = fl_param_make(s->layout, task->base, task->private_in, s->theta, e);
@@ -225,7 +232,11 @@ int fl_train(const struct fl_train_task *task, struct fl_train_result *ret, stru
         (r = serve(&s, task, &report, e)) < 0) {
         goto out;
     }
-    fl_vec_sub(ret->delta, task->base, ret->delta, layout->shared.elements);
+    if (fl_plan_shares_step(plan)) { /* the step itself: a difference would not be on the grid */
+        fl_param_store(layout, s.grad, ret->delta, ret->private_out);
+    } else {
+        fl_vec_sub(ret->delta, task->base, ret->delta, layout->shared.elements);
+    }
     report.loss = progress.loss;
     report.steps = progress.steps;
     report.cpu_s = cpu_now() - from;

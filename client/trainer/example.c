@@ -17,6 +17,10 @@
  * Momentum and weight decay are post-processing too. The plan's plain clips are not applied: C is
  * the clip here.
  *
+ * Where the members of a secure sum share the noise (common/plan/shared_step.h) the one step of a
+ * round gets none here: its sum goes to the job's grid and the outbox adds this member's part. The
+ * site's own theta is left as it was received, for nobody sees this step alone.
+ *
  * A gradient that is not finite counts as zero rather than failing: whether training fails must not
  * depend on one example.
  */
@@ -25,6 +29,7 @@
 
 #include "common/base/mem.h"
 #include "common/math/vec.h"
+#include "common/plan/shared_step.h"
 #include "common/privacy/noise.h"
 
 #include <math.h>
@@ -41,6 +46,19 @@ static size_t sample(struct fl_rng *rng, double q, uint32_t count, uint32_t *ret
         n += fl_rng_unit(rng) < q;
     }
     return n;
+}
+
+/* The step on the job's grid, exact in floats. */
+static void to_grid(const struct fl_shared_step *shared, double step, int grid, const int64_t *q,
+                    float *to, size_t count)
+{
+    double factor = -shared->factor * step;
+
+    for (size_t i = 0; i < count; i++) {
+        double x = rint((double)q[i] * factor);
+        x = fmax(-shared->most, fmin(x, shared->most));
+        to[i] = ldexpf((float)x, grid);
+    }
 }
 
 FL_VECTOR static void scale(double factor, const int64_t *q, float *to, size_t count)
@@ -86,6 +104,7 @@ int fl_train_noised(struct fl_session *s, struct fl_moves *moves, const struct f
     struct fl_noise *noise = NULL;
     struct fl_seed own;
     struct fl_rng sampling, noising;
+    struct fl_shared_step shared = {0};
     uint32_t *order = fl_try((size_t)count + 1, sizeof *order);
     size_t seen = 0;
     int r = 0;
@@ -99,6 +118,9 @@ int fl_train_noised(struct fl_session *s, struct fl_moves *moves, const struct f
     fl_rng_init(&noising, &own, 0);
     r = fl_clipsum_new(elements, c->clip, NOISE_MAX / c->noise_multiplier,
                        c->clipping == FL_CLIPPING_PER_LAYER, &sum, e);
+    if (r == 0 && fl_plan_shares_step(s->plan)) {
+        r = fl_shared_step(s->plan, &shared, e);
+    }
     if (r < 0) {
         goto out;
     }
@@ -110,9 +132,13 @@ int fl_train_noised(struct fl_session *s, struct fl_moves *moves, const struct f
             break;
         }
         int64_t *q = fl_clipsum_take(sum);
-        fl_noise_add(noise, &noising, q, elements);
-        scale(step / divisor, q, s->grad, elements);
-        fl_moves_step(moves);
+        if (fl_plan_shares_step(s->plan)) {
+            to_grid(&shared, step, s->plan->grid.step, q, s->grad, elements);
+        } else {
+            fl_noise_add(noise, &noising, q, elements);
+            scale(step / divisor, q, s->grad, elements);
+            fl_moves_step(moves);
+        }
         seen += n;
         p->steps++;
     }

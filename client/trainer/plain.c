@@ -2,7 +2,8 @@
  * Training without noise: epochs over shuffled batches, the last short one kept.
  *
  * The head alone is trained on features: the body does not move meanwhile, so it runs once over the
- * examples and every further epoch costs only the head.
+ * examples and every further epoch costs only the head. Where everything that trains is the head (a
+ * linear model on fixed features) there is no body, and features are what the session loads.
  */
 #include "client/trainer/represent.h"
 #include "client/trainer/session.h"
@@ -59,10 +60,11 @@ uint64_t fl_session_batches(const struct fl_session *s, uint32_t epochs)
 /* ---- the head on features ---- */
 
 struct head {
-    struct fl_model *body, *model;
+    struct fl_model *body, *model; /* body may be NULL */
     size_t features, elements;
-    float *all; /* features of every training example */
-    float *x;   /* one batch */
+    float *theta; /* its part of the session's */
+    float *all;   /* features of every training example */
+    float *x;     /* one batch */
     float *grad, *momentum;
     float *square; /* of Adam */
     uint64_t steps;
@@ -81,17 +83,19 @@ static void head_fini(struct head *h)
 
 static int head_init(struct head *h, struct fl_session *s, struct fl_err *e)
 {
-    const uint32_t *in = s->half[1].input;
-    bool together = fl_spec_together(&s->half[1]) != NULL;
+    const struct fl_spec *spec = s->half ? &s->half[1] : s->spec;
+    const uint32_t *in = spec->input;
+    bool together = fl_spec_together(spec) != NULL;
     uint32_t shard = s->batch < 64 || together ? (uint32_t)s->batch : 64;
     size_t count = s->data->train.count;
     int r;
 
     memset(h, 0, sizeof *h);
     h->features = (size_t)in[0] * in[1] * in[2];
-    h->elements = s->layout->theta.elements - s->body;
-    if ((r = fl_model_new(&s->half[0], shard, &h->body, e)) < 0 ||
-        (r = fl_model_new(&s->half[1], shard, &h->model, e)) < 0) {
+    h->theta = s->theta + (s->half ? s->body : 0);
+    h->elements = s->layout->theta.elements - (size_t)(h->theta - s->theta);
+    if ((r = s->half ? fl_model_new(&s->half[0], shard, &h->body, e) : 0) < 0 ||
+        (r = fl_model_new(spec, shard, &h->model, e)) < 0) {
         return r;
     }
     h->all = fl_try_aligned(count * h->features, sizeof *h->all);
@@ -111,14 +115,21 @@ static int make_features(struct head *h, struct fl_session *s, struct fl_err *e)
     size_t count = s->data->train.count;
     int r;
 
-    fl_model_set(h->body, s->theta);
+    if (h->body) {
+        fl_model_set(h->body, s->theta);
+    }
     for (size_t at = 0, n; at < count; at += n) {
         if ((r = fl_session_cancelled(s, e)) < 0) {
             return r;
         }
         n = count - at < s->batch ? count - at : s->batch;
         fl_session_load(s, &s->data->train, NULL, at, n);
-        fl_model_forward(h->body, s->x, n, h->all + at * h->features);
+        float *to = h->all + at * h->features;
+        if (h->body) {
+            fl_model_forward(h->body, s->x, n, to);
+        } else {
+            memcpy(to, s->x, n * h->features * sizeof *to);
+        }
     }
     return 0;
 }
@@ -127,22 +138,21 @@ static void head_step(struct head *h, struct fl_session *s, const struct fl_sgd 
                       const uint32_t *order, size_t n, struct fl_score *score)
 {
     struct fl_optim optim = fl_moves_optim(s, sgd);
-    float *theta = s->theta + s->body;
 
     for (size_t i = 0; i < n; i++) {
         memcpy(h->x + i * h->features, h->all + order[i] * h->features, h->features * sizeof *h->x);
         fl_session_goal(s, i, &s->data->train, order[i]);
     }
-    fl_model_set(h->model, theta);
+    fl_model_set(h->model, h->theta);
     fl_model_gradient(h->model, h->x, s->goal, n, h->grad, score);
     float factor = fl_optim_clip(fl_vec_norm_squared(h->grad, h->elements), sgd->clip);
     if (h->square) {
-        fl_optim_adam(&optim, factor, ++h->steps, h->grad, h->momentum, h->square, theta,
+        fl_optim_adam(&optim, factor, ++h->steps, h->grad, h->momentum, h->square, h->theta,
                       h->elements);
     } else {
-        fl_optim_step(&optim, factor, h->grad, h->momentum, theta, h->elements);
+        fl_optim_step(&optim, factor, h->grad, h->momentum, h->theta, h->elements);
     }
-    fl_model_settle(h->model, theta);
+    fl_model_settle(h->model, h->theta);
 }
 
 int fl_train_head(struct fl_session *s, const struct fl_seed *seed, const char *label,

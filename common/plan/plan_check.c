@@ -323,10 +323,10 @@ static int check_place(const struct fl_plan *p, const struct fl_conf_node *root,
         return fl_conf_fail(e, fl_plan_at(root, "privacy.noise"), FL_R_PLAN_PRIVACY,
                             "noise of the coordinator protects whole sites: unit: client");
     }
-    if (v->noise == FL_NOISE_DISTRIBUTED && (v->unit != FL_UNIT_CLIENT || !p->secure.on)) {
+    if (v->noise == FL_NOISE_DISTRIBUTED && !p->secure.on) {
         return fl_conf_fail(e, fl_plan_at(root, "privacy.noise"), FL_R_PLAN_PRIVACY,
                             "noise that members share is too little for each of them alone: it "
-                            "needs secure_aggregation, and protects whole sites (unit: client)");
+                            "needs secure_aggregation");
     }
     if (v->tree && v->noise != FL_NOISE_CENTRAL) {
         return fl_conf_fail(e, fl_plan_at(root, "privacy.tree"), FL_R_PLAN_PRIVACY,
@@ -382,6 +382,7 @@ static int check_privacy(const struct fl_plan *p, const struct fl_conf_node *roo
     if (r == 0) {
         r = check_place(p, root, e);
     }
+    r = r ? r : fl_plan_check_shared_step(p, root, e);
     if (r == 0) { /* with the fewest units that the job itself names */
         uint32_t units = v->unit == FL_UNIT_CLIENT ? p->round.members : v->examples;
         if (fl_delta_check(v->delta, units, e) < 0) {

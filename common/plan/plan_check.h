@@ -70,6 +70,10 @@ int fl_plan_check_score(const struct fl_plan *plan, const struct fl_conf_node *r
 int fl_plan_check_secure(const struct fl_plan *plan, const struct fl_conf_node *root,
                          struct fl_err *e);
 
+/* The rules of a step whose noise members share (shared_step.c). */
+int fl_plan_check_shared_step(const struct fl_plan *plan, const struct fl_conf_node *root,
+                              struct fl_err *e);
+
 /* `model.loss` (NULL: cross-entropy, or the squared error of targets), and whether classes or
  * targets are there for it; `model` is where a message points that has no loss to point at. */
 int fl_plan_loss(const struct fl_conf_node *n, const struct fl_conf_node *model,

@@ -8,10 +8,19 @@
 #define STEPS_OF "one noised step: sum of clipped gradients of a Poisson batch, "
 #define A_STEP   "C in L2, as one example's whole gradient is clipped to C"
 #define POISSON  "Poisson(q; Gauss(sigma)) x steps"
-#define UPDATE   "C in L2, exactly, after rounding to the grid"
-#define MASKED   SUM "; honest members of any sum that opens add the noise together"
-#define SUM      "C in L2, exactly: one site's clipped update, or nothing in its place"
-#define TREE     "C in L2 in each of ceil(log2(tree + 1)) nodes, as a site is in a tree once"
+#define SHARED_SUM(word)                                                                           \
+    {                                                                                              \
+        word, FL_UNIT_EXAMPLE, FL_RELEASE_MASKED,                                                  \
+            "masked sum of all members' steps: sums of clipped gradients of Poisson batches, on "  \
+            "the grid",                                                                            \
+            "(lr / (q examples) C + sqrt(d) grid steps) in L2, rounding of d values to the grid "  \
+            "included; honest members of any sum that opens add the noise together",               \
+            "Poisson(q; Gauss(sigma))"                                                             \
+    }
+#define UPDATE "C in L2, exactly, after rounding to the grid"
+#define MASKED SUM "; honest members of any sum that opens add the noise together"
+#define SUM    "C in L2, exactly: one site's clipped update, or nothing in its place"
+#define TREE   "C in L2 in each of ceil(log2(tree + 1)) nodes, as a site is in a tree once"
 
 /* A model of which a part travels; `what` and `noised` name the parts. Of sites only, where what is
  * at home feeds the release without noise. */
@@ -45,10 +54,14 @@ static const struct fl_release_row rows[] = {
     MEAN_OF("ditto", "the shared model", "the shared model"),
     MEAN_OF_SITES("fedala", "the whole model"),
     MEAN_OF("fedadagrad", "the whole model", "the whole model"),
+    SHARED_SUM("fedadagrad"),
     MEAN_OF("fedadam", "the whole model", "the whole model"),
+    SHARED_SUM("fedadam"),
     SINGLES_OF("fedamp", "the whole model"),
     MEAN_OF("fedavg", "the whole model", "the whole model"),
+    SHARED_SUM("fedavg"),
     MEAN_OF("fedavgm", "the whole model", "the whole model"),
+    SHARED_SUM("fedavgm"),
     SINGLES_OF("fedbuff", "the whole model"),
     MEAN_OF("fedbn", "all layers but norms", "norms and all other layers together"),
     SINGLES_OF("fedcac", "the whole model"),
@@ -65,6 +78,7 @@ static const struct fl_release_row rows[] = {
     MEAN_OF("fedprox", "the whole model", "the whole model"),
     MEAN_OF("fedrep", "the body", "body and head together"),
     MEAN_OF("fedyogi", "the whole model", "the whole model"),
+    SHARED_SUM("fedyogi"),
     MEAN_OF("hyperfl", "the generator", "the generated network and the head together"),
     MEAN_OF("scaffold", "the whole model and its control variates together",
             "the whole model, of which the control variates are made"),
@@ -103,14 +117,14 @@ static enum fl_release_kind kind_of(const struct fl_plan *plan)
     if (plan->layout.shared.elements == 0) {
         return FL_RELEASE_NOTHING;
     }
+    if (plan->privacy.noise == FL_NOISE_DISTRIBUTED) {
+        return FL_RELEASE_MASKED;
+    }
     if (plan->privacy.unit == FL_UNIT_EXAMPLE) {
         return FL_RELEASE_STEPS;
     }
     if (plan->privacy.noise == FL_NOISE_LOCAL) {
         return FL_RELEASE_UPDATE;
-    }
-    if (plan->privacy.noise == FL_NOISE_DISTRIBUTED) {
-        return FL_RELEASE_MASKED;
     }
     return plan->privacy.tree ? FL_RELEASE_TREE : FL_RELEASE_SUM;
 }
@@ -158,7 +172,10 @@ int fl_release_event(const struct fl_plan *plan, struct fl_event *ret, struct fl
         case FL_RELEASE_DESCRIPTOR:
         case FL_RELEASE_SCORE:
         case FL_RELEASE_SUM:
-        case FL_RELEASE_MASKED:
+            event.count = 1;
+            break;
+        case FL_RELEASE_MASKED: /* of the unit example: one step */
+            event.q = p->unit == FL_UNIT_EXAMPLE ? p->sampling_rate : 1;
             event.count = 1;
             break;
         case FL_RELEASE_STEPS:

@@ -19,7 +19,8 @@ enum fl_release_kind {
     FL_RELEASE_UPDATE,  /* unit client: the site's update, clipped and noised at the site */
     FL_RELEASE_STEPS,   /* unit example: DP-SGD steps; the update is a function of their results */
     FL_RELEASE_SUM,     /* unit client: the sum of clipped updates, noised by the coordinator */
-    FL_RELEASE_MASKED,  /* unit client: the same sum, never seen without the noise of its members */
+    FL_RELEASE_MASKED,  /* the same sum, or under the unit example that of steps, never seen without
+                           the noise of its members */
     FL_RELEASE_COUNTS,  /* of examples of each class, noised at the site; beside any strategy */
     FL_RELEASE_EMBEDDING,  /* mean embedding of a site's features, noised at the site; fedka */
     FL_RELEASE_DESCRIPTOR, /* of a site's data, noised at the site; for strategies with bubbles */

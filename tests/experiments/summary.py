@@ -3,7 +3,8 @@
 Intervals are over sites: a site's differences are averaged over seeds first (its seeds share its place in the federation, not its
 images, so they are not independent sites), then Student's t over the sites. "Harmed": a site that is more than one point worse than the
 reference on its mean over seeds, with one-sided paired p below 0.05 over the seeds (needs two seeds at least). A method that is another one's run
-judged otherwise (`of`) has that one's rows, and no guard of its own.
+judged otherwise (`of`) has that one's rows, and no guard of its own. With `intervals: seeds` in the table they are over seeds, each of which
+deals other examples: means over sites first.
 """
 import math
 from collections import defaultdict
@@ -24,17 +25,20 @@ def normal_quantile(p):
     return NormalDist().inv_cdf(p)
 
 
+EXACT = {1: 12.706, 2: 4.303}  # 97.5 % points of Student's t where the expansion is not good
+
+
 def average(x):
     return sum(x) / len(x)
 
 
 def interval(x):
-    """Mean and half width of its 95 % interval; no width for fewer than four values."""
+    """Mean and half width of its 95 % interval; no width for one value."""
     m = average(x)
-    if len(x) < 4:
+    if len(x) < 2:
         return m, None
     s = math.sqrt(sum((v - m) ** 2 for v in x) / (len(x) - 1))
-    return m, t_quantile(0.975, len(x) - 1) * s / math.sqrt(len(x))
+    return m, (EXACT.get(len(x) - 1) or t_quantile(0.975, len(x) - 1)) * s / math.sqrt(len(x))
 
 
 def harmed(differences):
@@ -47,11 +51,13 @@ def harmed(differences):
     return s == 0 or m / (s / math.sqrt(n)) < -critical
 
 
-def gather(table):
-    """{variant: {method: {(site, seed): row}}}, in the order of the table."""
+def gather(table, judged=True):
+    """{variant: {method: {(site, seed): row}}}, in the order of the table; of sites that are judged, or of all."""
     rows = defaultdict(lambda: defaultdict(dict))
     for r in table.rows.read():
-        rows[r["variant"]][r["method"]][(r["site"], r["seed"])] = r
+        variant = table.all_variants.get(r["variant"], {})
+        if not judged or int(r["site"].split("-")[1]) > variant.get("sites", 0) - variant.get("judged", variant.get("sites", 0)):
+            rows[r["variant"]][r["method"]][(r["site"], r["seed"])] = r
     run = lambda m: table.all_methods[m].get("of", m)
     return {v: {m: rows[v][run(m)] for m in table.all_methods if run(m) in rows[v]} for v in table.all_variants if v in rows}
 
@@ -60,28 +66,50 @@ def number(row, column):
     return float(row[column]) if row.get(column) not in (None, "") else None
 
 
+def over(table):
+    """What intervals are over, as the place in a row's key."""
+    return 1 if table.spec.get("intervals") == "seeds" else 0
+
+
+def references(table):
+    named = table.spec.get("reference") or []
+    return named if isinstance(named, list) else [named]
+
+
+def reference_of(table, everywhere, variant, methods):
+    """Name and rows of what a variant is compared with, where its sites stand alone; of several, what is better for the sites that are judged."""
+    keys = {key for rows in methods.values() for key in rows}
+    rows = everywhere.get(table.all_variants[variant].get("alone", variant), {})
+    there = {m: {k: r for k, r in rows[m].items() if k in keys} for m in references(table) if m in rows}
+    best = max((m for m in there if there[m]), key=lambda m: average([number(r, table.score(m)) for r in there[m].values()]), default=None)
+    return best, there.get(best)
+
+
 def against(table, rows, column, reference):
     """Mean paired difference to the reference with its interval, and how many sites are harmed."""
-    pairs = defaultdict(list)
-    other = table.score(table.spec["reference"])
+    pairs, units = defaultdict(list), defaultdict(list)
+    other, there = table.score(reference[0]), reference[1]
     for key, r in rows.items():
-        if key in reference:
-            pairs[key[0]].append(number(r, column) - number(reference[key], other))
-    d, dh = interval([average(v) for v in pairs.values()])
+        if key in there:
+            difference = number(r, column) - number(there[key], other)
+            pairs[key[0]].append(difference)
+            units[key[over(table)]].append(difference)
+    d, dh = interval([average(v) for v in units.values()])
     return "%+.2f" % d + ("" if dh is None else " (%+.2f to %+.2f)" % (d - dh, d + dh)), "%d of %d" % (sum(harmed(v) for v in pairs.values()), len(pairs))
 
 
 def method_line(table, name, rows, reference):
     column = table.score(name)
-    of_site = defaultdict(list)
-    for (site, _), r in rows.items():
-        of_site[site].append(number(r, column))
+    of_site, units = defaultdict(list), defaultdict(list)
+    for key, r in rows.items():
+        of_site[key[0]].append(number(r, column))
+        units[key[over(table)]].append(number(r, column))
     means = sorted(average(v) for v in of_site.values())
     worst = average(means[:max(1, len(means) // 10)])
     spread = math.sqrt(sum((m - average(means)) ** 2 for m in means) / len(means))
-    mean, half = interval(means)
+    mean, half = interval([average(v) for v in units.values()])
     gain, share, guard = "", "", ["", "", ""]
-    if reference and reference is not rows:
+    if reference[1] and reference[0] != name:
         gain, share = against(table, rows, column, reference)
         if all(r.get("choice") for r in rows.values()) and "of" not in table.all_methods[name]:
             federated = sum(r["choice"] != "alone" for r in rows.values())
@@ -145,18 +173,20 @@ def regrets(table, data):
 
 
 def write(table):
-    data = gather(table)
-    reference = table.spec.get("reference")
+    data, everywhere = gather(table), gather(table, judged=False)
     out = ["# %s" % table.spec["title"], ""]
-    out += ["Accuracy in percent on test examples that no choice has seen; +- and intervals are 95 %% over sites. Reference: %s." % (reference or "none"), ""]
+    out += ["Accuracy in percent on test examples that no choice has seen; +- and intervals are 95 %% over %s. Reference: %s."
+            % (table.spec.get("intervals", "sites"), " or ".join(references(table)) or "none"), ""]
     if len(data) > 1:
         out += winners(table, data)
     out += regrets(table, data)
     for variant, methods in data.items():
         any_row = next(iter(next(iter(methods.values())).values()))
-        out += ["## %s (%d sites, %s rounds)" % (variant, table.all_variants[variant]["sites"], any_row["rounds"]), "", "| " + " | ".join(HEAD) + " |", "| " + " | ".join("---" for _ in HEAD) + " |"]
+        reference = reference_of(table, everywhere, variant, methods)
+        named = ", against %s" % reference[0] if len(references(table)) > 1 and reference[0] else ""
+        out += ["## %s (%d sites, %s rounds%s)" % (variant, table.all_variants[variant]["sites"], any_row["rounds"], named), "", "| " + " | ".join(HEAD) + " |", "| " + " | ".join("---" for _ in HEAD) + " |"]
         for name, rows in methods.items():
-            out.append("| " + " | ".join(method_line(table, name, rows, methods.get(reference))) + " |")
+            out.append("| " + " | ".join(method_line(table, name, rows, reference)) + " |")
         out.append("")
     with open(table.out + "/summary.md", "w") as f:
         f.write("\n".join(out))

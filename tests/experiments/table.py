@@ -142,7 +142,7 @@ class Federation:
     def status(self):
         return json.loads(self.ctl("--json", "status"))
 
-    def agents_config(self, site, rules, port=7443):
+    def agents_config(self, site, rules, port=7443, groups=()):
         """Of one process with all sites. A site's own draws, its private tensors' first values, begin with the table's seed."""
         for n in range(1, self.sites + 1):
             folder = self.path("sites/site-%02d" % n)
@@ -153,11 +153,16 @@ class Federation:
             "state": "sites", "socket": {"path": "agent.sock"},
             "coordinator": {"host": "localhost", "port": port, "ca": self.pki + "/ca.crt", "crl": self.pki + "/ca.crl"},
             "log": {"level": "warn", "format": "text"}, "backoff": {"min": "100ms", "max": "2s"},
-            "defaults": {"data": site, "jobs": [rules]},
+            "defaults": {"data": site, "jobs": [{k: v for k, v in rules.items() if k != "noise"}],
+                         **({"privacy": {k: v for k, v in rules.items() if k != "name"}} if rules.get("noise") else {})},
             "agents": [{"count": 1, "first": n, "name": "site-{nn}", "certificate": self.pki + "/site-{nn}.crt", "key": self.pki + "/site-{nn}.key",
-                        "data": {"client": str(client)}} for n, client in enumerate(self.clients, 1)]}
+                        "data": merged(own, {"client": str(client)})} for n, (client, own) in enumerate(zip(self.clients, self.own(groups)), 1)]}
 
-    def start(self, site, rules):
+    def own(self, groups):
+        """What each site's data say beside what all say; groups: [{"count": 15, "site": {...}}, ...] in the order of the sites' numbers."""
+        return [group.get("site") for group in groups or [{"count": self.sites}] for _ in range(group["count"])]
+
+    def start(self, site, rules, groups=()):
         self.begin("cohortd", {
             "listen": {"address": "127.0.0.1", "port": 0}, "state": "state", "socket": {"path": "cohortd.sock"},
             "tls": {"ca": self.pki + "/ca.crt", "certificate": self.pki + "/cohortd.crt", "key": self.pki + "/cohortd.key",
@@ -166,7 +171,7 @@ class Federation:
         status = self.wait(30, "the coordinator answers", self.status)
         port = json.dumps(status).split('"port": ')[1].split(",")[0].split("}")[0]
         self.ctl("agent", "enrol", *["%s/site-%02d.crt" % (self.pki, i + 1) for i in range(self.sites)])
-        self.begin("cohort-agent", self.agents_config(site, rules, int(port)))
+        self.begin("cohort-agent", self.agents_config(site, rules, int(port), groups))
         self.wait(120, "all sites connect", lambda: self.status().get("agents_connected") == self.sites)
 
     def run(self, job, seconds):
@@ -287,26 +292,40 @@ class Table:
         folder = os.path.join(self.data, spec["data"])
         return natural.made(spec["made"], folder, os.path.join(self.out, "made", "%s-%s" % (spec["data"], spec["made"]))) if "made" in spec else folder
 
+    def features(self, spec):
+        """The folder of features of a data set's images (public_features.py), made once."""
+        wanted, out = spec["features"], "%s/features-%s" % (self.out, spec["data"])
+        if not os.path.exists(out + "/test-y.npy"):
+            here = os.path.dirname(os.path.abspath(__file__))
+            subprocess.run(["/usr/bin/python3", here + "/public_features.py", "--features", self.build + "/tests/experiments/features",
+                            "--job", os.path.join(here, wanted["job"]), "--data", os.path.join(self.data, spec["data"]),
+                            "--public", os.path.join(self.data, wanted["public"]), "--out", out, "--size", str(wanted["size"])], check=True)
+        return out
+
     def settings(self, variant, method):
         """The grid of a method: a list of {"train.lr": 0.1}."""
         grid = self.variants[variant].get("choose", {}).get("keys", {})
         grid = self.methods[method].get("choose", grid)
         return [dict(zip(grid, values)) for values in itertools.product(*grid.values())] or [{}]
 
-    def site_data(self, variant, seed, choosing):
+    def site_data(self, variant, seed, choosing, method=None):
         spec = self.variants[variant]
-        site = spec["site"]
+        site = merged(spec["site"], self.methods[method].get("site") if method else None)
         if choosing:
             site = merged(site, spec["choose"].get("site"))
         site = {k: v for k, v in site.items() if v is not None}
         site = merged({"of": spec["sites"], "seed": seed}, site)
-        folder = self.folder(spec)
-        return {k: v.replace("{folder}", folder) if isinstance(v, str) else v for k, v in site.items()}
+        places = {"{folder}": self.folder(spec)}
+        if "features" in spec:
+            places["{features}"] = self.features(spec)
+        for name, place in places.items():
+            site = {k: v.replace(name, place) if isinstance(v, str) else v for k, v in site.items()}
+        return site
 
     def job(self, variant, method, seed, setting, choosing):
         spec = self.variants[variant]
         own = merged(self.methods[method], spec.get("methods", {}).get(method))
-        own = {k: v for k, v in own.items() if k not in ("choose", "score", "of")}
+        own = {k: v for k, v in own.items() if k not in ("choose", "score", "of", "site", "in_process")}
         job = with_dotted(merged(spec["job"], own), setting)
         sites = spec["sites"]
         job = merged({"name": "run", "round": {"members": sites, "quorum": sites, "deadline": "30m", "fill": "60s"}}, job)
@@ -325,13 +344,33 @@ class Table:
         rules = {"name": "run", "unit": privacy.get("unit", "none")}
         if rules["unit"] != "none":
             rules.update(epsilon=privacy["epsilon"], delta=privacy["delta"])
+            if privacy.get("noise", "local") != "local":
+                rules["noise"] = privacy["noise"]
+        groups = self.variants[variant].get("groups", ())
+        if self.methods[method].get("in_process"):
+            return job, *self.federate(variant, method, seed, job, groups)
         federation = self.federation(variant, seed)
         try:
-            federation.start(self.site_data(variant, seed, choosing), rules)
+            federation.start(self.site_data(variant, seed, choosing, method), rules, groups)
             finals, lines = federation.run(job, self.spec.get("patience", 3600))
         finally:
             federation.stop()
         return job, finals, lines
+
+    def federate(self, variant, method, seed, job, groups):
+        """The same in one process, without daemons (federate.c): what secure sums would take too long for."""
+        site, sites = self.site_data(variant, seed, False, method), self.variants[variant]["sites"]
+        train = [str(merged(site, g.get("site"))["train"]) for g in groups or [{"count": sites}] for _ in range(g["count"])]
+        with tempfile.TemporaryDirectory() as work:
+            with open(work + "/job.yaml", "w") as f:
+                yaml.safe_dump(job, f, sort_keys=False, default_flow_style=None)
+            done = subprocess.run([self.build + "/tests/experiments/federate", "--folder", os.path.dirname(site["train_x"]), "--sites", str(sites),
+                                   "--seed", str(seed), "--dealt", str(site.get("dealt", 0)), "--test", str(site["test"]),
+                                   "--train", ",".join(train), work + "/job.yaml"], capture_output=True, text=True)
+        if done.returncode != 0:
+            raise Failed(done.stderr.strip())
+        lines = [json.loads(line) for line in done.stdout.splitlines()]
+        return {line["site"]: line for line in lines}, [dict(line, event="round", epsilon=job["privacy"]["epsilon"]) for line in lines]
 
     def recommend(self, variant, seed):
         """What cohortctl answers; pilots have the rate that was chosen for fedavg, and everything else of the job."""
@@ -403,7 +442,7 @@ class Table:
     def all(self):
         done = {(r["variant"], r["method"], r["seed"]) for r in self.rows.read()}
         for seed, variant, method in itertools.product(self.seeds, self.variants, self.methods):
-            if (variant, method, str(seed)) in done or "of" in self.methods[method]:
+            if (variant, method, str(seed)) in done or "of" in self.methods[method] or method in self.variants[variant].get("without", ()):
                 continue
             started = time.monotonic()
             setting = self.choose(variant, method)

@@ -622,6 +622,35 @@ START_TEST(test_twenty_disjoint_sites)
 }
 END_TEST
 
+/* Sites of other sizes in the same deal: what a small one has is of its own share. */
+START_TEST(test_sizes_of_one_deal)
+{
+    struct fl_data_source s = shipped(3);
+    struct fl_dataset all, some;
+
+    ck_assert_int_eq(fl_dataset_load(&s, &all, &err), 0);
+    s.dealt = s.train;
+    s.train = 20;
+    ck_assert_msg(fl_dataset_load(&s, &some, &err) == 0, "%s", err.msg);
+    ck_assert_uint_eq(some.train.count, 20);
+    ck_assert_uint_eq(some.test.count, all.test.count);
+    ck_assert_int_eq(memcmp(some.test.x, all.test.x, all.test.count * 784 * sizeof(float)), 0);
+    for (uint32_t i = 0; i < some.train.count; i++) {
+        uint32_t at = 0;
+        while (at < all.train.count &&
+               memcmp(some.train.x + (size_t)i * 784, all.train.x + (size_t)at * 784,
+                      784 * sizeof(float))) {
+            at++;
+        }
+        ck_assert_uint_lt(at, all.train.count);
+    }
+    fl_dataset_fini(&some);
+    fl_dataset_fini(&all);
+    s.train = 100;
+    expect_fail(&s, FL_R_CONF_RANGE, "dealt (80) is for a disjoint deal, and at least train (100)");
+}
+END_TEST
+
 START_TEST(test_every_allocation_may_fail)
 {
     struct fl_data_source s = source(FL_DATA_IDX, "x", "y");
@@ -669,4 +698,4 @@ TESTS_MAIN("data", test_idx_plain_and_gzip_are_the_same, test_idx_headers_that_l
            test_csv_errors_name_line_and_column, test_dirichlet_deals_every_row_once,
            test_validation_rows_leave_the_training_part, test_published_pathological_wraps_around,
            test_what_partitions_refuse, test_file_of_client_numbers, test_twenty_disjoint_sites,
-           test_every_allocation_may_fail, test_folder_is_left_clean)
+           test_sizes_of_one_deal, test_every_allocation_may_fail, test_folder_is_left_clean)

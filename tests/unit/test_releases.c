@@ -87,6 +87,13 @@ START_TEST(test_events_of_a_round_and_of_a_job)
          FL_RELEASE_MASKED,
          {.q = 1, .sigma = 2, .count = 1},
          {.q = 1, .sigma = 2, .count = 10}},
+        {"fedavg",
+         "privacy: {unit: example, clip: 1, noise_multiplier: 2, delta: 1e-5, sampling_rate: 0.1, "
+         "examples: 1000, noise: distributed}\nsecure_aggregation: {corrupt: 0, dropout: 0}\n"
+         "set: {train.steps: 1, train.momentum: 0}",
+         FL_RELEASE_MASKED,
+         {.q = 0.1, .sigma = 2, .count = 1},
+         {.q = 0.1, .sigma = 2, .count = 10}},
         {"local",
          "privacy: {unit: client, clip: 1, noise_multiplier: 2, delta: 1e-5}",
          FL_RELEASE_NOTHING,
@@ -158,7 +165,7 @@ START_TEST(test_rules_of_the_place)
         {"privacy: {unit: client, clip: 1, epsilon: 2, delta: 1e-5, tree: 8}", "noise: central"},
         {"privacy: {unit: example, clip: 1, noise_multiplier: 2, delta: 1e-5, sampling_rate: 0.1, "
          "examples: 100, noise: distributed}\nsecure_aggregation:",
-         "protects whole sites (unit: client)"},
+         "one step a round (train.steps: 1)"},
         {"privacy: {unit: client, clip: 1, epsilon: 2, delta: 1e-5, noise: central, tree: 1}",
          "a tree of one round"},
         {"privacy: {unit: client, clip: 1, epsilon: 2, delta: 0.25}", "below 1/4"},

@@ -315,6 +315,33 @@ START_TEST(test_serving_and_testing_never_touch_a_release)
 }
 END_TEST
 
+/* Where everything that trains is the head there is a serving head, too, and it is tuned. */
+START_TEST(test_a_model_that_is_all_head_is_tuned)
+{
+    struct fl_err e = {0};
+    struct small_site s;
+    struct fl_train_report before, after;
+
+    site_of(&s, &ways[0]);
+    s.plan->layout.spec.head = fl_spec_weighted(&s.plan->layout.spec);
+    struct fl_train_task t = task_of(&s, 5);
+    size_t count = s.plan->layout.theta.elements;
+    float *theta = fl_new(count, sizeof *theta);
+    memcpy(theta, s.shared, count * sizeof *theta);
+    t.served = theta;
+    ck_assert_int_eq(fl_train_serve(&t, &before, &e), 0);
+    ck_assert(isnan(before.accuracy_served));
+    ck_assert_int_eq(memcmp(theta, s.shared, count * sizeof *theta), 0);
+    s.plan->train.serve_epochs = 30;
+    s.plan->train.serve_lr = 0.1f;
+    ck_assert_msg(fl_train_serve(&t, &after, &e) == 0, "%s", e.msg);
+    ck_assert_double_ge(after.accuracy_served, before.accuracy_received + 0.3);
+    ck_assert(theta[0] != s.shared[0]);
+    fl_free(theta);
+    small_site_fini(&s);
+}
+END_TEST
+
 START_TEST(test_private_models_train_without_noise_for_they_release_nothing)
 {
     struct small_site s;
@@ -654,6 +681,6 @@ TESTS_MAIN("trainer", test_stored_examples_train_to_the_same_bits,
            test_every_strategy_learns_and_repeats_itself, test_the_report_is_what_evaluation_says,
            test_two_stages_move_what_they_should, test_noised_steps_without_noise_are_plain_steps,
            test_empty_batches_send_noise_of_the_stated_size,
-           test_serving_and_testing_never_touch_a_release,
+           test_serving_and_testing_never_touch_a_release, test_a_model_that_is_all_head_is_tuned,
            test_private_models_train_without_noise_for_they_release_nothing,
            test_what_cannot_be_trained_is_refused, test_no_memory_is_an_error_at_every_allocation)
