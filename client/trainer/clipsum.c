@@ -46,6 +46,7 @@
 #include "common/math/tile.h"
 #include "common/math/vec.h"
 
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 
@@ -135,18 +136,6 @@ double fl_clipsum_step(const struct fl_clipsum *c)
     return c->step;
 }
 
-void fl_clipsum_reset(struct fl_clipsum *c)
-{
-    memset(c->sum, 0, c->elements * sizeof *c->sum);
-    for (uint32_t i = 0; i < c->parts; i++) {
-        c->part[i].waiting = 0;
-        if (c->part[i].width) {
-            memset(c->part[i].sum, 0, c->part[i].width * sizeof(int32_t));
-        }
-    }
-    c->waiting = 0;
-}
-
 static bool new_part(struct part *p, const struct fl_piece *shape)
 {
     p->shape = *shape;
@@ -202,13 +191,24 @@ FL_VECTOR static void round_to(float factor, const float *restrict x, float *res
     }
 }
 
+/* In lanes: compilers keep the order of a single maximum, one after the other. */
 FL_VECTOR static float largest(const float *x, size_t count)
 {
-    float top = 0;
+    enum { LANES = 16 };
+    float lane[LANES] = {0}, top = 0;
+    size_t at = 0;
 
-    for (size_t i = 0; i < count; i++) {
-        float y = x[i] < 0 ? -x[i] : x[i];
-        top = y > top ? y : top;
+    for (; count - at >= LANES; at += LANES) {
+        for (size_t k = 0; k < LANES; k++) {
+            float y = fabsf(x[at + k]);
+            lane[k] = y > lane[k] ? y : lane[k];
+        }
+    }
+    for (size_t k = 0; k < LANES; k++) {
+        top = lane[k] > top ? lane[k] : top;
+    }
+    for (; at < count; at++) {
+        top = fabsf(x[at]) > top ? fabsf(x[at]) : top;
     }
     return top;
 }
@@ -297,16 +297,30 @@ FL_VECTOR static void widen(const int32_t *restrict from, int64_t *restrict to, 
     }
 }
 
-/* A block's sum of products, some rows of the weight at a time so that they stay in the cache. */
-static void flush_products(struct fl_clipsum *c, struct part *p)
+/* Rows of a linear layer's weight that are worked on together, so that they stay in the cache. */
+static size_t rows_at_once(const struct part *p)
 {
-    size_t in = p->shape.in, out = p->shape.out, rows = CHUNK / in ? CHUNK / in : 1;
+    return CHUNK / p->shape.in ? CHUNK / p->shape.in : 1;
+}
+
+/* A block's sum of products, for rows from `at` on; returns how many. */
+static size_t flush_rows(struct fl_clipsum *c, const struct part *p, size_t at)
+{
+    size_t in = p->shape.in, out = p->shape.out, rows = rows_at_once(p);
     struct fl_tile t = {.n = in, .k = p->waiting, .segments = 1, .lda = out, .ldb = in, .ldc = in};
 
-    for (size_t at = 0; p->waiting && at < out; at += rows) {
-        t.m = out - at < rows ? out - at : rows;
+    t.m = out - at < rows ? out - at : rows;
+    if (p->waiting) {
         fl_tile_tn(&t, p->dd + at, p->aa, false, c->tile);
         widen_floats(c->tile, c->sum + p->shape.weight + at * in, t.m * in);
+    }
+    return t.m;
+}
+
+static void flush_products(struct fl_clipsum *c, struct part *p)
+{
+    for (size_t at = 0; at < p->shape.out;) {
+        at += flush_rows(c, p, at);
     }
     p->waiting = 0;
 }
@@ -397,14 +411,34 @@ static void move_written(struct fl_clipsum *c, const struct part *p)
     }
 }
 
-int64_t *fl_clipsum_take(struct fl_clipsum *c)
+/* Hands out what is final, up to element `to`, once it is worth a call; then it is zero again. */
+static void hand_out(struct fl_clipsum *c, size_t *at, size_t to, fl_clipsum_taker *take, void *arg)
 {
+    assert(to >= *at); /* pieces are in theta's order */
+    if (to - *at >= CHUNK || (to == c->elements && to > *at)) {
+        take(arg, *at, c->sum + *at, to - *at);
+        memset(c->sum + *at, 0, (to - *at) * sizeof *c->sum);
+        *at = to;
+    }
+}
+
+void fl_clipsum_drain(struct fl_clipsum *c, fl_clipsum_taker *take, void *arg)
+{
+    size_t at = 0;
+
     flush_written(c);
     for (uint32_t i = 0; i < c->parts; i++) {
-        if (c->part[i].shape.a) {
-            flush_products(c, &c->part[i]);
+        struct part *p = &c->part[i];
+        move_written(c, p);
+        if (!p->shape.a) {
+            hand_out(c, &at, p->shape.weight, take, arg);
+            continue;
         }
-        move_written(c, &c->part[i]);
+        for (size_t row = 0; row < p->shape.out;) {
+            row += flush_rows(c, p, row);
+            hand_out(c, &at, p->shape.weight + row * p->shape.in, take, arg);
+        }
+        p->waiting = 0;
     }
-    return c->sum;
+    hand_out(c, &at, c->elements, take, arg);
 }

@@ -23,13 +23,15 @@ void fl_clipsum_free(struct fl_clipsum *c);
 /* The grid's step, a power of two. */
 double fl_clipsum_step(const struct fl_clipsum *c);
 
-void fl_clipsum_reset(struct fl_clipsum *c);
 /* Adds one example's gradient; one that is not finite, or above 2^60, counts as zero. All examples
  * of a sum have pieces of the same shapes. -FL_R_NOMEM (at the first example only). */
 int fl_clipsum_add(struct fl_clipsum *c, const struct fl_piece *pieces, uint32_t count,
                    struct fl_err *e);
-/* The sum in steps, `elements` integers in theta's order: the caller may add noise in place. Until
- * reset; once. */
-int64_t *fl_clipsum_take(struct fl_clipsum *c);
+/* What takes the sum: the `count` integers, in steps, of theta's elements from `at` on. It may
+ * change them in place. */
+typedef void fl_clipsum_taker(void *arg, size_t at, int64_t *q, size_t count);
+/* Hands out the whole sum, in order and in parts that are still in the cache, and begins a new one.
+ */
+void fl_clipsum_drain(struct fl_clipsum *c, fl_clipsum_taker *take, void *arg);
 
 #endif

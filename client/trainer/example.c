@@ -68,6 +68,33 @@ FL_VECTOR static void scale(double factor, const int64_t *q, float *to, size_t c
     }
 }
 
+/* Where a step's sum goes, part by part. */
+struct taken {
+    const struct fl_noise *noise;
+    struct fl_rng *rng;
+    const struct fl_shared_step *shared;
+    double step, divisor;
+    int grid;
+    float *grad;
+};
+
+/* Noise on it, and into the gradient. */
+static void noise_part(void *arg, size_t at, int64_t *q, size_t count)
+{
+    const struct taken *t = arg;
+
+    fl_noise_add(t->noise, t->rng, q, count);
+    scale(t->step / t->divisor, q, t->grad + at, count);
+}
+
+/* Onto the job's grid; its share of the noise comes later. */
+static void grid_part(void *arg, size_t at, int64_t *q, size_t count)
+{
+    const struct taken *t = arg;
+
+    to_grid(t->shared, t->step, t->grid, q, t->grad + at, count);
+}
+
 /* The logical batch, however large, in shards: memory is that of a shard. */
 static int add_batch(struct fl_session *s, struct fl_clipsum *sum, uint32_t step,
                      const uint32_t *order, size_t n, double *loss, struct fl_err *e)
@@ -75,7 +102,6 @@ static int add_batch(struct fl_session *s, struct fl_clipsum *sum, uint32_t step
     const struct fl_piece *pieces;
     int r = 0;
 
-    fl_clipsum_reset(sum);
     fl_model_set(s->model, s->theta);
     for (size_t at = 0, count; r == 0 && at < n; at += count) {
         if ((r = fl_session_cancelled(s, e)) < 0) {
@@ -107,6 +133,7 @@ int fl_train_noised(struct fl_session *s, struct fl_moves *moves, const struct f
     struct fl_shared_step shared = {0};
     uint32_t *order = fl_try((size_t)count + 1, sizeof *order);
     size_t seen = 0;
+    bool shares = fl_plan_shares_step(s->plan);
     int r = 0;
 
     if (!order) {
@@ -118,7 +145,7 @@ int fl_train_noised(struct fl_session *s, struct fl_moves *moves, const struct f
     fl_rng_init(&noising, &own, 0);
     r = fl_clipsum_new(elements, c->clip, NOISE_MAX / c->noise_multiplier,
                        c->clipping == FL_CLIPPING_PER_LAYER, &sum, e);
-    if (r == 0 && fl_plan_shares_step(s->plan)) {
+    if (r == 0 && shares) {
         r = fl_shared_step(s->plan, &shared, e);
     }
     if (r < 0) {
@@ -126,17 +153,20 @@ int fl_train_noised(struct fl_session *s, struct fl_moves *moves, const struct f
     }
     double step = fl_clipsum_step(sum);
     r = fl_noise_new(c->noise_multiplier * c->clip / step, &noise, e);
+    struct taken taken = {.noise = noise,
+                          .rng = &noising,
+                          .shared = &shared,
+                          .step = step,
+                          .divisor = divisor,
+                          .grid = s->plan->grid.step,
+                          .grad = s->grad};
     for (uint32_t k = 0; r == 0 && k < s->plan->train.steps; k++) {
         size_t n = sample(&sampling, c->sampling_rate, count, order);
         if ((r = add_batch(s, sum, k, order, n, &loss, e)) < 0) {
             break;
         }
-        int64_t *q = fl_clipsum_take(sum);
-        if (fl_plan_shares_step(s->plan)) {
-            to_grid(&shared, step, s->plan->grid.step, q, s->grad, elements);
-        } else {
-            fl_noise_add(noise, &noising, q, elements);
-            scale(step / divisor, q, s->grad, elements);
+        fl_clipsum_drain(sum, shares ? grid_part : noise_part, &taken);
+        if (!shares) {
             fl_moves_step(moves);
         }
         seen += n;

@@ -8,7 +8,9 @@
 #include <math.h>
 #include <string.h>
 
-enum { SHARD_MIN = 16, SHARD_MAX = 64 };
+/* A shard's values are written on the way forward and read on the way back: they should still be in
+ * the second cache then. SHARD_FEW keeps products of several examples worth their while. */
+enum { SHARD_MIN = 16, SHARD_MAX = 64, SHARD_FEW = 4, SHARD_BYTES = 3 << 19 };
 
 /* ---- data against model ---- */
 
@@ -122,27 +124,41 @@ static int init_parts(struct fl_session *s, struct fl_features *kept, struct fl_
     return fl_model_new(&s->parts[0], SHARD_MIN, &s->front, e);
 }
 
+/* Examples worked on together. */
+static size_t shard_of(const struct fl_plan *plan, const struct fl_spec *trained)
+{
+    size_t shard = plan->privacy.unit == FL_UNIT_EXAMPLE ? SHARD_MAX : plan->train.batch;
+
+    if (fl_spec_together(&plan->layout.spec)) { /* statistics are of a batch */
+        return shard;
+    }
+    shard = shard < SHARD_MIN ? SHARD_MIN : shard;
+    if (fl_fedka_gives(plan)) { /* it looks at all features of a batch */
+        return shard < FL_FEDKA_BATCH_MAX ? shard : FL_FEDKA_BATCH_MAX;
+    }
+    size_t fit = SHARD_BYTES / sizeof(float) / (fl_model_held(trained) + 1);
+    size_t most = fit < SHARD_FEW ? SHARD_FEW : fit < SHARD_MAX ? fit : SHARD_MAX;
+    return shard < most ? shard : most;
+}
+
 int fl_session_init(struct fl_session *s, const struct fl_plan *plan, const struct fl_dataset *data,
                     struct fl_features *kept, const atomic_bool *cancel, struct fl_err *e)
 {
     const struct fl_spec *spec = &plan->layout.spec;
-    size_t shard = plan->privacy.unit == FL_UNIT_EXAMPLE ? SHARD_MAX : plan->train.batch;
-    size_t most = fl_fedka_gives(plan) ? FL_FEDKA_BATCH_MAX : SHARD_MAX;
     int r;
 
-    if (!fl_spec_together(spec)) { /* else statistics are of a batch */
-        shard = shard < SHARD_MIN ? SHARD_MIN : shard > most ? most : shard;
-    }
     memset(s, 0, sizeof *s);
     s->plan = plan;
-    s->shard = shard;
     s->layout = &plan->layout;
     s->data = data;
     s->cancel = cancel;
-    s->batch = plan->train.batch > shard ? plan->train.batch : shard;
     if ((r = check_data(spec, data, e)) < 0 || (r = init_parts(s, kept, e)) < 0 ||
-        (r = init_halves(s, e)) < 0 ||
-        (r = fl_model_new(s->spec, (uint32_t)shard, &s->model, e)) < 0) {
+        (r = init_halves(s, e)) < 0) {
+        return r;
+    }
+    s->shard = shard_of(plan, s->spec);
+    s->batch = plan->train.batch > s->shard ? plan->train.batch : s->shard;
+    if ((r = fl_model_new(s->spec, (uint32_t)s->shard, &s->model, e)) < 0) {
         return r;
     }
     s->theta = fl_try_aligned(s->layout->theta.elements, sizeof *s->theta);

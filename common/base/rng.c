@@ -1,5 +1,6 @@
 #include "common/base/rng.h"
 
+#include "common/base/chacha.h"
 #include "common/base/le.h"
 
 #include <endian.h>
@@ -75,8 +76,12 @@ static void blocks(struct fl_rng *r, uint8_t *to, size_t size)
     uint8_t nonce[crypto_stream_chacha20_ietf_NONCEBYTES] = {0};
 
     fl_put_u64(nonce, r->nonce);
-    memset(to, 0, size);
-    crypto_stream_chacha20_ietf_xor_ic(to, to, size, nonce, r->block, r->key.bytes);
+    if (fl_chacha_fast()) {
+        fl_chacha_stream(r->key.bytes, nonce, r->block, to, size);
+    } else {
+        memset(to, 0, size);
+        crypto_stream_chacha20_ietf_xor_ic(to, to, size, nonce, r->block, r->key.bytes);
+    }
     r->block += (uint32_t)(size / 64);
     if (r->block == 0) {
         r->nonce += (uint64_t)1 << 32;
@@ -125,6 +130,11 @@ uint64_t fl_rng_u64(struct fl_rng *r)
 {
     uint8_t b[8];
 
+    if (sizeof r->buf - r->at >= sizeof b) { /* nearly always, and often */
+        uint64_t x = fl_get_u64(r->buf + r->at);
+        r->at += sizeof b;
+        return x;
+    }
     fl_rng_bytes(r, b, sizeof b);
     return fl_get_u64(b);
 }

@@ -25,6 +25,10 @@ int fl_model_new(const struct fl_spec *spec, uint32_t shard, struct fl_model **r
                  struct fl_err *e);
 void fl_model_free(struct fl_model *m);
 
+/* Floats that a shard holds for each of its examples, from forward until backward has passed. 0: no
+ * memory to find out. */
+size_t fl_model_held(const struct fl_spec *spec);
+
 /* Parameters for all calls that follow, until they change or are set again. Kept by reference. */
 void fl_model_set(struct fl_model *m, const float *theta);
 

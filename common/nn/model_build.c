@@ -274,6 +274,28 @@ int fl_model_new(const struct fl_spec *spec, uint32_t shard, struct fl_model **r
     return 0;
 }
 
+size_t fl_model_held(const struct fl_spec *spec)
+{
+    struct fl_model *m = fl_try(1, sizeof *m);
+    size_t sum = 0;
+
+    if (!m) {
+        return 0;
+    }
+    m->spec = *spec;
+    plan_ops(m);
+    plan_values(m);
+    for (uint32_t v = 0; v < m->values; v++) {
+        sum += m->value[v].each + m->value[v].d_each;
+    }
+    for (uint32_t i = 0; i < m->ops; i++) {
+        const struct fl_runner *runner = m->op[i].runner;
+        sum += runner && runner->kept ? runner->kept(m->op[i].layer) : 0;
+    }
+    fl_free(m);
+    return sum;
+}
+
 void fl_model_free(struct fl_model *m)
 {
     if (!m) {

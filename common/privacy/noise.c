@@ -15,20 +15,22 @@
  *    table has at most 433 entries and stays in the first cache, and s may be as large as 2^30.
  *
  *    The table. Thresholds T[x] = floor(2^128 P(X <= x)) are made in 256-bit fixed point
- *    (fixed.h), where p(x) is a running product of powers of exp(-1 / (2 (s/K)^2)). A draw takes 32
- *    random bits, and the other 96 of the 128 only when the first ones equal a threshold's: once in
- *    2^23 draws, and then the comparison is the full one.
+ *    (fixed.h), where p(x) is a running product of powers of exp(-1 / (2 (s/K)^2)). A draw takes 16
+ *    random bits. The first 12 choose a cell, which knows the smallest x possible in it and the
+ *    next 4 bits of the threshold that falls into it, if one does: below it is x, beyond it x + 1.
+ *    Equal to it, or where several thresholds fall into one cell (far out), the other 112 of the
+ *    128 bits are drawn and the comparison is the full one: once in some 200 draws.
  *
  *    The keeping. Bernoulli(exp(-t)) with rational t by the series of the reference: the first step
  *    is "a uniform number is not below t: keep". That is decided by the 31 - j bits that sign and y
- *    leave of the other half of a random word, and a double with margins far above its rounding;
- *    when they are too few to tell, the rest of the very same uniform number is drawn and compared
- *    exactly in integers. So the doubles only save time. The other outcome (about 3 %) goes on with
- *    exact arithmetic.
+ *    leave of 32 more random ones, and a float with margins far above its rounding; when they are
+ *    too few to tell, the rest of the very same uniform number is drawn and compared exactly in
+ *    integers. So the floats only save time. The other outcome (about 3 %) goes on with exact
+ *    arithmetic.
  *
- *    So nearly every draw is decided by one word, without a branch: a block of words is turned into
+ *    So nearly every draw is decided by 48 bits, without a branch: a block of them is turned into
  *    values and "surely" flags by vector code, and what is not sure is decided one by one, with
- * more of the stream.
+ *    more of the stream. A value never moves to another place in the order for being sure or not.
  *
  * Distance of one value: every threshold is at most 2^-127 off (rounding down, plus the table's
  * 2^-200), 433 of them; the tail beyond the table (14 s) is below 2^-130; division by the
@@ -42,21 +44,26 @@
 
 #include "common/base/mem.h"
 #include "common/base/u128.h"
+#include "common/math/pick.h"
 #include "common/math/vec.h"
 #include "common/privacy/fixed.h"
 
 #include <assert.h>
+#include <endian.h>
 #include <math.h>
 #include <stdbool.h>
 #include <string.h>
 
 enum {
     TABLE_MAX = 452, /* ceil(14 * 32) + 1, and some for s rounded up */
-    GUIDE_BITS = 10,
-    GUIDE = 1 << GUIDE_BITS,
-    STEPS = 2, /* from the guide's x on, before a draw is left to be decided by itself */
+    CELL_BITS = 12,
+    CELLS = 1 << CELL_BITS,
+    REST = 16 - CELL_BITS, /* bits of a draw behind the cell's */
+    NO_THRESHOLD = 1 << REST,
+    CELL_X = 8, /* where x begins in a cell; below it the threshold */
     BLOCK = 512,
 };
+static const uint32_t SEVERAL = 1u << 31; /* thresholds: never sure */
 
 struct fl_noise {
     uint64_t m; /* s^2 = m * 4^k */
@@ -67,8 +74,7 @@ struct fl_noise {
     double over_2s;                           /* about 1 / (2 s^2) */
     uint32_t count;                           /* of the table */
     uint64_t high[TABLE_MAX], low[TABLE_MAX]; /* T[x]; the last one is never reached */
-    uint32_t top[TABLE_MAX];                  /* the first 32 bits of T[x] */
-    uint32_t guide[GUIDE]; /* smallest x possible when the first GUIDE_BITS bits are these */
+    uint32_t cell[CELLS];
 };
 
 /* ---- exact decisions from a stream ---- */
@@ -168,80 +174,75 @@ int64_t fl_noise_draw(const struct fl_noise *n, struct fl_rng *r)
 
 /* ---- the fast one ---- */
 
-/* One random word: 32 bits for the table, the sign, j bits of y, and what is left. */
-struct parts {
-    uint32_t u, y, prefix;
-    bool minus;
+/* What a draw begins with: 16 bits for the table; and the sign, j bits of y, and what is left. */
+struct random {
+    uint32_t low[BLOCK];
+    uint16_t high[BLOCK];
 };
 
-static inline struct parts parts_of(const struct fl_noise *n, uint64_t word)
-{
-    uint32_t low = (uint32_t)word;
-
-    return (struct parts){.u = (uint32_t)(word >> 32),
-                          .minus = low & 1,
-                          .y = low >> 1 & (((uint32_t)1 << n->j) - 1),
-                          .prefix = low >> (n->j + 1)};
-}
-
-/* Room for a block, from words to values; wiped in the end. */
+/* Room for a block, from random bits to values; wiped in the end. */
 struct block {
-    uint64_t word[BLOCK];
-    uint32_t low[BLOCK], x[BLOCK], y[BLOCK], sure[BLOCK];
-    int64_t value[BLOCK];
+    struct random random;
+    uint32_t x[BLOCK], y[BLOCK], sure[BLOCK];
+    uint32_t open[BLOCK + FL_PICK_SLACK]; /* numbers of those that are not sure */
+    int64_t value[BLOCK], kept[BLOCK + FL_PICK_SLACK];
 };
 
-/* Without a branch, so that many draws are under way at once. */
-static void look_up(const struct fl_noise *n, struct block *restrict b)
+static void fetch(struct fl_rng *r, struct random *to)
 {
+    fl_rng_bytes(r, to, sizeof *to);
     for (size_t i = 0; i < BLOCK; i++) {
-        uint32_t u = (uint32_t)(b->word[i] >> 32), x = n->guide[u >> (32 - GUIDE_BITS)];
-        for (int k = 0; k < STEPS; k++) {
-            x += u > n->top[x];
-        }
-        b->x[i] = x;
-        b->sure[i] = u < n->top[x];
-        b->low[i] = (uint32_t)b->word[i];
+        to->low[i] = le32toh(to->low[i]);
+        to->high[i] = le16toh(to->high[i]);
     }
 }
 
-/* Surely kept, and what it is: loops of one thing each become vector code. The doubles: y and x K
- * are exact, t is below 0.9. */
+FL_VECTOR static void look_up(const uint32_t *restrict cells, struct block *restrict b)
+{
+    for (size_t i = 0; i < BLOCK; i++) {
+        uint32_t u = b->random.high[i], cell = cells[u >> REST];
+        uint32_t rest = u & (NO_THRESHOLD - 1), threshold = cell & (2 * NO_THRESHOLD - 1);
+        b->x[i] = ((cell & ~SEVERAL) >> CELL_X) + (rest > threshold ? 1 : 0);
+        b->sure[i] = (rest != threshold ? 1 : 0) & ~(cell >> 31);
+    }
+}
+
+/* Surely kept, and what it is: loops of one thing each become vector code. The floats: y, x and u
+ * are rounded once, the products three times, each by 2^-24; t is below 0.9. */
 FL_VECTOR static void decide(unsigned j, double over_2s, struct block *restrict b)
 {
     const uint32_t mask = ((uint32_t)1 << j) - 1;
-    const double twice = ldexp(2, (int)j), unit = ldexp(1, (int)j - 31);
+    const float twice = ldexpf(2, (int)j), unit = ldexpf(1, (int)j - 31), over = (float)over_2s;
+    const uint32_t *restrict low = b->random.low;
 
     for (size_t i = 0; i < BLOCK; i++) {
-        b->y[i] = b->low[i] >> 1 & mask;
-    }
-    for (size_t i = 0; i < BLOCK; i++) {
-        double y = (double)(int32_t)b->y[i], x = (double)(int32_t)b->x[i];
-        double u = (double)(int32_t)(b->low[i] >> (j + 1)) * unit;
-        b->sure[i] &= u > y * (y + x * twice) * over_2s + 0x1p-30 ? 1 : 0;
-    }
-    for (size_t i = 0; i < BLOCK; i++) { /* zero with a minus is none */
-        b->sure[i] &= (b->x[i] | b->y[i] | (~b->low[i] & 1)) != 0 ? 1 : 0;
+        uint32_t whole_y = low[i] >> 1 & mask;
+        float y = (float)(int32_t)whole_y, x = (float)(int32_t)b->x[i];
+        float u = (float)(int32_t)(low[i] >> (j + 1)) * unit;
+        uint32_t kept = u > y * (y + x * twice) * over + 0x1p-20f ? 1 : 0;
+        uint32_t not_minus_zero = (b->x[i] | whole_y | (~low[i] & 1)) != 0 ? 1 : 0;
+        b->y[i] = whole_y;
+        b->sure[i] &= kept & not_minus_zero;
     }
     for (size_t i = 0; i < BLOCK; i++) {
         int64_t z = (int64_t)(((uint64_t)b->x[i] << j) + b->y[i]);
-        int64_t minus = -(int64_t)(b->low[i] & 1);
+        int64_t minus = -(int64_t)(low[i] & 1);
         b->value[i] = (z ^ minus) - minus;
     }
 }
 
-/* The first x with (u, the other 96 bits) below T[x]; those are drawn only where they decide. */
+/* The first x with (u, the other 112 bits) below T[x]; those are drawn only where they decide. */
 static uint64_t draw_table(const struct fl_noise *n, struct fl_rng *r, uint32_t u)
 {
-    uint32_t x = n->guide[u >> (32 - GUIDE_BITS)];
+    uint32_t x = (n->cell[u >> REST] & ~SEVERAL) >> CELL_X;
 
-    while (u > n->top[x]) {
+    while (u > n->high[x] >> 48) {
         x++;
     }
-    if (u < n->top[x]) {
+    if (u < n->high[x] >> 48) {
         return x;
     }
-    fl_u128 whole = (fl_u128)u << 96 | uniform_bits(r, 96);
+    fl_u128 whole = (fl_u128)u << 112 | uniform_bits(r, 112);
     while (x + 1 < n->count && whole >= ((fl_u128)n->high[x] << 64 | n->low[x])) {
         x++;
     }
@@ -257,12 +258,13 @@ static bool below_exactly(struct fl_rng *r, uint64_t prefix, unsigned bits, fl_u
     return scaled > part && bernoulli(r, scaled - part, b);
 }
 
-/* Keeps with probability exp(-y (y + 2 K x) / (2 s^2)). */
-static bool keeps(const struct fl_noise *n, struct fl_rng *r, uint64_t x, const struct parts *p)
+/* Keeps with probability exp(-y (y + 2 K x) / (2 s^2)). `prefix`: of the uniform number. */
+static bool keeps(const struct fl_noise *n, struct fl_rng *r, uint64_t x, uint64_t y,
+                  uint32_t prefix)
 {
     unsigned bits = 31 - n->j;
-    uint64_t a = p->y * (p->y + (x << (n->j + 1)));
-    double t = (double)a * n->over_2s, u = ldexp(p->prefix, -(int)bits);
+    uint64_t a = y * (y + (x << (n->j + 1)));
+    double t = (double)a * n->over_2s, u = ldexp(prefix, -(int)bits);
 
     if (u > t + 0x1p-30) {
         return true;
@@ -272,37 +274,48 @@ static bool keeps(const struct fl_noise *n, struct fl_rng *r, uint64_t x, const 
     fl_u128 numerator = n->k < 0 ? (fl_u128)a << (-2 * n->k) : a;
     fl_u128 denominator = n->k < 0 ? 2 * (fl_u128)n->m : (fl_u128)n->m << (2 * n->k + 1);
     bool below = u + ldexp(1, -(int)bits) + 0x1p-30 < t ||
-                 below_exactly(r, p->prefix, bits, numerator, denominator);
+                 below_exactly(r, prefix, bits, numerator, denominator);
     return !below || series(r, numerator, denominator, 2);
 }
 
-/* A word that the block left open: false, it gives no value. */
-static bool draw_alone(const struct fl_noise *n, struct fl_rng *r, uint64_t word, int64_t *ret)
+/* What the block left open: false, it gives no value. */
+static bool draw_alone(const struct fl_noise *n, struct fl_rng *r, uint32_t high, uint32_t low,
+                       int64_t *ret)
 {
-    struct parts p = parts_of(n, word);
-    uint64_t x = draw_table(n, r, p.u), z = (x << n->j) + p.y;
+    uint64_t y = low >> 1 & (((uint32_t)1 << n->j) - 1);
+    uint64_t x = draw_table(n, r, high), z = (x << n->j) + y;
+    bool minus = low & 1;
 
-    if ((z == 0 && p.minus) || !keeps(n, r, x, &p)) {
+    if ((z == 0 && minus) || !keeps(n, r, x, y, low >> (n->j + 1))) {
         return false;
     }
-    *ret = p.minus ? -(int64_t)z : (int64_t)z;
+    *ret = minus ? -(int64_t)z : (int64_t)z;
     return true;
+}
+
+FL_VECTOR static void add(const int64_t *restrict x, int64_t *restrict to, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        to[i] += x[i];
+    }
 }
 
 void fl_noise_add(const struct fl_noise *n, struct fl_rng *r, int64_t *q, size_t count)
 {
     struct block b;
-    size_t at = 0;
 
-    while (at < count) {
-        fl_rng_words(r, b.word, BLOCK);
-        look_up(n, &b);
+    for (size_t at = 0, kept; at < count; at += kept) {
+        fetch(r, &b.random);
+        look_up(n->cell, &b);
         decide(n->j, n->over_2s, &b);
-        for (size_t i = 0; i < BLOCK && at < count; i++) {
-            if (__builtin_expect(b.sure[i] != 0, 1) || draw_alone(n, r, b.word[i], &b.value[i])) {
-                q[at++] += b.value[i];
-            }
+        size_t open = fl_pick_zeros(b.sure, BLOCK, b.open);
+        for (size_t k = 0; k < open; k++) {
+            uint32_t i = b.open[k];
+            b.sure[i] = draw_alone(n, r, b.random.high[i], b.random.low[i], &b.value[i]);
         }
+        kept = fl_pick_values(b.sure, b.value, BLOCK, b.kept);
+        kept = kept < count - at ? kept : count - at;
+        add(b.kept, q + at, kept);
     }
     explicit_bzero(&b, sizeof b);
 }
@@ -325,6 +338,25 @@ static void square_up(double s, uint64_t *ret_m, int *ret_k)
     }
     *ret_m = (uint64_t)m;
     *ret_k = k;
+}
+
+static void fill_cells(struct fl_noise *n)
+{
+    for (uint32_t g = 0, x = 0; g < CELLS; g++) {
+        while (n->high[x] < (uint64_t)g << (64 - CELL_BITS)) {
+            x++;
+        }
+        uint32_t threshold = (uint32_t)(n->high[x] >> 48), cell = x << CELL_X;
+        if (threshold >> REST != g) {
+            cell |= NO_THRESHOLD;
+        } else {
+            cell |= threshold & (NO_THRESHOLD - 1);
+            if (x + 1 < n->count && n->high[x + 1] >> (64 - CELL_BITS) == g) {
+                cell |= SEVERAL;
+            }
+        }
+        n->cell[g] = cell;
+    }
 }
 
 /* T[x] = floor(2^128 sum_{i <= x} p(i) / sum_i p(i)), p(i) = exp(-i^2 / (2 s0^2)), s0^2 = s^2 /
@@ -354,14 +386,8 @@ static void fill_table(struct fl_noise *n)
         fl_u128 t = i + 1 == n->count ? ~(fl_u128)0 : fl_fixed_fraction(&sums[i], &total);
         n->high[i] = (uint64_t)(t >> 64);
         n->low[i] = (uint64_t)t;
-        n->top[i] = (uint32_t)(t >> 96);
     }
-    for (uint32_t g = 0, x = 0; g < GUIDE; g++) {
-        while (n->high[x] < (uint64_t)g << (64 - GUIDE_BITS)) {
-            x++;
-        }
-        n->guide[g] = x;
-    }
+    fill_cells(n);
 }
 
 int fl_noise_new(double s, struct fl_noise **ret, struct fl_err *e)

@@ -16,13 +16,14 @@
 #include "tests/lib/nets.h"
 
 #include <math.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <time.h>
 
-enum { BATCH = 50, REPEATS = 9, SITE = 600, LARGE = 512 };
+enum { BATCH = 50, REPEATS = 9, SITE = 600, LARGE = 512, STEPS = 12 };
 
 /* ---- floors ---- */
 
@@ -117,12 +118,12 @@ struct site {
     float *shared, *private_;
 };
 
-static void fill(struct fl_examples *x, struct fl_rng *r)
+static void fill(struct fl_examples *x, size_t features, struct fl_rng *r)
 {
     x->count = SITE;
-    x->x = fl_new((size_t)SITE * 784, sizeof *x->x);
+    x->x = fl_new(SITE * features, sizeof *x->x);
     x->y = fl_new(SITE, sizeof *x->y);
-    for (size_t i = 0; i < (size_t)SITE * 784; i++) {
+    for (size_t i = 0; i < SITE * features; i++) {
         x->x[i] = (float)fl_rng_unit(r);
     }
     for (size_t i = 0; i < SITE; i++) {
@@ -130,8 +131,8 @@ static void fill(struct fl_examples *x, struct fl_rng *r)
     }
 }
 
-static void site_init(struct site *s, void (*net)(struct fl_spec *), enum fl_visibility v,
-                      const struct fl_generator_conf *g)
+static void site_init(struct site *s, void (*net)(struct fl_spec *), uint32_t batch,
+                      enum fl_visibility v, const struct fl_generator_conf *g)
 {
     struct fl_spec spec;
     struct fl_seed seed;
@@ -145,19 +146,20 @@ static void site_init(struct site *s, void (*net)(struct fl_spec *), enum fl_vis
         abort();
     }
     s->plan->train = (struct fl_train_conf){
-        .batch = BATCH,
+        .batch = batch,
         .epochs = 5,
         .head_epochs = v == FL_VISIBILITY_BODY_GENERATED,
         .body = {.lr = 0.002f, .momentum = 0.5f, .weight_decay = 5e-4f, .clip = 50},
         .head = {.lr = 0.1f, .momentum = 0.5f, .weight_decay = 5e-4f}};
-    s->plan->data = (struct fl_data_conf){.channels = 1, .mean = {0.1307f}, .std = {0.3081f}};
+    s->plan->data = (struct fl_data_conf){.channels = spec.input[0],
+                                          .mean = {0.1307f, 0.1307f, 0.1307f},
+                                          .std = {0.3081f, 0.3081f, 0.3081f}};
     fl_seed_from_u64(1, &seed);
     fl_rng_init(&r, &seed, 0);
-    s->data.shape[0] = 1;
-    s->data.shape[1] = s->data.shape[2] = 28;
+    memcpy(s->data.shape, spec.input, sizeof s->data.shape);
     s->data.classes = 10;
-    fill(&s->data.train, &r);
-    fill(&s->data.test, &r);
+    fill(&s->data.train, (size_t)spec.input[0] * spec.input[1] * spec.input[2], &r);
+    fill(&s->data.test, (size_t)spec.input[0] * spec.input[1] * spec.input[2], &r);
     s->shared = fl_try_aligned(s->plan->layout.shared.elements, sizeof *s->shared);
     s->private_ = fl_try_aligned(s->plan->layout.private_.elements, sizeof *s->private_);
     if (!s->shared || !s->private_) {
@@ -178,35 +180,57 @@ static void site_fini(struct site *s)
     fl_free(s->private_);
 }
 
-/* Seconds of one plain step of everything that moves, batch and all. */
-static double step_seconds(struct site *s)
-{
+/* Training as an agent does it, plain steps of everything that moves, batch and all. */
+struct steps {
+    struct site *site;
     struct fl_session session;
-    struct fl_moves moves = {0};
-    double best = INFINITY;
+    struct fl_moves moves;
+};
 
-    if (fl_session_init(&session, s->plan, &s->data, NULL, NULL, NULL) < 0 ||
-        fl_param_make(&s->plan->layout, s->shared, s->private_, session.theta, NULL) < 0 ||
-        fl_moves_init(&moves, &session, true, s->plan->train.head_epochs == 0, true, s->shared,
-                      s->private_, 60, NULL) < 0) {
+static void steps_init(struct steps *t, struct site *s)
+{
+    memset(t, 0, sizeof *t);
+    t->site = s;
+    if (fl_session_init(&t->session, s->plan, &s->data, NULL, NULL, NULL) < 0 ||
+        fl_param_make(&s->plan->layout, s->shared, s->private_, t->session.theta, NULL) < 0 ||
+        fl_moves_init(&t->moves, &t->session, true, s->plan->train.head_epochs == 0, true,
+                      s->shared, s->private_, 60, NULL) < 0) {
         abort();
     }
-    for (int repeat = 0; repeat < REPEATS; repeat++) {
-        double start = now();
-        for (size_t k = 0; k < SITE / BATCH; k++) {
-            fl_session_load(&session, &s->data.train, NULL, k * BATCH, BATCH);
-            fl_model_set(session.model, session.theta);
-            fl_model_gradient(session.model, session.x, session.y, BATCH, session.grad, NULL);
-            fl_moves_step(&moves);
-        }
-        best = fmin(best, (now() - start) / (SITE / BATCH));
-    }
-    fl_moves_fini(&moves);
-    fl_session_fini(&session);
-    return best;
 }
 
-/* Seconds of one noised step of `batch` expected examples; 20 of them through fl_train, less what
+static void steps_fini(struct steps *t)
+{
+    fl_moves_fini(&t->moves);
+    fl_session_fini(&t->session);
+}
+
+static void steps_take(struct steps *t, size_t count)
+{
+    struct fl_session *s = &t->session;
+    size_t batch = t->site->plan->train.batch;
+
+    for (size_t k = 0; k < count; k++) {
+        fl_session_load(s, &t->site->data.train, NULL, k % (SITE / batch) * batch, batch);
+        fl_model_set(s->model, s->theta);
+        fl_model_gradient(s->model, s->x, s->goal, batch, s->grad, NULL);
+        fl_moves_step(&t->moves);
+    }
+}
+
+/* Seconds of one of them. */
+static double step_seconds(struct site *s)
+{
+    struct steps t;
+    double best;
+
+    steps_init(&t, s);
+    BEST(best, steps_take(&t, STEPS));
+    steps_fini(&t);
+    return best / STEPS;
+}
+
+/* Seconds of one noised step of `batch` expected examples; some of them through fl_train, less what
  * it does beside. */
 static double noised_seconds(struct site *s, size_t batch, float *delta, float *private_out)
 {
@@ -222,7 +246,7 @@ static double noised_seconds(struct site *s, size_t batch, float *delta, float *
     for (int repeat = 0; repeat < REPEATS; repeat++) {
         for (int k = 0; k < 2; k++) {
             struct fl_train_result result = {.delta = delta, .private_out = private_out};
-            s->plan->train.steps = k ? 21 : 1;
+            s->plan->train.steps = k ? STEPS + 1 : 1;
             if (fl_train(&task, &result, NULL) < 0) {
                 abort();
             }
@@ -231,7 +255,7 @@ static double noised_seconds(struct site *s, size_t batch, float *delta, float *
     }
     s->plan->privacy.unit = FL_UNIT_NONE;
     s->plan->train.steps = 0;
-    return (cost[1] - cost[0]) / 20;
+    return (cost[1] - cost[0]) / STEPS;
 }
 
 /* Seconds of a whole round by fl_train: 1 epoch of the head, 5 of the body, two tests of 600. */
@@ -354,37 +378,75 @@ static void bench_products(void)
 
 /* ---- beside PyTorch ---- */
 
-static void print_rate(const char *what, double samples_per_s)
+static void print_rate(const char *what, int threads, double samples_per_s)
 {
-    printf("{\"bench\":\"%s\",\"by\":\"cohort\",\"threads\":1,\"samples_per_cpu_s\":%.0f}\n", what,
-           samples_per_s);
+    printf("{\"bench\":\"%s\",\"by\":\"cohort\",\"threads\":%d,\"samples_per_cpu_s\":%.0f}\n", what,
+           threads, samples_per_s);
     fflush(stdout);
 }
 
-/* A network's plain step, and its private one at two sizes of the batch. */
-static void bench_network(const char *what, void (*net)(struct fl_spec *))
+static void *lane(void *arg)
 {
-    struct site s;
+    steps_take(arg, STEPS);
+    return NULL;
+}
+
+/* Two sites training at once, a thread each, as the lanes of an agent do. CPU time of both. */
+static double pair_seconds(struct site s[2])
+{
+    struct steps t[2];
+    double best = INFINITY;
+
+    steps_init(&t[0], &s[0]);
+    steps_init(&t[1], &s[1]);
+    for (int repeat = 0; repeat < REPEATS; repeat++) {
+        pthread_t thread[2];
+        double start = now_by(CLOCK_PROCESS_CPUTIME_ID);
+        for (int k = 0; k < 2; k++) {
+            if (pthread_create(&thread[k], NULL, lane, &t[k])) {
+                abort();
+            }
+        }
+        pthread_join(thread[0], NULL);
+        pthread_join(thread[1], NULL);
+        best = fmin(best, now_by(CLOCK_PROCESS_CPUTIME_ID) - start);
+    }
+    steps_fini(&t[0]);
+    steps_fini(&t[1]);
+    return best / (2 * STEPS);
+}
+
+/* A network's plain step with one thread and with two, and its private one; at two sizes of the
+ * batch if it is `small`. */
+static void bench_network(const char *what, void (*net)(struct fl_spec *), uint32_t batch,
+                          bool small)
+{
+    struct site s[2];
     char name[40];
 
-    site_init(&s, net, FL_VISIBILITY_ALL_SHARED, NULL);
-    size_t n = s.plan->layout.shared.elements;
+    site_init(&s[0], net, batch, FL_VISIBILITY_ALL_SHARED, NULL);
+    site_init(&s[1], net, batch, FL_VISIBILITY_ALL_SHARED, NULL);
+    size_t n = s[0].plan->layout.shared.elements;
     float *delta = fl_try_aligned(n, sizeof *delta);
     if (!delta) {
         abort();
     }
-    double plain = step_seconds(&s) / BATCH, noise = floor_noise(n);
-    print_rate(what, 1 / plain);
-    for (int k = 0; k < 2; k++) {
-        size_t batch = k ? LARGE : BATCH;
-        double s_private = noised_seconds(&s, batch, delta, delta) / (double)batch;
+    double plain = step_seconds(&s[0]) / batch, noise = floor_noise(n);
+    print_rate(what, 1, 1 / plain);
+    print_rate(what, 2, batch / pair_seconds(s));
+    for (int k = 0; k < (small ? 2 : 1); k++) {
+        size_t size = k ? LARGE : batch;
+        double s_private = noised_seconds(&s[0], size, delta, delta) / (double)size;
         snprintf(name, sizeof name, k ? "%s_private_%d" : "%s_private", what, LARGE);
-        print_rate(name, 1 / s_private);
-        printf("{\"bench\":\"%s_cost\",\"of_plain_step\":%.2f,\"without_noise\":%.2f}\n", name,
-               s_private / plain, (s_private - noise / (double)batch) / plain);
+        print_rate(name, 1, 1 / s_private);
+        printf("{\"bench\":\"%s_cost\",\"of_plain_step\":%.2f,\"without_noise\":%.2f,"
+               "\"noise_of_plain_step\":%.2f}\n",
+               name, s_private / plain, (s_private - noise / (double)size) / plain,
+               noise / (double)size / plain);
     }
     fl_free(delta);
-    site_fini(&s);
+    site_fini(&s[0]);
+    site_fini(&s[1]);
 }
 
 /* plain: seconds of a step without a generator. */
@@ -393,7 +455,7 @@ static void bench_generator(const char *what, const struct fl_generator_conf *g,
 {
     struct site s;
 
-    site_init(&s, nets_fmnist, FL_VISIBILITY_BODY_GENERATED, g);
+    site_init(&s, nets_fmnist, BATCH, FL_VISIBILITY_BODY_GENERATED, g);
     const struct fl_layout *l = &s.plan->layout;
     float *delta = fl_try_aligned(l->shared.elements, sizeof *delta);
     float *private_out = fl_try_aligned(l->private_.elements, sizeof *private_out);
@@ -418,65 +480,36 @@ static void bench_generator(const char *what, const struct fl_generator_conf *g,
     site_fini(&s);
 }
 
-/* A whole step of a network by itself: gradient of a batch, SGD with momentum. */
-static void bench_step(const char *name, void (*net)(struct fl_spec *), size_t batch)
-{
-    enum { STEPS = 10 };
-    const struct fl_optim optim = {.lr = 0.001f, .momentum = 0.5f};
-    struct fl_layout *layout = fl_new(1, sizeof *layout);
-    struct fl_model *m = NULL;
-    struct fl_spec spec;
-    struct fl_seed seed;
-    struct fl_rng r;
-    double s;
+static const struct network {
+    const char *name;
+    void (*net)(struct fl_spec *);
+    uint32_t batch;
+    bool small;
+} networks[] = {
+    {"cnn", nets_cnn, 50, true},
+    {"mlp", nets_mlp, 50, true},
+    {"transformer", nets_transformer, 32, false},
+    {"resnet8", nets_resnet8, 50, false},
+};
 
-    net(&spec);
-    if (fl_spec_check(&spec, NULL) < 0 ||
-        fl_layout_init(layout, &spec, FL_VISIBILITY_ALL_SHARED, NULL, NULL) < 0 ||
-        fl_model_new(&spec, (uint32_t)batch, &m, NULL) < 0) {
-        abort();
-    }
-    size_t n = layout->theta.elements;
-    size_t features = (size_t)spec.input[0] * spec.input[1] * spec.input[2];
-    float *theta = fl_new(n, sizeof *theta), *grad = fl_new(n, sizeof *grad);
-    float *momentum = fl_new(n, sizeof *momentum);
-    float *x = fl_new(batch * features, sizeof *x);
-    int32_t *y = fl_new(batch, sizeof *y);
-    fl_seed_from_u64(1, &seed);
-    fl_layout_init_shared(layout, &seed, theta);
-    fl_rng_init(&r, &seed, 0);
-    for (size_t i = 0; i < batch * features; i++) {
-        x[i] = (float)fl_rng_unit(&r);
-    }
-    for (size_t i = 0; i < batch; i++) {
-        y[i] = (int32_t)fl_rng_below(&r, spec.classes);
-    }
-    BEST(
-        s, for (int k = 0; k < STEPS; k++) {
-            fl_model_set(m, theta);
-            fl_model_gradient(m, x, y, batch, grad, NULL);
-            fl_optim_step(&optim, 1, grad, momentum, theta, n);
-        });
-    printf("{\"bench\":\"%s\",\"by\":\"cohort\",\"threads\":1,\"samples_per_cpu_s\":%.0f}\n", name,
-           (double)(batch * STEPS) / s);
-    fflush(stdout);
-    fl_model_free(m);
-    fl_free(layout);
-    fl_free(theta);
-    fl_free(grad);
-    fl_free(momentum);
-    fl_free(x);
-    fl_free(y);
-}
-
-/* bench_train transformer: that one alone, for a profiler. */
+/* bench_train NETWORK: that one alone, and only plain steps if NETWORK is followed by a word, for a
+ * profiler. */
 int main(int argc, char **argv)
 {
     struct site s;
     struct rusage usage;
+
+    for (size_t i = 0; i < FL_COUNT(networks); i++) {
+        const struct network *n = &networks[i];
+        if (argc == 2 && strcmp(argv[1], n->name) == 0) {
+            bench_network(n->name, n->net, n->batch, n->small);
+        } else if (argc == 3 && strcmp(argv[1], n->name) == 0) {
+            site_init(&s, n->net, n->batch, FL_VISIBILITY_ALL_SHARED, NULL);
+            print_rate(n->name, 1, n->batch / step_seconds(&s));
+            site_fini(&s);
+        }
+    }
     if (argc > 1) {
-        bool resnet = strcmp(argv[1], "resnet8") == 0;
-        bench_step(argv[1], resnet ? nets_resnet8 : nets_transformer, resnet ? 50 : 32);
         return 0;
     }
     double products_s = floor_products();
@@ -484,11 +517,10 @@ int main(int argc, char **argv)
     printf("{\"bench\":\"blas\",\"library\":\"%s\",\"products_us_per_sample\":%.1f}\n",
            fl_blas_name(), products_s * 1e6);
     bench_products();
-    bench_network("cnn", nets_cnn);
-    bench_network("mlp", nets_mlp);
-    bench_step("transformer", nets_transformer, 32);
-    bench_step("resnet8", nets_resnet8, 50);
-    site_init(&s, nets_fmnist, FL_VISIBILITY_ALL_SHARED, NULL);
+    for (size_t i = 0; i < FL_COUNT(networks); i++) {
+        bench_network(networks[i].name, networks[i].net, networks[i].batch, networks[i].small);
+    }
+    site_init(&s, nets_fmnist, BATCH, FL_VISIBILITY_ALL_SHARED, NULL);
     size_t n = s.plan->layout.shared.elements;
     float *delta = fl_try_aligned(n, sizeof *delta);
     if (!delta) {

@@ -40,6 +40,28 @@ static void add(struct world *w, struct fl_clipsum *c, uint32_t n)
     ck_assert_int_eq(fl_clipsum_add(c, pieces, count, &e), 0);
 }
 
+static int64_t taken[1 << 18];
+static size_t taken_count;
+
+/* In order, without a gap; changing what is handed out changes nothing of the next sum. */
+static void take_part(void *arg, size_t at, int64_t *q, size_t count)
+{
+    (void)arg;
+    ck_assert_uint_eq(at, taken_count);
+    ck_assert_uint_le(at + count, FL_COUNT(taken));
+    memcpy(taken + at, q, count * sizeof *q);
+    memset(q, 0x55, count * sizeof *q);
+    taken_count += count;
+}
+
+/* Valid until the next one. */
+static const int64_t *take_all(struct fl_clipsum *c)
+{
+    taken_count = 0;
+    fl_clipsum_drain(c, take_part, NULL);
+    return taken;
+}
+
 static struct fl_clipsum *sum_of(const struct world *w, double clip)
 {
     struct fl_clipsum *c = NULL;
@@ -67,9 +89,8 @@ START_TEST(test_each_contribution_is_the_clipped_gradient_and_within_the_bound)
                 norm += (double)grad[i] * (double)grad[i];
             }
             norm = sqrt(norm);
-            fl_clipsum_reset(c);
             add(&w, c, n);
-            const int64_t *q = fl_clipsum_take(c);
+            const int64_t *q = take_all(c);
             for (size_t i = 0; i < w.elements; i++) {
                 double want = (double)grad[i] * fmin(1, clips[k] / norm);
                 squares += (double)(q[i] * q[i]);
@@ -102,17 +123,15 @@ START_TEST(test_an_example_adds_the_same_whoever_else_is_there)
     int64_t *alone = fl_new(w.elements, sizeof *alone), *rest = fl_new(w.elements, sizeof *rest);
 
     add(&w, c, 7);
-    memcpy(alone, fl_clipsum_take(c), w.elements * sizeof *alone);
+    memcpy(alone, take_all(c), w.elements * sizeof *alone);
     for (uint32_t with = 0; with < 43; with += 6) {
         for (uint32_t place = 0; place <= with; place += 5) {
-            fl_clipsum_reset(c);
             for (uint32_t n = 0; n < with; n++) {
                 if (n != 7) {
                     add(&w, c, n);
                 }
             }
-            memcpy(rest, fl_clipsum_take(c), w.elements * sizeof *rest);
-            fl_clipsum_reset(c);
+            memcpy(rest, take_all(c), w.elements * sizeof *rest);
             for (uint32_t n = 0; n < with; n++) {
                 if (n == place) {
                     add(&w, c, 7);
@@ -124,7 +143,7 @@ START_TEST(test_an_example_adds_the_same_whoever_else_is_there)
             if (place >= with) {
                 add(&w, c, 7);
             }
-            const int64_t *all = fl_clipsum_take(c);
+            const int64_t *all = take_all(c);
             for (size_t i = 0; i < w.elements; i++) {
                 ck_assert_int_eq(all[i] - rest[i], alone[i]);
             }
@@ -158,9 +177,8 @@ START_TEST(test_extreme_gradients_stay_within_the_bound)
             }
             struct fl_piece p = {
                 .weight = 0, .bias = IN * OUT, .out = OUT, .in = IN, .d = d, .a = a};
-            fl_clipsum_reset(c);
             ck_assert_int_eq(fl_clipsum_add(c, &p, 1, &e), 0);
-            const int64_t *q = fl_clipsum_take(c);
+            const int64_t *q = take_all(c);
             double squares = 0, bound = 3 / fl_clipsum_step(c);
             for (size_t k = 0; k < elements; k++) {
                 squares += (double)(q[k] * q[k]);
@@ -170,11 +188,10 @@ START_TEST(test_extreme_gradients_stay_within_the_bound)
     }
     a[3] = NAN;
     struct fl_piece bad = {.weight = 0, .bias = IN * OUT, .out = OUT, .in = IN, .d = d, .a = a};
-    fl_clipsum_reset(c);
     ck_assert_int_eq(fl_clipsum_add(c, &bad, 1, &e), 0);
     a[3] = INFINITY;
     ck_assert_int_eq(fl_clipsum_add(c, &bad, 1, &e), 0);
-    const int64_t *q = fl_clipsum_take(c);
+    const int64_t *q = take_all(c);
     for (size_t k = 0; k < elements; k++) {
         ck_assert_int_eq(q[k], 0);
     }
@@ -238,7 +255,6 @@ START_TEST(test_no_example_is_beyond_the_bound)
         ck_assert_int_eq(fl_clipsum_new(ELEMENTS, clip, n % 3 ? 1e9 : 400, per_layer, &c, &e), 0);
         double bound = clip / fl_clipsum_step(c);
         for (int company = 0; company < 2; company++) {
-            fl_clipsum_reset(c);
             for (uint32_t k = 0; k < (company ? 70 : 1); k++) {
                 for (size_t i = 0; i < OUT; i++) {
                     d[i] = hard(&r, n % 6, i);
@@ -252,7 +268,7 @@ START_TEST(test_no_example_is_beyond_the_bound)
                 bias[0] = bias[1] = d[0];
                 ck_assert_int_eq(fl_clipsum_add(c, pieces, 2, &e), 0);
             }
-            const int64_t *q = fl_clipsum_take(c);
+            const int64_t *q = take_all(c);
             if (company == 0) {
                 ck_assert(squares_of(q, NULL, ELEMENTS) <= bound * bound);
                 if (per_layer) {
@@ -294,7 +310,6 @@ START_TEST(test_a_crowd_changes_nothing)
     for (size_t n = 0; n < FL_COUNT(crowd); n++) {
         int64_t *to[] = {alone, rest, NULL};
         for (int way = 0; way < 3; way++) {
-            fl_clipsum_reset(c);
             for (uint32_t k = 0; k < 130; k++) {
                 bool it = k == crowd[n] / 2;
                 if ((it && way == 1) || (!it && way == 0) || (!it && k > crowd[n])) {
@@ -303,7 +318,7 @@ START_TEST(test_a_crowd_changes_nothing)
                 struct fl_piece p = {.bias = IN * OUT, .out = OUT, .in = IN, .d = d[k], .a = a[k]};
                 ck_assert_int_eq(fl_clipsum_add(c, &p, 1, &e), 0);
             }
-            const int64_t *q = fl_clipsum_take(c);
+            const int64_t *q = take_all(c);
             if (to[way]) {
                 memcpy(to[way], q, sizeof alone);
                 continue;
@@ -329,18 +344,16 @@ START_TEST(test_examples_together_are_examples_alone)
     struct fl_clipsum *c = sum_of(&w, 0.5), *other = sum_of(&w, 0.5);
     int64_t *want = fl_new(w.elements, sizeof *want);
     for (uint32_t count = 1; count <= 16; count += 5) {
-        fl_clipsum_reset(c);
         for (uint32_t n = 0; n < count; n++) {
             add(&w, c, n);
         }
-        memcpy(want, fl_clipsum_take(c), w.elements * sizeof *want);
-        fl_clipsum_reset(other);
+        memcpy(want, take_all(c), w.elements * sizeof *want);
         (void)fl_model_examples(w.m, w.s.data.train.x, w.s.data.train.y, count);
         for (uint32_t n = 0; n < count; n++) {
             uint32_t parts = fl_model_pieces(w.m, n, &pieces);
             ck_assert_int_eq(fl_clipsum_add(other, pieces, parts, &e), 0);
         }
-        ck_assert_mem_eq(fl_clipsum_take(other), want, w.elements * sizeof *want);
+        ck_assert_mem_eq(take_all(other), want, w.elements * sizeof *want);
     }
     fl_free(want);
     fl_clipsum_free(other);

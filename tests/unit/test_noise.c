@@ -1,5 +1,5 @@
 /* The samplers against the law they claim. Seeds are fixed, so a failure is a change of the code.
- * The source is included: what is reached once in 2^23 draws is tested by itself. */
+ * The source is included: what is reached seldom is tested by itself. */
 #include "common/privacy/noise.c"
 
 #include "common/base/hash.h"
@@ -284,9 +284,9 @@ START_TEST(test_the_undecided_comparison_is_exact)
 }
 END_TEST
 
-/* What the block decides surely is what the word by itself is decided to be, and a word whose first
+/* What the block decides surely is what the draw by itself is decided to be, and one whose first
  * bits are a threshold's is never sure. */
-START_TEST(test_sure_words_are_decided_alike)
+START_TEST(test_sure_draws_are_decided_alike)
 {
     const double scales[] = {0.25, 1, 31.9, 32, 1000, 1.5e6, 0x1p30};
     struct block *b = fl_new(1, sizeof *b);
@@ -296,17 +296,18 @@ START_TEST(test_sure_words_are_decided_alike)
         struct fl_rng r = rng_of(k), more = rng_of(99);
         size_t sure = 0;
         for (int repeat = 0; repeat < 100; repeat++) {
-            fl_rng_words(&r, b->word, BLOCK);
+            fetch(&r, &b->random);
             for (uint32_t x = 0; x < n->count && x < BLOCK / 2; x++) {
-                b->word[x] = (uint64_t)n->top[x] << 32 | (uint32_t)b->word[x];
+                b->random.high[x] = (uint16_t)(n->high[x] >> 48);
             }
-            look_up(n, b);
+            look_up(n->cell, b);
             decide(n->j, n->over_2s, b);
             for (uint32_t i = 0; i < BLOCK; i++) {
                 int64_t value = 0;
                 ck_assert(!b->sure[i] || i >= BLOCK / 2 || i >= n->count);
                 ck_assert(!b->sure[i] ||
-                          (draw_alone(n, &more, b->word[i], &value) && value == b->value[i]));
+                          (draw_alone(n, &more, b->random.high[i], b->random.low[i], &value) &&
+                           value == b->value[i]));
                 sure += b->sure[i];
             }
         }
@@ -317,15 +318,46 @@ START_TEST(test_sure_words_are_decided_alike)
 }
 END_TEST
 
-/* With the first 32 bits of a threshold the other 96 decide. */
+/* Every cell against the thresholds: the first and the last draw of it, and with all 16 bits. */
+START_TEST(test_cells_know_their_thresholds)
+{
+    const double scales[] = {0.25, 4, 16, 31.9, 1.5e6};
+    struct block *b = fl_new(1, sizeof *b);
+
+    for (size_t k = 0; k < FL_COUNT(scales); k++) {
+        struct fl_noise *n = noise_of(scales[k]);
+        size_t open = 0;
+        for (uint32_t from = 0; from < 1 << 16; from += BLOCK) {
+            for (uint32_t i = 0; i < BLOCK; i++) {
+                b->random.high[i] = (uint16_t)(from + i);
+            }
+            look_up(n->cell, b);
+            for (uint32_t i = 0; i < BLOCK; i++) {
+                uint64_t first = (uint64_t)(from + i) << 48, last = first | ~(uint64_t)0 >> 16;
+                if (!b->sure[i]) {
+                    open++;
+                    continue;
+                }
+                ck_assert(last < n->high[b->x[i]]);
+                ck_assert(b->x[i] == 0 || first > n->high[b->x[i] - 1]);
+            }
+        }
+        ck_assert_uint_lt(open, 1000); /* of 65,536 */
+        fl_noise_free(n);
+    }
+    fl_free(b);
+}
+END_TEST
+
+/* With the first 16 bits of a threshold the other 112 decide. */
 START_TEST(test_the_rest_of_a_threshold_decides)
 {
     struct fl_noise *n = noise_of(4);
     struct fl_rng r = rng_of(13);
-    double below = 0, part = ldexp((double)(n->high[2] & UINT32_MAX), -32);
+    double below = 0, part = ldexp((double)(n->high[2] & ~(uint64_t)0 >> 16), -48);
 
     for (int i = 0; i < 100000; i++) {
-        uint64_t x = draw_table(n, &r, n->top[2]);
+        uint64_t x = draw_table(n, &r, (uint32_t)(n->high[2] >> 48));
         ck_assert(x == 2 || x == 3);
         below += x == 2;
     }
@@ -376,7 +408,7 @@ START_TEST(test_the_same_stream_gives_the_same_noise_and_it_is_added)
      * next version of this program. */
     fl_digest_of(a, sizeof a, &d);
     fl_digest_hex(&d, hex);
-    ck_assert_str_eq(hex, "40f29372d76644cf40a9cdd73679d37972b09ff619e8fefc6ca2b1b5226e0b64");
+    ck_assert_str_eq(hex, "c4eaf773ba9c38422d7f01df7036031ceb5d6f7254a0b221c55fb5548d9c8545");
 }
 END_TEST
 
@@ -384,6 +416,6 @@ TESTS_MAIN("noise", test_both_samplers_follow_the_law_at_a_million_draws,
            test_the_published_probabilities_of_small_scales,
            test_large_scales_have_the_right_spread_and_tails,
            test_the_scale_is_never_below_what_was_asked, test_thresholds_in_fixed_point,
-           test_the_undecided_comparison_is_exact, test_sure_words_are_decided_alike,
-           test_the_rest_of_a_threshold_decides, test_exponential_coins,
-           test_the_same_stream_gives_the_same_noise_and_it_is_added)
+           test_the_undecided_comparison_is_exact, test_sure_draws_are_decided_alike,
+           test_cells_know_their_thresholds, test_the_rest_of_a_threshold_decides,
+           test_exponential_coins, test_the_same_stream_gives_the_same_noise_and_it_is_added)

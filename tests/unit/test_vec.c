@@ -1,6 +1,7 @@
 #include "common/base/mem.h"
 #include "common/base/rng.h"
 #include "common/math/blas.h"
+#include "common/math/pick.h"
 #include "common/math/vec.h"
 #include "tests/lib/check_main.h"
 
@@ -45,6 +46,31 @@ START_TEST(test_loops_agree_with_their_naive_twins)
     fl_free(x);
     fl_free(y);
     fl_free(z);
+}
+END_TEST
+
+START_TEST(test_picking_agrees_with_its_plain_twin)
+{
+    enum { N = 512 };
+    uint32_t flag[N], a[N + FL_PICK_SLACK], b[N + FL_PICK_SLACK];
+    int64_t x[N], c[N + FL_PICK_SLACK], d[N + FL_PICK_SLACK];
+    struct fl_seed s;
+    struct fl_rng r;
+
+    fl_seed_from_u64(4, &s);
+    fl_rng_init(&r, &s, 0);
+    for (uint32_t ones = 0; ones <= 16; ones++) {
+        for (size_t i = 0; i < N; i++) {
+            flag[i] = fl_rng_below(&r, 16) < ones;
+            x[i] = (int64_t)fl_rng_u64(&r);
+        }
+        size_t zeros = fl_pick_zeros(flag, N, a), values = fl_pick_values(flag, x, N, c);
+        ck_assert_uint_eq(fl_pick_plain_zeros(flag, N, b), zeros);
+        ck_assert_uint_eq(fl_pick_plain_values(flag, x, N, d), values);
+        ck_assert_uint_eq(zeros + values, N);
+        ck_assert_mem_eq(a, b, zeros * sizeof *a);
+        ck_assert_mem_eq(c, d, values * sizeof *c);
+    }
 }
 END_TEST
 
@@ -109,5 +135,5 @@ START_TEST(test_products_agree_with_their_naive_twin)
 }
 END_TEST
 
-TESTS_MAIN("vec", test_loops_agree_with_their_naive_twins, test_finite_finds_one_bad_value_anywhere,
-           test_products_agree_with_their_naive_twin)
+TESTS_MAIN("vec", test_loops_agree_with_their_naive_twins, test_picking_agrees_with_its_plain_twin,
+           test_finite_finds_one_bad_value_anywhere, test_products_agree_with_their_naive_twin)
