@@ -61,6 +61,13 @@ FL_VECTOR void fl_vec_scale(float a, const float *x, float *to, size_t count)
     }
 }
 
+FL_VECTOR void fl_vec_add(const float *x, const float *y, float *to, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        to[i] = x[i] + y[i];
+    }
+}
+
 FL_VECTOR void fl_vec_sub(const float *x, const float *y, float *to, size_t count)
 {
     for (size_t i = 0; i < count; i++) {

@@ -30,6 +30,8 @@ double fl_vec_norm_squared(const float *x, size_t count);
 void fl_vec_axpy(float a, const float *x, float *y, size_t count);
 /* to = a x */
 void fl_vec_scale(float a, const float *x, float *to, size_t count);
+/* to = x + y */
+void fl_vec_add(const float *x, const float *y, float *to, size_t count);
 /* to = x - y */
 void fl_vec_sub(const float *x, const float *y, float *to, size_t count);
 /* sum[c] += every row's column c */

@@ -4,7 +4,8 @@
  * kernel * channels floats, and that of the next pixel begins stride * channels later; so a row of
  * outputs is a product of a matrix whose rows overlap, in `kernel` segments, with the kernels as
  * patch x out. The kernels' gradient is the transposed product, and inputs' gradients are added to
- * overlapping rows. No patches are made.
+ * overlapping rows. No patches are made. Kernels of 3 x 3 with a border of 1 have a shorter way
+ * still (winograd.h).
  *
  * Elsewhere, convolution as a matrix product: the patches of one image become the rows of a matrix
  * ("im2col"), its product with the kernels is the output in HWC order. Backward is two more
@@ -33,6 +34,11 @@ bool fl_conv_init(struct fl_conv *c)
     c->weight = fl_try_aligned(c->out * c->row, sizeof(float));
     c->dweight = fl_try_aligned(c->out * c->row, sizeof(float));
     c->dbias = fl_try_aligned(c->out, sizeof(float));
+    bool fewer = c->kernel == 3 && c->stride == 1 && c->padding == 1 &&
+                 fl_winograd_fits(c->channels, c->out, c->height, c->width);
+    if (fewer) {
+        c->fewer = fl_winograd_new(c->channels, c->out, c->height, c->width);
+    }
     if (fl_tile_fast()) {
         c->across = fl_try_aligned(c->patch * c->out, sizeof(float));
     } else {
@@ -40,7 +46,7 @@ bool fl_conv_init(struct fl_conv *c)
             fl_try_aligned(c->out_height * c->out_width * c->row + FL_SLACK, sizeof(float));
     }
     return c->weight && c->dweight && c->dbias && (c->patches || c->across) &&
-           (c->padded || !c->padding);
+           (c->padded || !c->padding) && (c->fewer || !fewer);
 }
 
 void fl_conv_fini(struct fl_conv *c)
@@ -51,6 +57,7 @@ void fl_conv_fini(struct fl_conv *c)
     fl_free(c->padded);
     fl_free(c->patches);
     fl_free(c->across);
+    fl_winograd_free(c->fewer);
 }
 
 void fl_conv_set(struct fl_conv *c, const float *weight)
@@ -64,6 +71,24 @@ void fl_conv_set(struct fl_conv *c, const float *weight)
         for (size_t i = 0; i < c->patch; i++) {
             c->across[i * c->out + o] = c->weight[o * c->row + i];
         }
+    }
+    if (c->fewer) {
+        fl_winograd_set(c->fewer, c->weight, c->row, c->across);
+    }
+}
+
+void fl_conv_begin(struct fl_conv *c)
+{
+    if (!c->across || !c->alone) { /* else it is overwritten */
+        memset(c->dweight, 0, c->out * c->row * sizeof *c->dweight);
+    }
+    memset(c->dbias, 0, c->out * sizeof *c->dbias);
+}
+
+void fl_conv_end(struct fl_conv *c)
+{
+    if (c->fewer) {
+        fl_winograd_read(c->fewer, c->dweight);
     }
 }
 
@@ -218,6 +243,10 @@ void fl_conv_forward(struct fl_conv *c, const float *bias, const float *x, float
 {
     size_t pixels = c->out_height * c->out_width;
 
+    if (c->fewer) {
+        fl_winograd_forward(c->fewer, bias, x, y);
+        return;
+    }
     if (c->across) {
         direct_forward(c, bias, pad(c, x), y);
         return;
@@ -236,6 +265,13 @@ void fl_conv_backward(struct fl_conv *c, const float *x, const float *dy, float 
     float *to = c->padded ? c->padded : dx;
 
     fl_vec_sum_rows(dy, pixels, c->out, c->dbias);
+    if (c->fewer) {
+        fl_winograd_weights(c->fewer, c->alone, x, dy);
+        if (dx) {
+            fl_winograd_inputs(c->fewer, dy, dx);
+        }
+        return;
+    }
     if (c->across) {
         direct_weights(c, pad(c, x), dy);
     } else {

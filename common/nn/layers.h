@@ -6,6 +6,8 @@
 #ifndef FL_NN_LAYERS_H
 #define FL_NN_LAYERS_H
 
+#include "common/nn/winograd.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -17,14 +19,15 @@ struct fl_conv {
     size_t channels, height, width; /* of the input */
     size_t out, kernel, stride, padding;
     size_t out_height, out_width;
-    size_t patch, row; /* elements of a patch: kernel * kernel * channels, and as stored */
-    float *weight;     /* out x row, patches in (ky, kx, channel) order */
-    float *dweight;    /* like across or else like weight, summed over examples */
-    float *dbias;      /* out */
-    bool alone;        /* with across: dweight is overwritten, not added to */
-    float *across;     /* patch x out, for products without patches; NULL: with patches */
-    float *padded;     /* the input with its border of zeros, NULL without padding */
-    float *patches;    /* out_height * out_width x row; NULL without patches */
+    size_t patch, row;         /* elements of a patch: kernel * kernel * channels, and as stored */
+    float *weight;             /* out x row, patches in (ky, kx, channel) order */
+    float *dweight;            /* like across or else like weight, summed over examples */
+    float *dbias;              /* out */
+    bool alone;                /* with across: dweight is overwritten, not added to */
+    float *across;             /* patch x out, for products without patches; NULL: with patches */
+    float *padded;             /* the input with its border of zeros, NULL without padding */
+    float *patches;            /* out_height * out_width x row; NULL without patches */
+    struct fl_winograd *fewer; /* multiplications, with across; NULL: it does not fit */
 };
 
 /* Its memory, from the sizes and steps above (patch and row are set here). False: there is not
@@ -34,10 +37,13 @@ void fl_conv_fini(struct fl_conv *c);
 
 /* From and to the layout of theta: [out, channels, ky, kx]. */
 void fl_conv_set(struct fl_conv *c, const float *weight);
+/* Before a batch's gradients: dweight and dbias are 0. After it: they are whole. */
+void fl_conv_begin(struct fl_conv *c);
+void fl_conv_end(struct fl_conv *c);
 void fl_conv_unpack(const struct fl_conv *c, const float *packed, float *to, float scale);
 void fl_conv_forward(struct fl_conv *c, const float *bias, const float *x, float *y);
-/* Adds to dweight and dbias; fills dx unless it is NULL. Patches, if any, are made again: cheaper
- * than to keep. */
+/* Adds to dweight and dbias, between begin and end; fills dx unless it is NULL. Patches, if any,
+ * are made again: cheaper than to keep. */
 void fl_conv_backward(struct fl_conv *c, const float *x, const float *dy, float *dx);
 
 /* What products of many rows are fast with: weight, out x in, becomes in x out. */

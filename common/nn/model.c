@@ -145,9 +145,8 @@ static void run_forward(struct fl_model *m, struct op *op, size_t first, size_t 
         memcpy(y, x, count * in->count * sizeof *y);
         break;
     case FL_LAYER_JOIN:
-        memcpy(y, x, count * in->count * sizeof *y);
-        fl_vec_axpy(1, m->value[op->second].at + first * m->value[op->second].each, y,
-                    count * in->count);
+        fl_vec_add(x, m->value[op->second].at + first * m->value[op->second].each, y,
+                   count * in->count);
         break;
     default:
         assert(false && "a kind without its loops");
@@ -307,10 +306,8 @@ static void backward(struct fl_model *m, size_t first, size_t count, float *grad
 static void zero_convs(struct fl_model *m)
 {
     for (uint32_t i = 0; i < m->ops; i++) {
-        struct fl_conv *c = &m->op[i].conv;
-        if (c->weight) {
-            memset(c->dweight, 0, c->out * c->row * sizeof *c->dweight);
-            memset(c->dbias, 0, c->out * sizeof *c->dbias);
+        if (m->op[i].conv.weight) {
+            fl_conv_begin(&m->op[i].conv);
         }
     }
 }
@@ -338,8 +335,9 @@ void fl_model_gradient(struct fl_model *m, const float *x, const void *y, size_t
         count -= n;
     }
     for (uint32_t i = 0; i < m->ops; i++) {
-        const struct op *op = &m->op[i];
+        struct op *op = &m->op[i];
         if (op->conv.weight) {
+            fl_conv_end(&op->conv);
             fl_conv_unpack(&op->conv, op->conv.dweight, grad + op->weight, 1);
             memcpy(grad + op->bias, op->conv.dbias, op->conv.out * sizeof *grad);
         }
@@ -382,10 +380,8 @@ static void clear_example(struct fl_model *m)
     for (uint32_t i = 0; i < m->ops; i++) {
         struct op *op = &m->op[i];
         if (op->kind == FL_LAYER_CONV2D) {
-            memset(op->conv.dbias, 0, op->conv.out * sizeof(float));
-            if (!op->conv.across) {
-                memset(op->conv.dweight, 0, op->conv.out * op->conv.row * sizeof(float));
-            }
+            op->conv.alone = true;
+            fl_conv_begin(&op->conv);
         } else if (op->own) {
             memset(op->own, 0, op->elements * sizeof(float));
         }
@@ -419,6 +415,7 @@ static void make_piece(struct fl_model *m, struct op *op, size_t at, struct fl_p
 
     *p = (struct fl_piece){.weight = op->weight, .bias = op->bias, .out = op->layer->out};
     if (op->kind == FL_LAYER_CONV2D) {
+        fl_conv_end(c);
         p->in = c->patch;
         p->d = c->dbias;
         if (c->across) {
@@ -445,9 +442,6 @@ uint32_t fl_model_pieces(struct fl_model *m, size_t n, const struct fl_piece **r
     uint32_t k = 0;
 
     clear_example(m);
-    for (uint32_t i = 0; i < m->ops; i++) {
-        m->op[i].conv.alone = true;
-    }
     if (!m->together) {
         struct fl_score unused = {0};
         forward(m, m->each_x + n * m->value[0].count, 1);

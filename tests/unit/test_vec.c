@@ -40,6 +40,10 @@ START_TEST(test_loops_agree_with_their_naive_twins)
         for (size_t i = 0; i < n; i++) {
             ck_assert(z[i] == 0.5f * x[i] + 2 * y[i]);
         }
+        fl_vec_add(x, y, z, n);
+        for (size_t i = 0; i < n; i++) {
+            ck_assert(z[i] == x[i] + y[i]);
+        }
         fl_vec_sub(z, z, z, n);
         ck_assert(fl_vec_norm_squared(z, n) == 0);
     }
