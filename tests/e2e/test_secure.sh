@@ -112,6 +112,22 @@ expect_run 0 'no data .keys, shares and signatures of secure sums.: 4 releases' 
     cohort-agent ledger --config "$work/agents.yaml" --agent site-01
 expect_run 0 'noise of standard deviation 0.2887 added' cohort-agent outbox --config "$work/agents.yaml" --agent site-01 # 0.5 / sqrt(3)
 end_all
+
+# ---- unit example: one step of each site, of which nobody sees less than the sum with all its noise ----
+for of in four last; do
+    sed -i 's/unit: client, epsilon: 100, delta: 1e-5[^}]*/unit: example, epsilon: 100, delta: 1e-5, noise: distributed/' "$work/budget-$of.yaml"
+done
+cp "$work/budget-four.yaml" "$work/agents.yaml"
+cp "$work/budget-last.yaml" "$work/last.yaml"
+train='train: {batch: 20, steps: 1, lr: 1}' begin step 2 "privacy: {unit: example, clip: 0.5, noise_multiplier: 3, delta: 1e-5, sampling_rate: 0.5, examples: 60, noise: distributed}
+$secure"
+start_last
+start_agents
+finishes step 30
+expect_run 0 'epsilon 0.8833 of 100 .*unit example.*together with at most the part of the members' \
+    cohort-agent ledger --config "$work/agents.yaml" --agent site-01 # of Poisson(0.5; Gauss(3)), whole
+end_all
+ok "unit example: a step under masks, its noise shared"
 cp "$work/four.yaml" "$work/agents.yaml"
 cp "$work/bare-last.yaml" "$work/last.yaml"
 
