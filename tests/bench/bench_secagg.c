@@ -185,7 +185,8 @@ static void bench_round(uint32_t corrupt, uint32_t dropout, double sign_s, doubl
     sw_free(w);
 }
 
-/* The coordinator's memory for vectors: one sum, however many agents. */
+/* The coordinator's memory for vectors: one sum, however many agents. It is there when the first
+ * vector may come. */
 static void bench_memory(void)
 {
     struct rusage before, after;
@@ -194,18 +195,21 @@ static void bench_memory(void)
                                 .survivors_min = 2,
                                 .bits = 32,
                                 .max = 1 << 20,
-                                .count = 10 * D};
-    struct fl_secagg_identity id = {.verify = sw_verify};
-    struct fl_secagg_server *server;
+                                .count = 1};
+    struct sw *w = sw_new(&s, 3, 1);
 
+    w->setup.count = 10 * D;
+    if (sw_start(w) < 0) {
+        abort();
+    }
     getrusage(RUSAGE_SELF, &before);
-    if (fl_secagg_server_new(&s, &id, &server, NULL) < 0) {
+    if (sw_run(w, FL_SECAGG_ADVERTISE, FL_SECAGG_SHARE) < 0) {
         abort();
     }
     getrusage(RUSAGE_SELF, &after);
     printf("{\"bench\":\"secagg_memory\",\"d\":%d,\"server_kb\":%ld,\"vector_kb\":%d}\n", 10 * D,
            after.ru_maxrss - before.ru_maxrss, 40 * D / 1024);
-    fl_secagg_server_free(server);
+    sw_free(w);
 }
 
 int main(int argc, char **argv)

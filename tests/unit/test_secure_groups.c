@@ -323,6 +323,29 @@ START_TEST(test_common_body)
 }
 END_TEST
 
+/* The example of proto/WIRE.md, section 11. */
+START_TEST(test_joined)
+{
+    static const uint8_t expected[] = {2, 0, 0, 0, 0xaa, 0xbb, 0xcc};
+    uint8_t one[] = {0xaa, 0xbb}, other[] = {0xcc};
+    const struct fl_secagg_bytes parts[] = {{one, sizeof one}, {other, sizeof other}};
+    struct fl_secagg_bytes both;
+    size_t size[FL_SECURE_PARTS_MAX];
+
+    ck_assert_int_eq(fl_plan_secure_join(parts, &both, &err), 0);
+    ck_assert_uint_eq(both.size, sizeof expected);
+    ck_assert_mem_eq(both.bytes, expected, sizeof expected);
+    ck_assert_int_eq(fl_plan_secure_split(both.bytes, both.size, size, &err), 0);
+    ck_assert(size[0] == 2 && size[1] == 1);
+    for (size_t cut = 0; cut < 6; cut++) { /* the second may be missing, the first may not */
+        ck_assert_int_eq(fl_plan_secure_split(both.bytes, cut, size, &err), -FL_R_SECAGG_OBJECT);
+    }
+    ck_assert_int_eq(fl_plan_secure_split(both.bytes, 6, size, &err), 0);
+    ck_assert(size[0] == 2 && size[1] == 0);
+    fl_secagg_bytes_free(&both);
+}
+END_TEST
+
 /* Payloads of two parts that are cut, swapped, or lack one. */
 START_TEST(test_parts_that_do_not_fit)
 {
@@ -595,6 +618,6 @@ START_TEST(test_what_is_refused)
 END_TEST
 
 TESTS_MAIN("secure_groups", test_each_bubble_has_its_sum, test_a_bubble_that_too_many_leave,
-           test_a_small_bubble_is_folded_into_its_parent, test_common_body,
+           test_a_small_bubble_is_folded_into_its_parent, test_common_body, test_joined,
            test_parts_that_do_not_fit, test_rules_over_buckets, test_buckets_with_dropouts,
            test_what_is_refused)
