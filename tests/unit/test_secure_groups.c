@@ -69,7 +69,7 @@ static int act(struct actor *x, enum fl_secagg_stage stage, const int64_t *q)
     for (uint32_t p = 0; r == 0 && p < count; p++) {
         const struct fl_secagg_bytes piece = {at, size[p]};
         if (stage == FL_SECAGG_ADVERTISE || size[p] > 0) {
-            r = step(x->client[p], stage, &piece, q + parts[p].first, &made[p]);
+            r = step(x->client[p], stage, &piece, q ? q + parts[p].first : NULL, &made[p]);
         }
         at = at ? at + size[p] : NULL;
     }
