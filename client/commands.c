@@ -338,8 +338,8 @@ static int each_agent(const struct fl_config *config, const struct fl_command *c
 }
 
 /* The ledger of an agent that does not run. */
-static int open_ledger(const struct fl_config *config, const struct fl_config_agent *agent,
-                       struct fl_ledger **ret, struct fl_err *e)
+int fl_command_ledger(const struct fl_config *config, const struct fl_config_agent *agent,
+                      struct fl_ledger **ret, struct fl_err *e)
 {
     struct fl_tls_files files = {.ca = config->coordinator.ca,
                                  .certificate = agent->certificate,
@@ -410,7 +410,7 @@ static int ledger_offline(const struct fl_config *config, const struct fl_config
                           const struct fl_command *c, struct fl_err *e)
 {
     struct fl_ledger *l = NULL;
-    int r = open_ledger(config, agent, &l, e);
+    int r = fl_command_ledger(config, agent, &l, e);
 
     if (r == 0 && strcmp(c->verb, "withdraw") == 0) {
         r = fl_ledger_withdraw(l, c->job, !c->undo, fl_vault_wall_ms(), e);
@@ -450,7 +450,7 @@ static int prepare(const struct fl_config *config, const struct fl_config_agent 
         }
         key.incarnation[i] = (uint8_t)byte;
     }
-    int r = open_ledger(config, agent, &l, e);
+    int r = fl_command_ledger(config, agent, &l, e);
     fl_seed_from_u64(c->seed, &root);
     fl_seed_derive(&root, agent->name, 0, &own);
     for (uint64_t i = 0; i < c->rounds * (c->exchanges ? c->exchanges : 1) && r == 0; i++) {
@@ -512,8 +512,9 @@ static int report(const struct fl_config *config, const struct fl_config_agent *
 /* ---- verbs --------------------------------------------------------------------------------------
  */
 
-static const char *const verbs[] = {"status",     "ledger",  "outbox", "withdraw", "report",
-                                    "check-data", "preview", "reload", "prepare",  "model"};
+static const char *const verbs[] = {"status",  "ledger",     "outbox",  "withdraw",
+                                    "report",  "check-data", "preview", "reload",
+                                    "prepare", "model",      "receipts"};
 
 bool fl_command_known(const char *verb)
 {
@@ -528,8 +529,9 @@ bool fl_command_known(const char *verb)
 bool fl_command_has(const char *verb, const char *what)
 {
     static const char *const words[][2] = {
-        {"ledger", "show"},    {"ledger", "export"}, {"ledger", "verify"}, {"outbox", "show"},
-        {"outbox", "approve"}, {"outbox", "reject"}, {"model", "export"}};
+        {"ledger", "show"},     {"ledger", "export"},  {"ledger", "verify"}, {"outbox", "show"},
+        {"outbox", "approve"},  {"outbox", "reject"},  {"model", "export"},  {"receipts", "show"},
+        {"receipts", "export"}, {"receipts", "verify"}};
 
     for (size_t i = 0; i < FL_COUNT(words); i++) {
         if (strcmp(verb, words[i][0]) == 0 && strcmp(what, words[i][1]) == 0) {
@@ -590,7 +592,7 @@ static int outbox_offline(const struct fl_config *config, const struct fl_config
 {
     struct fl_ledger *l = NULL;
     char dir[FL_VAULT_PATH_MAX];
-    int r = open_ledger(config, agent, &l, e);
+    int r = fl_command_ledger(config, agent, &l, e);
 
     if (r == 0) {
         snprintf(dir, sizeof dir, "%s/%s", config->state, agent->name);
@@ -634,6 +636,8 @@ int fl_command_run(const struct fl_config *config, const struct fl_command *c)
     } else if (strcmp(c->verb, "report") == 0) {
         r = c->wait ? fl_command_report_wait(config, c, &e) : 0;
         r = r ? r : each_agent(config, c, report, &e);
+    } else if (strcmp(c->verb, "receipts") == 0) {
+        r = each_agent(config, c, fl_command_receipts, &e);
     } else if (strcmp(c->verb, "prepare") == 0) {
         r = each_agent(config, c, prepare, &e);
     } else if (strcmp(c->verb, "outbox") == 0) {

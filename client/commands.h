@@ -22,7 +22,8 @@ struct fl_command {
     const char *agent, *job; /* NULL = all, none given; of check-data and preview: a file */
     const char *update;      /* digest, of outbox approve and reject */
     bool json, undo;
-    const char *wait; /* of report: how long at most; NULL = not */
+    const char *chain; /* of receipts verify: a file of `cohortctl audit export` */
+    const char *wait;  /* of report: how long at most; NULL = not */
     uint32_t limit;
     const char *onnx, *safetensors; /* model export: files */
     const char *export, *initial;   /* check-data: folders */

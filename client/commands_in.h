@@ -3,6 +3,7 @@
 #define CLIENT_COMMANDS_IN_H
 
 #include "client/commands.h"
+#include "client/core/ledger.h"
 
 #include "client/data/dataset.h"
 #include "common/plan/plan.h"
@@ -11,6 +12,14 @@
 
 /* One document on one line of stdout. */
 void fl_command_print_json(const json_t *document);
+
+/* The ledger of an agent that does not run. */
+int fl_command_ledger(const struct fl_config *config, const struct fl_config_agent *agent,
+                      struct fl_ledger **ret, struct fl_err *e);
+
+/* command_receipts.c */
+int fl_command_receipts(const struct fl_config *config, const struct fl_config_agent *agent,
+                        const struct fl_command *c, struct fl_err *e);
 
 /* command_report.c: has the newest job of this name its `final` line; and waits for that at every
  * agent asked about, c->wait at most (-FL_R_TIMEOUT). */

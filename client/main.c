@@ -27,6 +27,8 @@ static const char usage[] =
     "       cohort-agent status --config FILE [--agent NAME] [--json]\n"
     "       cohort-agent ledger [show|export|verify] --config FILE [--agent NAME] [--limit N] "
     "[--json]\n"
+    "       cohort-agent receipts [show|export|verify] --config FILE [--agent NAME] [--job NAME] "
+    "[--chain FILE] [--json]\n"
     "       cohort-agent outbox [show] --config FILE [--agent NAME] [--limit N] [--json]\n"
     "       cohort-agent outbox approve|reject --config FILE [--agent NAME] [--update HEX]\n"
     "       cohort-agent withdraw --config FILE --job NAME|'*' [--agent NAME] [--undo] [--json]\n"
@@ -80,7 +82,8 @@ enum {
     OPT_MODEL,
     OPT_EXPORT,
     OPT_INITIAL,
-    OPT_WAIT
+    OPT_WAIT,
+    OPT_CHAIN
 };
 
 static const struct option longs[] = {{"config", required_argument, NULL, 'c'},
@@ -105,6 +108,7 @@ static const struct option longs[] = {{"config", required_argument, NULL, 'c'},
                                       {"initial", required_argument, NULL, OPT_INITIAL},
                                       {"model", required_argument, NULL, OPT_MODEL},
                                       {"wait", required_argument, NULL, OPT_WAIT},
+                                      {"chain", required_argument, NULL, OPT_CHAIN},
                                       {NULL, 0, NULL, 0}};
 
 static int bad_usage(void)
@@ -169,6 +173,9 @@ static int get_options(int argc, char **argv, struct options *o)
             break;
         case OPT_INITIAL:
             o->command.initial = optarg;
+            break;
+        case OPT_CHAIN:
+            o->command.chain = optarg;
             break;
         case OPT_WAIT:
             o->command.wait = optarg;

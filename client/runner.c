@@ -5,6 +5,7 @@
  */
 #include "client/runner_in.h"
 
+#include "client/receipts.h"
 #include "client/talk.h"
 #include "common/base/crashpoint.h"
 #include "common/base/log.h"
@@ -94,6 +95,7 @@ static void do_ask(struct fl_runner *r)
     }
     fl_talk_ask(&t, names, any ? 0 : count);
     fl_runner_send(r, &t.frame);
+    fl_receipts_claim(r->receipts);
 }
 
 /* ---- upload -------------------------------------------------------------------------------------
@@ -193,6 +195,7 @@ static void on_welcome(struct fl_runner *r, const Cohort__Welcome *w)
         r->echo.releases = w->ledger->releases;
         memcpy(r->echo.head.bytes, w->ledger->head.data, FL_DIGEST_SIZE);
     }
+    fl_receipts_welcome(r->receipts, w);
     fl_stream_set_heartbeat(r->stream, w->heartbeat_ms);
     fl_stream_set_max_frame(r->stream, FL_FRAME_MAX, w->max_frame);
     fl_log(FL_LOG_INFO, r->area, "welcome at %s as %s", fl_stream_address(r->stream), w->agent);
@@ -208,6 +211,10 @@ static void on_message(void *owner, struct fl_stream *s, const Cohort__Frame *fr
         r->bye_reason = (int)frame->bye->reason;
         r->bye_retry_ms = frame->bye->retry_ms;
         fl_stream_close(s, 0, "", 0);
+        return;
+    }
+    if (frame->body_case == COHORT__FRAME__BODY_RECEIPT) { /* no state of a round is about it */
+        fl_receipts_take(r->receipts, frame->receipt);
         return;
     }
     if (!fl_talk_event(frame, &ev, finals)) {
@@ -520,6 +527,7 @@ int fl_runner_open(const struct fl_runner_site *site, uint32_t index, struct fl_
     }
     core_init(r, &jitter);
     r->sessions = fl_sessions_new();
+    r->receipts = fl_receipts_new(r);
     r->files = fl_lane_new(site->work, FL_WORK_SYNC, FL_RUNNER_FILES_JOBS);
     r->longs = fl_lane_new(site->work, FL_WORK_LONG, 2);
     uv_timer_init(site->loop, &r->timer);
@@ -560,6 +568,7 @@ void fl_runner_close(struct fl_runner *r)
     fl_lane_free(r->files);
     fl_lane_free(r->longs);
     fl_sessions_free(r->sessions);
+    fl_receipts_free(r->receipts);
     fl_vault_close(r->vault);
     fl_tls_conf_unref(r->tls);
     uv_close((uv_handle_t *)&r->timer, timer_closed);

@@ -45,6 +45,7 @@ struct fl_runner {
     struct fl_vault *vault;
     struct fl_tls_conf *tls;
     struct fl_sessions *sessions; /* secure sums under way */
+    struct fl_receipts *receipts;
     struct fl_stream *stream;
     struct fl_lane *files, *longs;
     uv_timer_t timer;

@@ -24,6 +24,9 @@ json_t *fl_show_outbox(const char *dir, struct fl_ledger *l, const struct fl_con
  * With where the chain begins and ends. */
 json_t *fl_show_entries(struct fl_ledger *l, const struct fl_config_agent *agent, uint64_t after,
                         struct fl_err *e);
+/* What is known of the receipts of releases behind number `after`, with what proves it; a page. */
+json_t *fl_show_receipts(struct fl_ledger *l, const struct fl_config_agent *agent, uint64_t after,
+                         struct fl_err *e);
 /* Recomputes the chain: entries and head, or NULL with what does not fit. */
 json_t *fl_show_verified(struct fl_ledger *l, const struct fl_config_agent *agent,
                          struct fl_err *e);

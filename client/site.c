@@ -31,7 +31,7 @@ struct query {
     struct call *call;
     struct fl_runner *runner;
     bool withdraw, undo;
-    bool verify, entries, outbox;
+    bool verify, entries, outbox, receipts;
     uint64_t after;
     uint32_t limit;
     char job[FL_PLAN_NAME_MAX];
@@ -71,10 +71,11 @@ static void query_run(struct fl_runner_query *rq)
             return;
         }
     }
-    document = q->outbox    ? fl_show_outbox(v->dir, v->ledger, v->agent, q->limit, &q->err)
-               : q->verify  ? fl_show_verified(v->ledger, v->agent, &q->err)
-               : q->entries ? fl_show_entries(v->ledger, v->agent, q->after, &q->err)
-                            : fl_show_ledger(v->ledger, v->agent, q->limit, &q->err);
+    document = q->outbox     ? fl_show_outbox(v->dir, v->ledger, v->agent, q->limit, &q->err)
+               : q->receipts ? fl_show_receipts(v->ledger, v->agent, q->after, &q->err)
+               : q->verify   ? fl_show_verified(v->ledger, v->agent, &q->err)
+               : q->entries  ? fl_show_entries(v->ledger, v->agent, q->after, &q->err)
+                             : fl_show_ledger(v->ledger, v->agent, q->limit, &q->err);
     if (document) {
         q->json = json_dumps(document, JSON_COMPACT | JSON_REAL_PRECISION(q->entries ? 17U : 12U));
         json_decref(document);
@@ -144,12 +145,24 @@ static int get_limit(struct fl_ctl_call *call, uint32_t *ret)
     return 0;
 }
 
+static int get_after(struct fl_ctl_call *call, uint64_t *ret)
+{
+    const char *after = fl_ctl_argument(&call->request, "after");
+    char *end = NULL;
+
+    if (after) {
+        *ret = strtoull(after, &end, 10);
+        if (end == after || *end) {
+            return fl_fail(&call->err, FL_R_ARG, "after is a number");
+        }
+    }
+    return 0;
+}
+
 /* What of the ledger: show (the default), verify, or export behind entry `after`. */
 static int get_ledger(struct fl_ctl_call *call, struct query *ret)
 {
-    const char *what = fl_ctl_argument(&call->request, "what"),
-               *after = fl_ctl_argument(&call->request, "after");
-    char *end = NULL;
+    const char *what = fl_ctl_argument(&call->request, "what");
 
     what = what ? what : "show";
     ret->verify = strcmp(what, "verify") == 0;
@@ -157,13 +170,8 @@ static int get_ledger(struct fl_ctl_call *call, struct query *ret)
     if (!ret->verify && !ret->entries && strcmp(what, "show") != 0) {
         return fl_fail(&call->err, FL_R_ARG, "of a ledger there are show, export and verify");
     }
-    if (after) {
-        ret->after = strtoull(after, &end, 10);
-        if (end == after || *end) {
-            return fl_fail(&call->err, FL_R_ARG, "after is a number");
-        }
-    }
-    return get_limit(call, &ret->limit);
+    int r = get_after(call, &ret->after);
+    return r ? r : get_limit(call, &ret->limit);
 }
 
 static void ask_runner(struct call *c, struct fl_runner *runner, const struct query *what)
@@ -287,6 +295,14 @@ static int do_outbox(struct fl_site *s, struct fl_ctl_call *call)
     return r ? r : ask_vaults(s, call, &q);
 }
 
+static int do_receipts(struct fl_site *s, struct fl_ctl_call *call)
+{
+    struct query what = {.receipts = true};
+    int r = get_after(call, &what.after);
+
+    return r ? r : ask_vaults(s, call, &what);
+}
+
 static int do_reload(struct fl_site *s, struct fl_ctl_call *call)
 {
     char waiting[FL_HOST_WAITING_MAX];
@@ -315,6 +331,9 @@ static int handle(void *arg, struct fl_ctl_call *call)
         int r = get_ledger(call, &what);
         return r ? r : ask_vaults(s, call, &what);
     }
+    if (strcmp(verb, "receipts") == 0) {
+        return do_receipts(s, call);
+    }
     if (strcmp(verb, "outbox") == 0) {
         return do_outbox(s, call);
     }
@@ -324,8 +343,9 @@ static int handle(void *arg, struct fl_ctl_call *call)
     if (strcmp(verb, "reload") == 0) {
         return do_reload(s, call);
     }
-    return fl_fail(&call->err, FL_R_CTL_REQUEST,
-                   "no such verb here; there are status, ledger, outbox, withdraw and reload");
+    return fl_fail(
+        &call->err, FL_R_CTL_REQUEST,
+        "no such verb here; there are status, ledger, receipts, outbox, withdraw and reload");
 }
 
 int fl_site_open(struct fl_host *host, struct fl_site **ret, struct fl_err *e)

@@ -13,6 +13,7 @@
  *     co_distrust.c  who is not put together in them again
  *     co_compute.c   finishes, writes checkpoints
  *     co_replay.c    a published round once more, for `audit replay`
+ *     co_receipts.c  the coordinator's signature under what became of an update
  *     co_tune.c      a worker process for work on target data
  *     co_submit.c    a job's first moment
  *     co_job.c       jobs go on and end; restart
@@ -227,6 +228,7 @@ struct co_peer {
     uint32_t ask_count;
     uint64_t task_job; /* federated job of its task */
     bool late;         /* a late offer of it is being looked up */
+    bool claiming;     /* its Claim is being answered */
     char software[64];
     struct fl_object *object[CO_OBJECTS_MAX];
     uint32_t object_next;
@@ -260,7 +262,7 @@ struct co {
     struct fl_store *store;
     struct fl_lane *store_lane;
     struct fl_lane *seal_lane[CO_SEAL_LANES];
-    struct fl_lane *replay_lane;
+    struct fl_lane *replay_lane, *receipt_lane;
     struct fl_listener *listener;
     struct fl_control *control;
     struct fl_roster *roster;
@@ -508,6 +510,7 @@ void co_peer_grant(struct co_peer *p, struct fl_object *object);
 bool co_peer_asks(const struct co_peer *p, const char *job);
 /* It waits for work: every round that may use it is told. */
 void co_peer_available(struct co_peer *p);
+void co_peer_send(struct co_peer *p, const Cohort__Frame *frame);
 void co_peer_send_task(struct co_peer *p, struct co_job *j, const struct fl_round_item *item);
 void co_peer_send_ack(struct co_peer *p, const struct fl_key *key, const struct fl_digest *digest);
 void co_peer_send_over(struct co_peer *p, const struct fl_key *key, int reason);
@@ -536,6 +539,9 @@ struct co_mark {
 Cohort__Mark *co_mark_echo(const struct fl_roster_agent *a, struct co_mark *ret);
 /* False, logged and refused: what the offer shows of the ledger is behind what was shown before. */
 bool co_mark_fits(struct co_peer *p, const Cohort__Offer *m);
+
+/* co_receipts.c */
+void co_peer_claims(struct co_peer *p, const Cohort__Claim *m);
 
 /* co_control.c */
 extern const struct fl_control_ops co_control_ops;

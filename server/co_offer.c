@@ -138,3 +138,20 @@ void co_peer_offered(struct co_peer *p, const Cohort__Offer *m)
         return;
     }
 }
+
+void co_peer_send_resume(struct co_peer *p, const struct fl_key *key,
+                         const struct fl_digest *digest, uint64_t offset)
+{
+    Cohort__Frame frame = COHORT__FRAME__INIT;
+    Cohort__Resume resume = COHORT__RESUME__INIT;
+    Cohort__Key k = COHORT__KEY__INIT;
+
+    fl_key_to_msg(key, &k);
+    resume.key = &k;
+    resume.digest =
+        (ProtobufCBinaryData){.len = FL_DIGEST_SIZE, .data = (uint8_t *)(uintptr_t)digest->bytes};
+    resume.offset = offset;
+    frame.body_case = COHORT__FRAME__BODY_RESUME;
+    frame.resume = &resume;
+    co_peer_send(p, &frame);
+}

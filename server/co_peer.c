@@ -44,7 +44,7 @@ bool co_peer_asks(const struct co_peer *p, const char *job)
 
 /* ---- sending ---- */
 
-static void send_frame(struct co_peer *p, const Cohort__Frame *frame)
+void co_peer_send(struct co_peer *p, const Cohort__Frame *frame)
 {
     if (p->closing) {
         return;
@@ -189,7 +189,7 @@ void co_peer_send_task(struct co_peer *p, struct co_job *j, const struct fl_roun
     }
     p->task_job = j->id;
     fl_roster_set(p->co->roster, p->agent, FL_ROSTER_WORKING, j->id, now);
-    send_frame(p, &frame);
+    co_peer_send(p, &frame);
     fl_object_unref(model);
     fl_object_unref(input);
 }
@@ -213,7 +213,7 @@ void co_peer_send_ack(struct co_peer *p, const struct fl_key *key, const struct 
     set_bytes(&ack.digest, digest);
     frame.body_case = COHORT__FRAME__BODY_ACK;
     frame.ack = &ack;
-    send_frame(p, &frame);
+    co_peer_send(p, &frame);
     task_ended(p, key);
 }
 
@@ -229,7 +229,7 @@ void co_peer_send_over(struct co_peer *p, const struct fl_key *key, int reason)
     over.text = (char *)(uintptr_t)fl_reason_text(reason);
     frame.body_case = COHORT__FRAME__BODY_OVER;
     frame.over = &over;
-    send_frame(p, &frame);
+    co_peer_send(p, &frame);
     task_ended(p, key);
 }
 
@@ -252,7 +252,7 @@ void co_peer_send_refuse(struct co_peer *p, const struct fl_key *key, int reason
     frame.refuse = &refuse;
     fl_log(FL_LOG_INFO, p->identity.name, "refused: %s [%u %s]", buffer, refuse.reason,
            fl_reason_name(reason));
-    send_frame(p, &frame);
+    co_peer_send(p, &frame);
 }
 
 static void send_rest(struct co_peer *p, int reason, const char *text, uint32_t retry_ms,
@@ -270,7 +270,7 @@ static void send_rest(struct co_peer *p, int reason, const char *text, uint32_t 
     frame.rest = &rest;
     fl_peer_sent_rest(&p->core);
     fl_roster_set(p->co->roster, p->agent, FL_ROSTER_IDLE, 0, co_now(p->co));
-    send_frame(p, &frame);
+    co_peer_send(p, &frame);
 }
 
 /* One job at a time, so that both its objects surely stay fetchable. */
@@ -342,6 +342,7 @@ static void on_hello(struct co_peer *p, const Cohort__Hello *m)
     Cohort__Frame frame = COHORT__FRAME__INIT;
     Cohort__Welcome welcome = COHORT__WELCOME__INIT;
     struct co_mark mark;
+    static char receipts_word[] = "receipts", *receipts = receipts_word;
 
     int r = fl_peer_hello(&p->core, m->min_version, m->max_version, FL_WIRE_VERSION_MIN,
                           FL_WIRE_VERSION_MAX, &e);
@@ -357,11 +358,13 @@ static void on_hello(struct co_peer *p, const Cohort__Hello *m)
     welcome.max_frame = FL_FRAME_MAX;
     welcome.coordinator = (ProtobufCBinaryData){.len = sizeof co->id, .data = co->id};
     welcome.ledger = co_mark_echo(a, &mark);
+    welcome.capabilities = &receipts;
+    welcome.n_capabilities = 1;
     frame.body_case = COHORT__FRAME__BODY_WELCOME;
     frame.welcome = &welcome;
     p->welcomed = true;
     fl_stream_set_max_frame(p->stream, FL_FRAME_MAX, FL_FRAME_MAX);
-    send_frame(p, &frame);
+    co_peer_send(p, &frame);
     fl_log(FL_LOG_INFO, p->identity.name, "connected: %s", p->software);
 }
 
@@ -466,6 +469,8 @@ static enum fl_peer_msg classify(const Cohort__Frame *f, const Cohort__Key **ret
         return FL_PEER_MSG_OFFER;
     case COHORT__FRAME__BODY_REFUSE:
         return FL_PEER_MSG_REFUSE;
+    case COHORT__FRAME__BODY_CLAIM:
+        return FL_PEER_MSG_CLAIM;
     case COHORT__FRAME__BODY_BYE:
         return FL_PEER_MSG_BYE;
     default:
@@ -522,6 +527,9 @@ static void on_message(void *owner, struct fl_stream *s, const Cohort__Frame *f)
         fl_log(FL_LOG_WARN, p->identity.name, "refuses: %s [%u]", f->refuse->text,
                f->refuse->reason);
         break;
+    case FL_PEER_MSG_CLAIM:
+        co_peer_claims(p, f->claim);
+        break;
     case FL_PEER_MSG_BYE:
     case FL_PEER_MSG_OTHER:
         break;
@@ -529,22 +537,6 @@ static void on_message(void *owner, struct fl_stream *s, const Cohort__Frame *f)
 }
 
 /* ---- bytes ---- */
-
-void co_peer_send_resume(struct co_peer *p, const struct fl_key *key,
-                         const struct fl_digest *digest, uint64_t offset)
-{
-    Cohort__Frame frame = COHORT__FRAME__INIT;
-    Cohort__Resume resume = COHORT__RESUME__INIT;
-    Cohort__Key k = COHORT__KEY__INIT;
-
-    fl_key_to_msg(key, &k);
-    resume.key = &k;
-    set_bytes(&resume.digest, digest);
-    resume.offset = offset;
-    frame.body_case = COHORT__FRAME__BODY_RESUME;
-    frame.resume = &resume;
-    send_frame(p, &frame);
-}
 
 static void on_sink_end(void *owner, struct fl_stream *s, void *arg, int status,
                         const struct fl_err *e)

@@ -261,14 +261,15 @@ static int open_all(struct co *co, struct fl_err *e)
         return r;
     }
     co_tune_sweep(c->state);
-    /* A restart asks for the path of every committed update at once; a connection has one upload
-     * and one late offer under way. */
+    /* A restart asks for the path of every committed update at once; a connection has one upload,
+     * one late offer and one claim under way. */
     co->store_lane = fl_lane_new(co->work, FL_WORK_SYNC,
-                                 FL_STORE_UPLOADS_MAX + 4 * c->limits.connections + 1024);
+                                 FL_STORE_UPLOADS_MAX + 5 * c->limits.connections + 1024);
     for (int i = 0; i < CO_SEAL_LANES; i++) {
         co->seal_lane[i] = fl_lane_new(co->work, FL_WORK_SYNC, c->limits.connections + 64);
     }
     co->replay_lane = fl_lane_new(co->work, FL_WORK_LONG, CO_REPLAYS_MAX);
+    co->receipt_lane = fl_lane_new(co->work, FL_WORK_SHORT, c->limits.connections + 64);
     co->state_bytes = fl_store_bytes(co->store);
     if ((r = fl_store_agents(co->store, each_agent, co, e)) != 0 ||
         (r = co_jobs_load(co, e)) != 0) {
@@ -381,6 +382,7 @@ void fl_coordinator_close(struct fl_coordinator *coordinator)
         fl_lane_free(co->seal_lane[i]);
     }
     fl_lane_free(co->replay_lane);
+    fl_lane_free(co->receipt_lane);
     fl_work_free(co->work);
     fl_store_close(co->store);
     fl_roster_free(co->roster);

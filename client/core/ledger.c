@@ -323,7 +323,8 @@ static int debit(struct fl_ledger *l, const struct fl_budget *budget, const stru
     result = result < 0
                  ? result
                  : fl_ledger_allows(l, budget, r->job, r->unit, r->noise, &r->event, &r->data, e);
-    return result < 0 ? result : append_release(l, r, wall_ms, e);
+    result = result < 0 ? result : append_release(l, r, wall_ms, e);
+    return result < 0 ? result : fl_ledger_db_want_receipt(l, &r->key, r->coordinator, e);
 }
 
 int fl_ledger_debit(struct fl_ledger *l, const struct fl_budget *budget, const struct fl_release *r,

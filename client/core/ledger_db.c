@@ -39,6 +39,16 @@ static const char schema[] =
     " exchange INTEGER NOT NULL, seed BLOB NOT NULL, PRIMARY KEY (incarnation, round, exchange))"
     " STRICT, WITHOUT ROWID;";
 
+/* Beside the entries (ledger_receipts.c); files of earlier builds get them when they are opened. */
+static const char receipts[] =
+    "CREATE TABLE IF NOT EXISTS receipt (incarnation BLOB NOT NULL, round INTEGER NOT NULL,"
+    " exchange INTEGER NOT NULL, coordinator BLOB NOT NULL, wall_ms INTEGER NOT NULL DEFAULT 0,"
+    " reason INTEGER, weight INTEGER, record BLOB, model BLOB, signer BLOB, signature BLOB,"
+    " PRIMARY KEY (incarnation, round, exchange)) STRICT, WITHOUT ROWID;"
+    "CREATE INDEX IF NOT EXISTS receipt_wanted ON receipt (coordinator) WHERE wall_ms = 0;"
+    "CREATE TABLE IF NOT EXISTS signer (digest BLOB PRIMARY KEY, certificate BLOB NOT NULL)"
+    " STRICT, WITHOUT ROWID;";
+
 /* ---- errors ---- */
 
 int fl_ledger_db_damaged(const struct fl_ledger *l, const char *what, struct fl_err *e)
@@ -528,6 +538,7 @@ int fl_ledger_db_open(struct fl_ledger *l, const char *path, const uint8_t owner
         /* The rollback journal of the change to WAL must not come back after a loss of power. */
         r = fresh ? sync_folder(l, path, e) : check_owner(l, owner, e);
         r = r == 0 && fresh ? create(l, owner, e) : r;
+        r = r == 0 ? run(l, receipts, "create", e) : r;
         r = r == 0 ? settle(l, path, e) : r;
     }
     if (r < 0) {

@@ -97,6 +97,9 @@ int fl_ledger_db_entry_for(struct fl_ledger *l, const struct fl_key *key, enum f
 int fl_ledger_db_find(const struct fl_ledger *l, const struct fl_key *key, enum fl_entry_kind kind,
                       sqlite3_stmt **ret, struct fl_err *e);
 
+/* Within a transaction (ledger_receipts.c): a release that a receipt is expected of. */
+int fl_ledger_db_want_receipt(struct fl_ledger *l, const struct fl_key *key,
+                              const uint8_t coordinator[16], struct fl_err *e);
 /* Within a transaction (ledger_intent.c). */
 int fl_ledger_db_erase_seed(struct fl_ledger *l, const struct fl_key *key, struct fl_err *e);
 

@@ -78,6 +78,7 @@
     X(414, OFFSET, "bad-offset", "a chunk at another offset than agreed")                          \
     X(415, DROPPED, "dropped", "the member left the round")                                        \
     X(416, NO_OBJECT, "no-such-object", "no object of this digest is offered to this agent")       \
+    X(417, RECEIPT, "receipt", "a receipt that does not verify or is of another update")           \
     X(430, SECAGG_OBJECT, "secagg-object", "a malformed object of a secure sum")                   \
     X(431, SECAGG_KEYS, "secagg-keys", "keys or certificates in a secure sum that do not fit")     \
     X(432, SECAGG_VIEW, "secagg-view", "the coordinator contradicts itself, or too few agree")     \

@@ -88,8 +88,17 @@ static const struct rule offer[] = {{KEY},
                                     {INSIDE, 0, 1, 0}};
 static const struct rule resume[] = {{KEY}, {DIGEST}, {OFFSET}};
 static const struct rule ack[] = {{KEY}, {DIGEST}};
-static const struct rule frame[] = {{BODY}, {BODY}, {BODY}, {BODY}, {BODY}, {BODY},
-                                    {BODY}, {BODY}, {BODY}, {BODY}, {BODY}, {BODY},
+static const struct rule claim[] = {{INSIDE, 1, 1, FL_WIRE_CLAIMS_MAX}};
+static const struct rule receipt[] = {{KEY}, {INSIDE, 0, 1, 0}, {NUMBER, 0, 9999, 0}};
+static const struct rule inclusion[] = {{DIGEST},
+                                        {NUMBER, 1, FL_WIRE_WEIGHT_MAX, 0},
+                                        {UPDATE_SIZE},
+                                        {DIGEST},
+                                        {DIGEST},
+                                        {BYTES, 1, FL_WIRE_CERTIFICATE_MAX, 0},
+                                        {BYTES, 1, FL_WIRE_SIGNATURE_MAX, 0}};
+static const struct rule frame[] = {{BODY}, {BODY}, {BODY}, {BODY}, {BODY}, {BODY}, {BODY},
+                                    {BODY}, {BODY}, {BODY}, {BODY}, {BODY}, {BODY}, {BODY},
                                     {BODY}, {BODY}, {BODY}, {BODY}, {BODY}};
 
 #define TYPE(descriptor, rules)                                                                    \
@@ -102,12 +111,31 @@ static const struct {
     size_t count;
 } table[] = {
     /* Chunk first: there are many of them. */
-    TYPE(frame, frame),     TYPE(chunk, chunk),   TYPE(key, key),         TYPE(hello, hello),
-    TYPE(welcome, welcome), TYPE(refuse, refuse), TYPE(ping, ping),       TYPE(pong, ping),
-    TYPE(bye, bye),         TYPE(ask, ask),       TYPE(rest, rest),       TYPE(final, final),
-    TYPE(task, task),       TYPE(accept, accept), TYPE(decline, decline), TYPE(over, decline),
-    TYPE(fetch, fetch),     TYPE(offer, offer),   TYPE(resume, resume),   TYPE(ack, ack),
-    TYPE(mark, mark),       TYPE(object, object),
+    TYPE(frame, frame),
+    TYPE(chunk, chunk),
+    TYPE(key, key),
+    TYPE(hello, hello),
+    TYPE(welcome, welcome),
+    TYPE(refuse, refuse),
+    TYPE(ping, ping),
+    TYPE(pong, ping),
+    TYPE(bye, bye),
+    TYPE(ask, ask),
+    TYPE(rest, rest),
+    TYPE(final, final),
+    TYPE(task, task),
+    TYPE(accept, accept),
+    TYPE(decline, decline),
+    TYPE(over, decline),
+    TYPE(fetch, fetch),
+    TYPE(offer, offer),
+    TYPE(resume, resume),
+    TYPE(ack, ack),
+    TYPE(mark, mark),
+    TYPE(object, object),
+    TYPE(claim, claim),
+    TYPE(receipt, receipt),
+    TYPE(inclusion, inclusion),
 };
 
 int fl_msg_rules_count(const ProtobufCMessageDescriptor *type)

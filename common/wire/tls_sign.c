@@ -49,8 +49,17 @@ int fl_tls_sign(const struct fl_tls_conf *c, const uint8_t *message, size_t size
     return 0;
 }
 
-/* Issued directly by an authority, in its dates, not revoked, an agent's, of the curves we use. */
-static int judge(const struct fl_tls_conf *c, mbedtls_x509_crt *crt, struct fl_err *e)
+/* Who a certificate has to be of. */
+struct role {
+    const char *whose, *usage;
+    size_t usage_size;
+    const char *name; /* that it must carry; NULL = any */
+    bool now;         /* in its dates and not revoked */
+};
+
+/* Issued directly by an authority, of the curves we use, made for this role. */
+static int judge(const struct fl_tls_conf *c, const struct role *role, mbedtls_x509_crt *crt,
+                 struct fl_err *e)
 {
     static const struct {
         uint32_t flags;
@@ -58,6 +67,7 @@ static int judge(const struct fl_tls_conf *c, mbedtls_x509_crt *crt, struct fl_e
         const char *text;
     } causes[] = {
         {MBEDTLS_X509_BADCERT_NOT_TRUSTED, FL_R_TLS_FOREIGN, "not issued by our authority"},
+        {MBEDTLS_X509_BADCERT_CN_MISMATCH, FL_R_TLS_NAME, "of another name"},
         {MBEDTLS_X509_BADCERT_REVOKED, FL_R_TLS_REVOKED, "revoked"},
         {MBEDTLS_X509_BADCERT_EXPIRED | MBEDTLS_X509_BADCERT_FUTURE, FL_R_TLS_EXPIRED,
          "outside its dates"},
@@ -66,9 +76,14 @@ static int judge(const struct fl_tls_conf *c, mbedtls_x509_crt *crt, struct fl_e
     };
     uint32_t flags = 0;
     int r = mbedtls_x509_crt_verify_with_profile(
-        crt, (mbedtls_x509_crt *)&c->ca, c->has_crl ? (mbedtls_x509_crl *)&c->crl : NULL,
-        &mbedtls_x509_crt_profile_suiteb, NULL, &flags, NULL, NULL);
+        crt, (mbedtls_x509_crt *)&c->ca,
+        role->now && c->has_crl ? (mbedtls_x509_crl *)&c->crl : NULL,
+        &mbedtls_x509_crt_profile_suiteb, role->name, &flags, NULL, NULL);
 
+    if (!role->now && r == MBEDTLS_ERR_X509_CERT_VERIFY_FAILED) {
+        flags &= ~(uint32_t)(MBEDTLS_X509_BADCERT_EXPIRED | MBEDTLS_X509_BADCERT_FUTURE);
+        r = flags ? r : 0;
+    }
     for (size_t i = 0; i < FL_COUNT(causes); i++) {
         if (flags & causes[i].flags) {
             return fl_fail(e, causes[i].reason, "a certificate is %s", causes[i].text);
@@ -76,9 +91,8 @@ static int judge(const struct fl_tls_conf *c, mbedtls_x509_crt *crt, struct fl_e
     }
     if (r != 0 || flags ||
         mbedtls_x509_crt_check_key_usage(crt, MBEDTLS_X509_KU_DIGITAL_SIGNATURE) != 0 ||
-        mbedtls_x509_crt_check_extended_key_usage(crt, MBEDTLS_OID_CLIENT_AUTH,
-                                                  MBEDTLS_OID_SIZE(MBEDTLS_OID_CLIENT_AUTH)) != 0) {
-        return fl_fail(e, FL_R_TLS_PROFILE, "a certificate is not made for an agent");
+        mbedtls_x509_crt_check_extended_key_usage(crt, role->usage, role->usage_size) != 0) {
+        return fl_fail(e, FL_R_TLS_PROFILE, "a certificate is not made for %s", role->whose);
     }
     return 0;
 }
@@ -107,16 +121,16 @@ int fl_tls_certificate_of(const uint8_t *certificate, size_t size, struct fl_ide
     return r;
 }
 
-int fl_tls_verify(const struct fl_tls_conf *c, const uint8_t *certificate, size_t certificate_size,
-                  const uint8_t *message, size_t size, const uint8_t *sig, size_t sig_size,
-                  struct fl_identity *ret, struct fl_err *e)
+static int verify(const struct fl_tls_conf *c, const struct role *role, const uint8_t *certificate,
+                  size_t certificate_size, const uint8_t *message, size_t size, const uint8_t *sig,
+                  size_t sig_size, struct fl_identity *ret, struct fl_err *e)
 {
     struct fl_identity identity;
     mbedtls_x509_crt crt;
     uint8_t hash[32];
     int r = parse(&crt, certificate, certificate_size, e);
 
-    r = r < 0 ? r : judge(c, &crt, e);
+    r = r < 0 ? r : judge(c, role, &crt, e);
     if (r < 0) {
         goto out;
     }
@@ -131,4 +145,31 @@ int fl_tls_verify(const struct fl_tls_conf *c, const uint8_t *certificate, size_
 out:
     mbedtls_x509_crt_free(&crt);
     return r;
+}
+
+int fl_tls_verify(const struct fl_tls_conf *c, const uint8_t *certificate, size_t certificate_size,
+                  const uint8_t *message, size_t size, const uint8_t *sig, size_t sig_size,
+                  struct fl_identity *ret, struct fl_err *e)
+{
+    const struct role agent = {.whose = "an agent",
+                               .usage = MBEDTLS_OID_CLIENT_AUTH,
+                               .usage_size = MBEDTLS_OID_SIZE(MBEDTLS_OID_CLIENT_AUTH),
+                               .now = true};
+
+    return verify(c, &agent, certificate, certificate_size, message, size, sig, sig_size, ret, e);
+}
+
+int fl_tls_verify_coordinator(const struct fl_tls_conf *c, const char *name, bool now,
+                              const uint8_t *certificate, size_t certificate_size,
+                              const uint8_t *message, size_t size, const uint8_t *sig,
+                              size_t sig_size, struct fl_identity *ret, struct fl_err *e)
+{
+    const struct role coordinator = {.whose = "a coordinator",
+                                     .usage = MBEDTLS_OID_SERVER_AUTH,
+                                     .usage_size = MBEDTLS_OID_SIZE(MBEDTLS_OID_SERVER_AUTH),
+                                     .name = name,
+                                     .now = now};
+
+    return verify(c, &coordinator, certificate, certificate_size, message, size, sig, sig_size, ret,
+                  e);
 }

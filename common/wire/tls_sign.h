@@ -25,6 +25,12 @@ int fl_tls_sign(const struct fl_tls_conf *c, const uint8_t *message, size_t size
 int fl_tls_verify(const struct fl_tls_conf *c, const uint8_t *certificate, size_t certificate_size,
                   const uint8_t *message, size_t size, const uint8_t *sig, size_t sig_size,
                   struct fl_identity *ret, struct fl_err *e);
+/* The same of a coordinator's certificate, which must carry `name`. `now` false: of what was
+ * verified before and kept; dates and revocation are not asked again. */
+int fl_tls_verify_coordinator(const struct fl_tls_conf *c, const char *name, bool now,
+                              const uint8_t *certificate, size_t certificate_size,
+                              const uint8_t *message, size_t size, const uint8_t *sig,
+                              size_t sig_size, struct fl_identity *ret, struct fl_err *e);
 /* Who a certificate (DER, exactly) speaks for; nothing is verified. -FL_R_SECAGG_KEYS: it is none.
  */
 int fl_tls_certificate_of(const uint8_t *certificate, size_t size, struct fl_identity *ret,

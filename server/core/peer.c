@@ -30,15 +30,11 @@ static bool too_fast(struct fl_peer *p, uint64_t now_ms)
 }
 
 static const char *const msg_names[] = {
-    [FL_PEER_MSG_HELLO] = "Hello",
-    [FL_PEER_MSG_ASK] = "Ask",
-    [FL_PEER_MSG_ACCEPT] = "Accept",
-    [FL_PEER_MSG_DECLINE] = "Decline",
-    [FL_PEER_MSG_FETCH] = "Fetch",
-    [FL_PEER_MSG_OFFER] = "Offer",
-    [FL_PEER_MSG_REFUSE] = "Refuse",
-    [FL_PEER_MSG_BYE] = "Bye",
-    [FL_PEER_MSG_OTHER] = "a message of coordinators",
+    [FL_PEER_MSG_HELLO] = "Hello",   [FL_PEER_MSG_ASK] = "Ask",
+    [FL_PEER_MSG_ACCEPT] = "Accept", [FL_PEER_MSG_DECLINE] = "Decline",
+    [FL_PEER_MSG_FETCH] = "Fetch",   [FL_PEER_MSG_OFFER] = "Offer",
+    [FL_PEER_MSG_REFUSE] = "Refuse", [FL_PEER_MSG_BYE] = "Bye",
+    [FL_PEER_MSG_CLAIM] = "Claim",   [FL_PEER_MSG_OTHER] = "a message of coordinators",
 };
 
 static int offence(struct fl_peer *p, enum fl_reason reason, enum fl_peer_msg msg, struct fl_err *e)

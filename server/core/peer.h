@@ -31,8 +31,8 @@ enum {
     FL_PEER_RATE_BURST = 64, /* messages (not chunks) at once, ... */
     FL_PEER_RATE_MS = 50,    /* ... and then one each so many ms */
     /* What we asked for does not count: a round of a small model is over in milliseconds. */
-    FL_PEER_TASK_MESSAGES = 7,  /* Fetch three times, Accept, Offer, Offer again, Ask */
-    FL_PEER_FINAL_MESSAGES = 3, /* Fetch twice, Ask */
+    FL_PEER_TASK_MESSAGES = 8,  /* Fetch three times, Accept, Offer, Offer again, Ask, Claim */
+    FL_PEER_FINAL_MESSAGES = 4, /* Fetch twice, Ask, Claim */
 };
 
 enum fl_peer_state {
@@ -52,6 +52,7 @@ enum fl_peer_msg {
     FL_PEER_MSG_DECLINE,
     FL_PEER_MSG_FETCH,
     FL_PEER_MSG_OFFER,
+    FL_PEER_MSG_CLAIM,
     FL_PEER_MSG_REFUSE, /* the agent refuses something, e.g. an object with a wrong digest */
     FL_PEER_MSG_BYE,
     FL_PEER_MSG_OTHER, /* what only a coordinator may send: never legal */

@@ -179,6 +179,9 @@
               " JOIN plan p ON p.digest = t.plan"                                                  \
               " JOIN checkpoint c ON c.job = t.job AND c.round = t.round - 1"                      \
               " WHERE t.job = ? AND t.round = ?")                                                  \
+    X(INCLUSION, "SELECT t.digest, t.model, m.digest, m.weight, m.size FROM transcript t"          \
+                 " LEFT JOIN transcript_member m ON m.job = t.job AND m.round = t.round"           \
+                 " AND m.exchange = ?3 AND m.agent = ?4 WHERE t.job = ?1 AND t.round = ?2")        \
     X(TRANSCRIPT_UPDATES, "SELECT exchange, agent, weight, size, digest FROM transcript_member"    \
                           " WHERE job = ? AND round = ? ORDER BY exchange, agent")                 \
     X(UPLOAD_TRIM, "DELETE FROM upload WHERE job = ? AND round <= ?")                              \

@@ -270,6 +270,17 @@ enum { FL_STORE_TRANSCRIPT_ROWS = 1000000 };
 int fl_store_transcript(struct fl_store *s, uint64_t job, int fd, uint64_t *ret_size,
                         uint64_t *ret_round, struct fl_digest *ret_head, struct fl_err *e);
 
+/* One update in a published round's record. 1: found; 0: the record has none of this agent
+ * (*ret_recorded), or there is no record (yet, or any more). */
+struct fl_store_inclusion {
+    struct fl_digest record, model, update;
+    uint32_t weight;
+    uint64_t size;
+};
+int fl_store_inclusion(struct fl_store *s, uint64_t job, uint64_t round, uint32_t exchange,
+                       uint64_t agent, struct fl_store_inclusion *ret, bool *ret_recorded,
+                       struct fl_err *e);
+
 /* What a published round was made from: fl_store_upload_path has the bytes of each update, as long
  * as keep_rounds lets them stay (whoever reads them compares digests). -FL_R_NO_OBJECT. */
 struct fl_store_replay {

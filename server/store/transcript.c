@@ -312,3 +312,29 @@ int fl_store_transcript(struct fl_store *s, uint64_t job, int fd, uint64_t *ret_
     *ret_head = digest;
     return 0;
 }
+
+int fl_store_inclusion(struct fl_store *s, uint64_t job, uint64_t round, uint32_t exchange,
+                       uint64_t agent, struct fl_store_inclusion *ret, bool *ret_recorded,
+                       struct fl_err *e)
+{
+    struct fl_query q = fl_query(&s->db, FL_SQL_INCLUSION);
+
+    fl_query_u64(&q, job);
+    fl_query_u64(&q, round);
+    fl_query_u64(&q, exchange);
+    fl_query_u64(&q, agent);
+    int r = fl_query_step(&q, e);
+    *ret_recorded = r == 1;
+    if (r == 1 && fl_column_blob(&q, 2, ret->update.bytes, sizeof ret->update.bytes)) {
+        ret->weight = (uint32_t)fl_column_u64(&q, 3);
+        ret->size = fl_column_u64(&q, 4);
+        if (!fl_column_blob(&q, 0, ret->record.bytes, sizeof ret->record.bytes) ||
+            !fl_column_blob(&q, 1, ret->model.bytes, sizeof ret->model.bytes)) {
+            r = fl_fail(e, FL_R_STORE_CORRUPT, "a transcript's row is damaged");
+        }
+    } else if (r == 1) {
+        r = 0; /* no member of this name */
+    }
+    fl_query_end(&q);
+    return r;
+}

@@ -3,6 +3,7 @@
  * model. The coordinator cuts connections in the middle of uploads; what is offered again must be
  * the same bytes, and they must go on where they stopped. The trainer pretends.
  */
+#include "client/core/ledger_receipts.h"
 #include "client/host.h"
 #include "common/io/ctl_client.h"
 #include "tests/lib/check_main.h"
@@ -54,6 +55,46 @@ static void check_reports(const struct hub *h)
     }
 }
 
+/* Of each site the receipt of round 1 was claimed until it was right; what lied is not kept. */
+static int one_receipt(void *arg, uint64_t number, uint64_t wall_ms,
+                       const struct fl_receipt_proof *p)
+{
+    uint32_t *kept = arg;
+
+    (void)number;
+    (void)wall_ms;
+    ck_assert_int_le(p->reason, 0);
+    if (p->reason == 0) {
+        *kept |= 1u << p->receipt.key.round;
+        ck_assert_uint_eq(p->receipt.weight, 1);
+    }
+    return 0;
+}
+
+static void check_receipts(const struct hub *h, const struct fl_config *c)
+{
+    for (uint32_t i = 0; i < AGENTS; i++) {
+        const struct fl_tls_files files = {.ca = c->coordinator.ca,
+                                           .certificate = c->agents[i].certificate,
+                                           .key = c->agents[i].key,
+                                           .order = FL_TLS_ORDER_CHACHA};
+        struct fl_tls_conf *tls;
+        struct fl_ledger *l;
+        char path[600];
+        uint32_t kept = 0;
+        ck_assert_int_eq(fl_tls_conf_new(false, &files, &tls, &e), 0);
+        snprintf(path, sizeof path, "%s/%s/ledger.db", c->state, c->agents[i].name);
+        ck_assert_int_eq(fl_ledger_open(path, fl_tls_conf_identity(tls)->key, &l, &e), 0);
+        ck_assert_int_eq(fl_ledger_receipts_each(l, 0, 100, one_receipt, &kept, &e), 0);
+        for (uint32_t r = 1; r <= ROUNDS; r++) {
+            ck_assert_int_eq((kept >> r) & 1, h->claimed[i][r] >= 3);
+        }
+        ck_assert_uint_ge(h->claimed[i][1], 3);
+        fl_ledger_close(l);
+        fl_tls_conf_unref(tls);
+    }
+}
+
 START_TEST(test_three_rounds)
 {
     static struct hub h;
@@ -73,6 +114,7 @@ START_TEST(test_three_rounds)
     fl_host_stop(host);
     run_until_stopped(&h);
     check_reports(&h);
+    check_receipts(&h, c);
     ck_assert_uint_eq(h.connections, AGENTS);
     ck_assert_uint_eq(h.declines, 0);
     for (uint32_t r = 1; r <= ROUNDS; r++) { /* two sites, two updates; two rounds likewise */

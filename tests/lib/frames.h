@@ -124,6 +124,30 @@ static inline void frames_work(struct frames *f, Cohort__Key *key, ProtobufCBina
     FRAMES_PUT(over, OVER, over);
 }
 
+static inline void frames_receipts(struct frames *f, Cohort__Key *key, ProtobufCBinaryData update)
+{
+    static uint8_t c[32], d[32], certificate[] = "certificate", signature[] = "signature";
+    Cohort__Claim claim = COHORT__CLAIM__INIT;
+    Cohort__Receipt receipt = COHORT__RECEIPT__INIT;
+    Cohort__Inclusion inclusion = COHORT__INCLUSION__INIT;
+
+    memset(c, 0xcc, sizeof c);
+    memset(d, 0xdd, sizeof d);
+    claim.keys = &key;
+    claim.n_keys = 1;
+    FRAMES_PUT(claim, CLAIM, claim);
+    inclusion.update = update;
+    inclusion.weight = 1;
+    inclusion.size = 2161;
+    inclusion.record = (ProtobufCBinaryData){sizeof c, c};
+    inclusion.model = (ProtobufCBinaryData){sizeof d, d};
+    inclusion.certificate = (ProtobufCBinaryData){sizeof certificate - 1, certificate};
+    inclusion.signature = (ProtobufCBinaryData){sizeof signature - 1, signature};
+    receipt.key = key;
+    receipt.inclusion = &inclusion;
+    FRAMES_PUT(receipt, RECEIPT, receipt);
+}
+
 static inline void frames_all(struct frames *f)
 {
     static uint8_t incarnation[16] = {0x1c, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
@@ -164,6 +188,7 @@ static inline void frames_all(struct frames *f)
     resume.offset = 1024;
     FRAMES_PUT(resume, RESUME, resume);
     FRAMES_PUT(ack, ACK, ack);
+    frames_receipts(f, &key, base);
 }
 
 #endif

@@ -13,6 +13,8 @@
 #include "common/io/stream.h"
 #include "common/nn/tensors.h"
 #include "common/plan/plan.h"
+#include "common/wire/receipt.h"
+#include "common/wire/tls_sign.h"
 #include "server/ctl/pki.h"
 #include "tests/lib/check_main.h"
 
@@ -50,6 +52,7 @@ struct peer {
     struct hub *hub;
     struct fl_stream *stream;
     uint32_t agent; /* number, by its certificate's name */
+    uint8_t key[FL_IDENTITY_KEY];
     uint64_t round; /* being uploaded */
 };
 
@@ -67,8 +70,10 @@ struct hub {
     struct upload up[AGENTS][ROUNDS + 1];
     uint64_t round[AGENTS]; /* last acknowledged */
     uint32_t finals[AGENTS], connections, declines;
-    bool cut;          /* cut each upload once in its middle */
-    bool refuse_first; /* answer the first offer of each with "busy" */
+    bool cut;                             /* cut each upload once in its middle */
+    bool refuse_first;                    /* answer the first offer of each with "busy" */
+    uint32_t claimed[AGENTS][ROUNDS + 1]; /* receipts: first another update's, then a wrong
+                                             signature, then as it should be */
 };
 
 static void send_frame(struct peer *p, Cohort__Frame *f)
@@ -272,16 +277,19 @@ static void on_open(void *owner, struct fl_stream *s, const struct fl_identity *
     p->hub->connections++;
     ck_assert_int_eq(sscanf(who->name, "site-%u", &p->agent), 1);
     p->agent--;
+    memcpy(p->key, who->key, sizeof p->key);
 }
 
 static void on_hello(struct peer *p)
 {
     static uint8_t id[16] = {3};
-    static char name[] = "you";
+    static char name[] = "you", word[] = "receipts", *capabilities[] = {word};
     Cohort__Frame f = COHORT__FRAME__INIT;
     Cohort__Welcome w = COHORT__WELCOME__INIT;
 
     w.version = 1;
+    w.capabilities = capabilities;
+    w.n_capabilities = 1;
     w.agent = name;
     w.heartbeat_ms = 5000;
     w.max_frame = FL_FRAME_MAX;
@@ -290,6 +298,58 @@ static void on_hello(struct peer *p)
     f.welcome = &w;
     fl_stream_set_max_frame(p->stream, FL_FRAME_MAX, FL_FRAME_MAX);
     send_frame(p, &f);
+}
+
+static void send_receipt(struct peer *p, const struct fl_key *key)
+{
+    struct upload *u = &p->hub->up[p->agent][key->round];
+    uint32_t turn = p->hub->claimed[p->agent][key->round]++;
+    Cohort__Frame f = COHORT__FRAME__INIT;
+    Cohort__Receipt receipt = COHORT__RECEIPT__INIT;
+    Cohort__Inclusion in = COHORT__INCLUSION__INIT;
+    Cohort__Key k = COHORT__KEY__INIT;
+    struct fl_receipt r = {.job = "demo",
+                           .key = *key,
+                           .update = turn == 0 ? p->hub->base : u->digest,
+                           .weight = 1,
+                           .size = UPDATE,
+                           .record = p->hub->plan,
+                           .model = p->hub->base};
+    char text[FL_RECEIPT_TEXT_MAX];
+    uint8_t sig[FL_TLS_SIG_MAX];
+    const uint8_t *certificate;
+    size_t sig_size, size = fl_tls_certificate(p->hub->tls, &certificate);
+    struct fl_err e;
+
+    memcpy(r.agent, p->key, sizeof r.agent);
+    ck_assert_int_eq(fl_tls_sign(p->hub->tls, (const uint8_t *)text, fl_receipt_text(&r, text), sig,
+                                 &sig_size, &e),
+                     0);
+    fl_key_to_msg(key, &k);
+    set(&in.update, r.update.bytes, FL_DIGEST_SIZE);
+    set(&in.record, r.record.bytes, FL_DIGEST_SIZE);
+    set(&in.model, r.model.bytes, FL_DIGEST_SIZE);
+    in.weight = turn == 1 ? 2 : 1; /* not what was signed */
+    in.size = UPDATE;
+    set(&in.certificate, certificate, size);
+    set(&in.signature, sig, sig_size);
+    receipt.key = &k;
+    receipt.inclusion = &in;
+    f.body_case = COHORT__FRAME__BODY_RECEIPT;
+    f.receipt = &receipt;
+    send_frame(p, &f);
+}
+
+static void on_claim(struct peer *p, const Cohort__Claim *m)
+{
+    for (size_t i = 0; i < m->n_keys; i++) {
+        struct fl_key key;
+        fl_key_from_msg(m->keys[i], &key);
+        ck_assert(key.round >= 1 && key.round <= ROUNDS);
+        if (p->hub->up[p->agent][key.round].done) {
+            send_receipt(p, &key);
+        }
+    }
 }
 
 static void on_message(void *owner, struct fl_stream *s, const Cohort__Frame *f)
@@ -311,6 +371,9 @@ static void on_message(void *owner, struct fl_stream *s, const Cohort__Frame *f)
         break;
     case COHORT__FRAME__BODY_OFFER:
         on_offer(p, f->offer);
+        break;
+    case COHORT__FRAME__BODY_CLAIM:
+        on_claim(p, f->claim);
         break;
     case COHORT__FRAME__BODY_DECLINE:
         p->hub->declines++;

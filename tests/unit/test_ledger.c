@@ -1,4 +1,4 @@
-#include "client/core/ledger.h"
+#include "client/core/ledger_receipts.h"
 #include "common/base/mem.h"
 #include "tests/lib/check_main.h"
 #include "tests/lib/fault_vfs.h"
@@ -1042,6 +1042,80 @@ START_TEST(test_every_failing_allocation_is_reported_and_survived)
 }
 END_TEST
 
+/* ---- receipts ---- */
+
+static struct fl_receipt_proof proof_of(uint64_t round)
+{
+    struct fl_receipt_proof p = {.receipt = {.key = key_of(round),
+                                             .weight = 7,
+                                             .record = digest_of("record", round),
+                                             .model = digest_of("model", round)},
+                                 .certificate_size = 900,
+                                 .signature_size = 71};
+
+    memset(p.certificate, 0x30, p.certificate_size);
+    memset(p.signature, (int)round, p.signature_size);
+    return p;
+}
+
+static uint32_t seen, kept, none;
+static int see(void *arg, uint64_t number, uint64_t wall_ms, const struct fl_receipt_proof *p)
+{
+    struct fl_digest update = digest_of("update", p->receipt.key.round),
+                     record = digest_of("record", p->receipt.key.round);
+
+    (void)arg;
+    (void)number;
+    seen++;
+    ck_assert_str_eq(p->receipt.job, "fmnist");
+    ck_assert(fl_digest_equal(&p->receipt.update, &update));
+    ck_assert_uint_eq(p->receipt.size, 1000 + p->receipt.key.round);
+    ck_assert_mem_eq(p->receipt.agent, owner, sizeof p->receipt.agent);
+    ck_assert_int_eq(p->reason < 0, wall_ms == 0);
+    none += p->reason > 0;
+    if (p->reason == 0) {
+        kept++;
+        ck_assert(fl_digest_equal(&p->receipt.record, &record));
+        ck_assert_uint_eq(p->receipt.weight, 7);
+        ck_assert_uint_eq(p->certificate_size, 900);
+        ck_assert_uint_eq(p->signature_size, 71);
+        ck_assert_uint_eq(p->signature[70], p->receipt.key.round);
+    }
+    return 0;
+}
+
+START_TEST(test_receipts_are_wanted_until_they_are_kept)
+{
+    struct fl_receipt_proof p[2] = {proof_of(1), proof_of(2)}, later = proof_of(1);
+    uint8_t coordinator[16] = {5, 6}, other[16] = {7};
+    struct fl_key keys[2];
+    uint32_t count;
+
+    fresh();
+    for (uint64_t round = 1; round <= 3; round++) {
+        ck_ok(spend(round, 8, &client_budget));
+    }
+    ck_ok(fl_ledger_receipts_wanted(l, coordinator, keys, 2, &count, &e));
+    ck_assert_uint_eq(count, 2); /* as many as there is room for */
+    ck_ok(fl_ledger_receipts_wanted(l, other, keys, 2, &count, &e));
+    ck_assert_uint_eq(count, 0);
+    p[1].reason = FL_R_NOT_MEMBER;
+    ck_ok(fl_ledger_receipts_keep(l, p, 2, 77, &e));
+    later.receipt.weight = 8; /* what is kept stays as it is */
+    ck_ok(fl_ledger_receipts_keep(l, &later, 1, 78, &e));
+    reopen();
+    ck_ok(fl_ledger_receipts_wanted(l, coordinator, keys, 2, &count, &e));
+    ck_assert_uint_eq(count, 1);
+    ck_assert_uint_eq(keys[0].round, 3);
+    seen = kept = none = 0;
+    ck_ok(fl_ledger_receipts_each(l, 0, 100, see, NULL, &e));
+    ck_assert(seen == 3 && kept == 1 && none == 1);
+    ck_ok(fl_ledger_verify(l, &e)); /* they are beside the chain */
+    fl_ledger_close(l);
+    l = NULL;
+}
+END_TEST
+
 TESTS_MAIN("ledger", test_an_intent_gives_the_same_seed_for_the_same_inputs_only,
            test_prepared_seeds_are_bound_by_the_first_intent,
            test_a_release_is_found_whole_and_only_once,
@@ -1052,7 +1126,7 @@ TESTS_MAIN("ledger", test_an_intent_gives_the_same_seed_for_the_same_inputs_only
            test_an_update_of_no_bytes_costs_nothing, test_withdrawal_stops_at_once,
            test_every_change_of_an_entry_breaks_the_chain, test_a_rolled_back_file_has_another_head,
            test_an_old_copy_does_not_hold_the_echo, test_an_export_can_be_checked_by_anybody,
-           test_a_changed_seed_is_noticed,
+           test_a_changed_seed_is_noticed, test_receipts_are_wanted_until_they_are_kept,
            test_foreign_corrupt_and_shared_files_are_refused_untouched,
            test_a_read_only_file_is_refused,
            test_every_failing_write_and_sync_is_reported_and_survived,

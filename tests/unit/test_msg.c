@@ -36,7 +36,7 @@ static int send_and_check(const Cohort__Frame *frame, struct fl_err *e)
 
 START_TEST(test_each_message_round_trips)
 {
-    bool seen[COHORT__FRAME__BODY_OVER + 1] = {false};
+    bool seen[COHORT__FRAME__BODY_RECEIPT + 1] = {false};
 
     frames_all(&all);
     for (size_t i = 0; i < all.count; i++) {
@@ -53,7 +53,7 @@ START_TEST(test_each_message_round_trips)
         seen[frame->body_case] = true;
         fl_msg_free(frame);
     }
-    for (int body = 1; body <= COHORT__FRAME__BODY_OVER; body++) {
+    for (int body = 1; body <= COHORT__FRAME__BODY_RECEIPT; body++) {
         ck_assert_msg(seen[body], "no example of message %d", body);
     }
 }

@@ -50,10 +50,10 @@ END_TEST
 
 START_TEST(test_every_message_in_every_state)
 {
-    /* rows: states OPENING..CLOSING; columns: HELLO ASK ACCEPT DECLINE FETCH OFFER REFUSE BYE
+    /* rows: states OPENING..CLOSING; columns: HELLO ASK ACCEPT DECLINE FETCH OFFER CLAIM REFUSE BYE
      * OTHER, Accept and Decline for the current task. o = ok, s = stale, - = offence. */
     static const char *const table[] = {
-        "o------o-", "-ossoooo-", "-ossoooo-", "-ooooooo-", "-o-ooooo-", "sssssssss",
+        "o-------o-", "-ossooooo-", "-ossooooo-", "-oooooooo-", "-o-oooooo-", "ssssssssss",
     };
 
     for (int state = FL_PEER_OPENING; state <= FL_PEER_CLOSING; state++) {

@@ -475,6 +475,20 @@ START_TEST(test_a_transcript_is_a_chain_with_a_ceiling)
     snprintf(line, sizeof line, "member 0 02%062d %s 1 5\n", 0, hex);
     ck_assert_ptr_nonnull(strstr(last, line));
     ck_assert_ptr_null(strstr(text, "member 0 01"));
+    /* One member's line by itself, for a receipt. */
+    struct fl_store_inclusion in;
+    bool recorded = false;
+    ck_assert_int_eq(fl_store_inclusion(store, 1, 3, 0, 3, &in, &recorded, &err), 1);
+    ck_assert(fl_digest_equal(&in.record, &head) && fl_digest_equal(&in.update, &digest));
+    ck_assert(in.weight == 1 && in.size == 5);
+    fl_digest_hex(&in.model, hex);
+    snprintf(line, sizeof line, "model %s\n", hex);
+    ck_assert_ptr_nonnull(strstr(last, line));
+    ck_assert_int_eq(fl_store_inclusion(store, 1, 3, 0, 2, &in, &recorded, &err), 0);
+    ck_assert(recorded); /* it is in the round's uploads, not in its close */
+    ck_assert_int_eq(fl_store_inclusion(store, 1, 3, 1, 3, &in, &recorded, &err), 0);
+    ck_assert_int_eq(fl_store_inclusion(store, 1, 4, 0, 3, &in, &recorded, &err), 0);
+    ck_assert(!recorded);
     reopen();
     digest = export(text, sizeof text, &round);
     ck_assert(fl_digest_equal(&digest, &head));

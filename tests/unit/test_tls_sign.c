@@ -101,6 +101,48 @@ START_TEST(test_who_is_not_trusted)
 }
 END_TEST
 
+/* Receipts: by the coordinator's certificate, of its name; what was verified once stays so. */
+START_TEST(test_a_coordinators_signature)
+{
+    static const struct {
+        const char *signer;
+        bool server;
+        const char *crl, *name;
+        int now, later;
+    } cases[] = {
+        {"server", true, "ca", "localhost", 0, 0},
+        {"server", true, "ca", "elsewhere.example", -FL_R_TLS_NAME, -FL_R_TLS_NAME},
+        {"site-1", false, "ca", NULL, -FL_R_TLS_PROFILE, -FL_R_TLS_PROFILE},
+        {"expired", false, NULL, NULL, -FL_R_TLS_EXPIRED, -FL_R_TLS_PROFILE},
+        {"revoked", false, "ca", NULL, -FL_R_TLS_REVOKED, -FL_R_TLS_PROFILE},
+        {"foreign", false, NULL, NULL, -FL_R_TLS_FOREIGN, -FL_R_TLS_FOREIGN},
+    };
+
+    for (size_t i = 0; i < FL_COUNT(cases); i++) {
+        struct fl_tls_conf *judge = certs_conf(false, "site-1", cases[i].crl),
+                           *signer = certs_conf(cases[i].server, cases[i].signer, NULL);
+        uint8_t sig[FL_TLS_SIG_MAX];
+        const uint8_t *cert;
+        struct fl_identity who;
+        struct fl_err e;
+        size_t size, cert_size = fl_tls_certificate(signer, &cert);
+        ck_assert_int_eq(fl_tls_sign(signer, message, sizeof message, sig, &size, NULL), 0);
+        for (int now = 0; now < 2; now++) {
+            ck_assert_int_eq(fl_tls_verify_coordinator(judge, cases[i].name, now, cert, cert_size,
+                                                       message, sizeof message, sig, size, &who,
+                                                       &e),
+                             now ? cases[i].now : cases[i].later);
+        }
+        sig[size / 2] ^= 1;
+        ck_assert_int_lt(fl_tls_verify_coordinator(judge, cases[i].name, false, cert, cert_size,
+                                                   message, sizeof message, sig, size, &who, &e),
+                         0);
+        fl_tls_conf_unref(judge);
+        fl_tls_conf_unref(signer);
+    }
+}
+END_TEST
+
 static int real_sign(void *arg, const uint8_t *m, size_t size, uint8_t *sig, uint32_t *ret,
                      struct fl_err *e)
 {
@@ -159,4 +201,5 @@ START_TEST(test_secure_sum)
 }
 END_TEST
 
-TESTS_MAIN("tls-sign", test_sign_and_verify, test_who_is_not_trusted, test_secure_sum)
+TESTS_MAIN("tls-sign", test_sign_and_verify, test_who_is_not_trusted, test_a_coordinators_signature,
+           test_secure_sum)

@@ -2,6 +2,7 @@
 #include "common/base/mem.h"
 #include "common/io/stream.h"
 #include "common/wire/msg.h"
+#include "common/wire/receipt.h"
 #include "tests/lib/check_main.h"
 
 #include <stdio.h>
@@ -34,7 +35,7 @@ static size_t from_hex(const char *hex, uint8_t *to, size_t room)
 
 START_TEST(test_vectors_are_frames)
 {
-    bool seen[COHORT__FRAME__BODY_OVER + 1] = {false};
+    bool seen[COHORT__FRAME__BODY_RECEIPT + 1] = {false};
 
     read_page();
     for (char *line = page; (line = strstr(line, "    vector ")); line++) {
@@ -57,7 +58,7 @@ START_TEST(test_vectors_are_frames)
         seen[frame->body_case] = true;
         fl_msg_free(frame);
     }
-    for (int body = 1; body <= COHORT__FRAME__BODY_OVER; body++) {
+    for (int body = 1; body <= COHORT__FRAME__BODY_RECEIPT; body++) {
         ck_assert_msg(seen[body], "no vector of message %d", body);
     }
     fl_free(page);
@@ -88,6 +89,9 @@ START_TEST(test_limits_are_those_of_the_code)
         LIMIT(FL_WIRE_JOBS_MAX),
         LIMIT(FL_WIRE_FINALS_MAX),
         LIMIT(FL_WIRE_EXCHANGES_MAX),
+        LIMIT(FL_WIRE_CLAIMS_MAX),
+        LIMIT(FL_WIRE_CERTIFICATE_MAX),
+        LIMIT(FL_WIRE_SIGNATURE_MAX),
         LIMIT(FL_WIRE_WEIGHT_MAX),
         LIMIT(FL_TEXT_MAX),
         LIMIT(FL_WIRE_RETRY_MAX_MS),
@@ -140,5 +144,42 @@ START_TEST(test_reasons_are_those_of_the_registry)
 }
 END_TEST
 
-TESTS_MAIN("wire-md", test_vectors_are_frames, test_limits_are_those_of_the_code,
-           test_reasons_are_those_of_the_registry)
+/* The text in section 12 is that of the vector in section 9. */
+START_TEST(test_the_text_of_a_receipt)
+{
+    struct fl_receipt r = {
+        .job = "fashion", .key = {.round = 41, .exchange = 1}, .weight = 1, .size = 2161};
+    char text[FL_RECEIPT_TEXT_MAX], want[2 * FL_RECEIPT_TEXT_MAX] = "";
+
+    r.key.incarnation[0] = 0x1c;
+    for (uint8_t i = 1; i < FL_INCARNATION_SIZE; i++) {
+        r.key.incarnation[i] = i;
+    }
+    memset(r.agent, 0xee, sizeof r.agent);
+    memset(r.update.bytes, 0xbb, FL_DIGEST_SIZE);
+    memset(r.record.bytes, 0xcc, FL_DIGEST_SIZE);
+    memset(r.model.bytes, 0xdd, FL_DIGEST_SIZE);
+    size_t size = fl_receipt_text(&r, text), n = 0;
+    ck_assert_uint_eq(size, strlen(text));
+    for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n")) {
+        n += (size_t)snprintf(want + n, sizeof want - n, "    %s\n", line);
+    }
+    read_page();
+    ck_assert_msg(strstr(page, want), "the page does not have\n%s", want);
+    fl_free(page);
+    /* Every field at its longest: nothing is cut. */
+    memset(r.job, 'j', sizeof r.job - 1);
+    r.key.round = INT64_MAX;
+    r.key.exchange = FL_WIRE_EXCHANGES_MAX - 1;
+    r.weight = FL_WIRE_WEIGHT_MAX;
+    r.size = FL_OBJECT_MAX;
+    size = fl_receipt_text(&r, text);
+    ck_assert_uint_eq(size, strlen(text));
+    ck_assert_uint_lt(size, FL_RECEIPT_TEXT_MAX - 100);
+    ck_assert_ptr_nonnull(strstr(text, " 1073741824 68719476736\nrecord "));
+    ck_assert_int_eq(text[size - 1], '\n');
+}
+END_TEST
+
+TESTS_MAIN("wire-md", test_vectors_are_frames, test_the_text_of_a_receipt,
+           test_limits_are_those_of_the_code, test_reasons_are_those_of_the_registry)

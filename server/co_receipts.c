@@ -1,0 +1,183 @@
+/*
+ * Receipts: an agent names updates that it has none for (Claim), and gets the coordinator's
+ * signature under what the round's record says of each (proto/WIRE.md, section 12). Nothing is kept
+ * for it: the content is that of the chain of records, so a receipt can be made again at any time,
+ * and no round waits for one: they are asked for when an agent has nothing else to say, read
+ * between the store's other jobs and signed on a worker.
+ */
+#include "server/co.h"
+
+#include "common/base/mem.h"
+#include "common/wire/receipt.h"
+#include "common/wire/tls_sign.h"
+
+#include <stdio.h>
+#include <string.h>
+
+struct claimed {
+    struct fl_receipt receipt;
+    uint64_t job, published;
+    bool over, found;
+    int reason; /* there is none and never will be; neither: not yet */
+    uint8_t signature[FL_TLS_SIG_MAX];
+    size_t signature_size;
+};
+
+struct claim_op {
+    struct co_op op;
+    uint64_t agent;
+    struct fl_tls_conf *tls; /* of the time of the claim */
+    uint32_t count;
+    struct claimed of[FL_WIRE_CLAIMS_MAX];
+};
+
+static void finish(struct claim_op *c)
+{
+    struct co_peer *p = co_peer_by_connection(c->op.co, c->op.connection);
+
+    if (p) {
+        p->claiming = false;
+    }
+    fl_tls_conf_unref(c->tls);
+}
+
+static void send_receipt(struct co_peer *p, const struct claim_op *c, const struct claimed *x)
+{
+    Cohort__Frame frame = COHORT__FRAME__INIT;
+    Cohort__Receipt receipt = COHORT__RECEIPT__INIT;
+    Cohort__Inclusion inclusion = COHORT__INCLUSION__INIT;
+    Cohort__Key key = COHORT__KEY__INIT;
+    struct claimed copy = *x; /* protobuf-c's pointers are not const */
+    const uint8_t *certificate;
+    size_t size = fl_tls_certificate(c->tls, &certificate);
+
+    fl_key_to_msg(&copy.receipt.key, &key);
+    receipt.key = &key;
+    receipt.reason = (uint32_t)copy.reason;
+    if (copy.found) {
+        inclusion.update =
+            (ProtobufCBinaryData){.len = FL_DIGEST_SIZE, .data = copy.receipt.update.bytes};
+        inclusion.weight = copy.receipt.weight;
+        inclusion.size = copy.receipt.size;
+        inclusion.record =
+            (ProtobufCBinaryData){.len = FL_DIGEST_SIZE, .data = copy.receipt.record.bytes};
+        inclusion.model =
+            (ProtobufCBinaryData){.len = FL_DIGEST_SIZE, .data = copy.receipt.model.bytes};
+        inclusion.certificate =
+            (ProtobufCBinaryData){.len = size, .data = (uint8_t *)(uintptr_t)certificate};
+        inclusion.signature =
+            (ProtobufCBinaryData){.len = copy.signature_size, .data = copy.signature};
+        receipt.inclusion = &inclusion;
+    }
+    frame.body_case = COHORT__FRAME__BODY_RECEIPT;
+    frame.receipt = &receipt;
+    co_peer_send(p, &frame);
+}
+
+/* [short] */
+static void sign_run(struct co_op *op)
+{
+    struct claim_op *c = (struct claim_op *)op;
+    char text[FL_RECEIPT_TEXT_MAX];
+
+    for (uint32_t i = 0; op->status == 0 && i < c->count; i++) {
+        struct claimed *x = &c->of[i];
+        if (x->found) {
+            size_t size = fl_receipt_text(&x->receipt, text);
+            op->status = fl_tls_sign(c->tls, (const uint8_t *)text, size, x->signature,
+                                     &x->signature_size, &op->err);
+        }
+    }
+}
+
+static void sign_done(struct co_op *op)
+{
+    struct claim_op *c = (struct claim_op *)op;
+    struct co_peer *p = co_peer_by_connection(op->co, op->connection);
+
+    for (uint32_t i = 0; op->status == 0 && p && i < c->count; i++) {
+        if (c->of[i].found || c->of[i].reason) {
+            send_receipt(p, c, &c->of[i]);
+        }
+    }
+    finish(c); /* what failed is claimed again */
+}
+
+/* [store] */
+static void look_run(struct co_op *op)
+{
+    struct claim_op *c = (struct claim_op *)op;
+    struct fl_store_inclusion in;
+    bool recorded;
+
+    for (uint32_t i = 0; op->status >= 0 && i < c->count; i++) {
+        struct claimed *x = &c->of[i];
+        struct fl_receipt *r = &x->receipt;
+        if (x->reason) {
+            continue;
+        }
+        op->status = fl_store_inclusion(op->co->store, x->job, r->key.round, r->key.exchange,
+                                        c->agent, &in, &recorded, &op->err);
+        if (op->status == 1) {
+            x->found = true;
+            r->update = in.update;
+            r->weight = in.weight;
+            r->size = in.size;
+            r->record = in.record;
+            r->model = in.model;
+        } else if (op->status == 0 && recorded) {
+            x->reason = FL_R_NOT_MEMBER;
+        } else if (op->status == 0 && (x->over || r->key.round <= x->published)) {
+            x->reason = FL_R_NO_ROUND;
+        }
+    }
+    op->status = op->status > 0 ? 0 : op->status;
+}
+
+static void look_done(struct co_op *op)
+{
+    struct claim_op *c = (struct claim_op *)op, *next;
+
+    if (op->status) {
+        if (op->status != -FL_R_CANCELLED) {
+            co_store_failed(op->co, op, "look up receipts");
+        }
+        finish(c);
+        return;
+    }
+    next = co_op_new(op->co, sizeof *next, sign_run, sign_done);
+    next->op.connection = op->connection;
+    next->tls = c->tls;
+    next->count = c->count;
+    memcpy(next->of, c->of, sizeof next->of);
+    co_submit(op->co, op->co->receipt_lane, &next->op);
+}
+
+void co_peer_claims(struct co_peer *p, const Cohort__Claim *m)
+{
+    struct co *co = p->co;
+
+    if (p->claiming || m->n_keys == 0) {
+        return; /* one at a time; it will ask again */
+    }
+    struct claim_op *c = co_op_new(co, sizeof *c, look_run, look_done);
+    p->claiming = true;
+    c->op.connection = p->connection;
+    c->agent = p->agent;
+    c->tls = fl_tls_conf_ref(co->tls);
+    for (size_t i = 0; i < m->n_keys && i < FL_WIRE_CLAIMS_MAX; i++) {
+        struct claimed *x = &c->of[c->count++];
+        fl_key_from_msg(m->keys[i], &x->receipt.key);
+        const struct co_job *j = co_job_by_incarnation(co, x->receipt.key.incarnation);
+        memcpy(x->receipt.agent, p->identity.key, sizeof x->receipt.agent);
+        if (!j) {
+            x->reason = FL_R_NO_JOB;
+            continue;
+        }
+        snprintf(x->receipt.job, sizeof x->receipt.job, "%s", j->name);
+        x->job = j->id;
+        x->published = j->published;
+        x->over = j->state == FL_JOB_DONE || j->state == FL_JOB_CANCELLED;
+    }
+    co_submit(co, co->store_lane, &c->op);
+}
