@@ -142,7 +142,7 @@ static bool same_round(const json_t *o, const struct record *x)
 {
     char round[24];
 
-    snprintf(round, sizeof round, "%lld", count(o, "round"));
+    snprintf(round, sizeof round, "%lld", count(o, "counted_in"));
     return strcmp(x->round, round) == 0 && strcmp(x->incarnation, text(o, "incarnation")) == 0;
 }
 
@@ -322,8 +322,8 @@ static void show_one(const char *agent, const json_t *o)
     printf("%-20s %-14s round %-5lld exchange %-2lld update %.16s  ", agent, text(o, "job"),
            count(o, "round"), count(o, "exchange"), text(o, "update"));
     if (strcmp(state, "kept") == 0) {
-        printf("counted with weight %lld, record %.16s, model %.16s\n", count(o, "weight"),
-               text(o, "record"), text(o, "model"));
+        printf("counted in round %lld with weight %lld, record %.16s, model %.16s\n",
+               count(o, "counted_in"), count(o, "weight"), text(o, "record"), text(o, "model"));
     } else if (strcmp(state, "none") == 0) {
         printf("not in a published round: %s\n", text(o, "reason_name"));
     } else {

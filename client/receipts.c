@@ -18,12 +18,12 @@ struct fl_receipts {
     struct fl_runner *runner;
     bool given; /* by this connection's coordinator */
     uint8_t coordinator[16];
-    /* claiming: keys are read from the ledger, then sent */
+    /* claiming: they are read from the ledger, then sent */
     struct query claim;
     bool claiming;
     uint8_t asked[16];
-    struct fl_key keys[FL_WIRE_CLAIMS_MAX];
-    uint32_t key_count;
+    struct fl_wanted updates[FL_WIRE_CLAIMS_MAX];
+    uint32_t update_count;
     /* keeping: `in` gathers while `kept` is judged and written */
     struct query keep;
     bool keeping;
@@ -67,9 +67,9 @@ static void claim_run(struct fl_runner_query *q)
     struct fl_receipts *x = ((struct query *)q)->of;
     struct fl_err e;
 
-    if (fl_ledger_receipts_wanted(q->vault->ledger, x->asked, x->keys, FL_WIRE_CLAIMS_MAX,
-                                  &x->key_count, &e)) {
-        x->key_count = 0; /* whatever is wrong with the ledger will be said where it matters */
+    if (fl_ledger_receipts_wanted(q->vault->ledger, x->asked, x->updates, FL_WIRE_CLAIMS_MAX,
+                                  &x->update_count, &e)) {
+        x->update_count = 0; /* whatever is wrong with the ledger will be said where it matters */
     }
 }
 
@@ -79,11 +79,11 @@ static void claim_done(struct fl_runner_query *q)
     struct fl_talk t;
 
     x->claiming = false;
-    if (q->job.cancelled || x->key_count == 0 || !x->given ||
+    if (q->job.cancelled || x->update_count == 0 || !x->given ||
         memcmp(x->asked, x->coordinator, sizeof x->asked) != 0) {
         return; /* nothing is missing, or the connection is another one now */
     }
-    fl_talk_claim(&t, x->keys, x->key_count);
+    fl_talk_claim(&t, x->updates, x->update_count);
     fl_runner_send(x->runner, &t.frame);
 }
 
@@ -94,7 +94,7 @@ void fl_receipts_claim(struct fl_receipts *x)
     }
     x->claim.q.run = claim_run;
     x->claim.q.done = claim_done;
-    x->key_count = 0;
+    x->update_count = 0;
     memcpy(x->asked, x->coordinator, sizeof x->asked);
     x->claiming = fl_runner_ask(x->runner, &x->claim.q) == 0;
 }
@@ -117,7 +117,8 @@ static int judge(struct fl_receipts *x, struct fl_vault *v, struct fl_receipt_pr
     if (p->reason) {
         return 0;
     }
-    if (!fl_digest_equal(&r->update, &release.update) || r->size != release.size) {
+    if (!fl_digest_equal(&r->update, &release.update) || r->size != release.size ||
+        r->round < r->key.round) {
         return fl_fail(e, FL_R_RECEIPT,
                        "a receipt of round %llu of %s names another update than the one released",
                        (unsigned long long)r->key.round, r->job);
@@ -199,6 +200,7 @@ static void take_inclusion(const Cohort__Inclusion *m, struct fl_receipt_proof *
     memcpy(p->receipt.model.bytes, m->model.data, FL_DIGEST_SIZE);
     p->receipt.weight = m->weight;
     p->receipt.size = m->size;
+    p->receipt.round = m->round;
     memcpy(p->certificate, m->certificate.data, m->certificate.len); /* msg_rules.c: they fit */
     p->certificate_size = m->certificate.len;
     memcpy(p->signature, m->signature.data, m->signature.len);

@@ -43,6 +43,7 @@ static int add(void *arg, uint64_t number, uint64_t wall_ms, const struct fl_rec
         fl_report_text(o, "reason_name", fl_reason_name(p->reason));
     }
     if (p->reason == 0) {
+        fl_report_count(o, "counted_in", x->round);
         fl_report_count(o, "weight", x->weight);
         put_hex(o, "record", x->record.bytes, FL_DIGEST_SIZE);
         put_hex(o, "model", x->model.bytes, FL_DIGEST_SIZE);

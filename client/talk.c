@@ -112,17 +112,17 @@ void fl_talk_offer(struct fl_talk *t, const struct fl_agent_offer *offer,
     }
 }
 
-void fl_talk_claim(struct fl_talk *t, const struct fl_key *keys, uint32_t count)
+void fl_talk_claim(struct fl_talk *t, const struct fl_wanted *updates, uint32_t count)
 {
     start(t, COHORT__FRAME__BODY_CLAIM);
     cohort__claim__init(&t->body.claim);
     t->frame.claim = &t->body.claim;
     for (uint32_t i = 0; i < count && i < FL_WIRE_CLAIMS_MAX; i++) {
-        fl_key_to_msg(&keys[i], &t->keys[i]);
-        t->claimed[i] = &t->keys[i];
-        t->body.claim.n_keys++;
+        fl_claimed_to_msg(&updates[i].key, &updates[i].update, &t->claims[i]);
+        t->claimed[i] = &t->claims[i];
+        t->body.claim.n_updates++;
     }
-    t->body.claim.keys = t->claimed;
+    t->body.claim.updates = t->claimed;
 }
 
 /* ---- from the coordinator: fl_msg_unpack has checked every length and range ---------------------

@@ -9,7 +9,7 @@
 #define CLIENT_TALK_H
 
 #include "client/core/agent.h"
-#include "client/core/ledger.h"
+#include "client/core/ledger_receipts.h"
 #include "common/wire/msg.h"
 
 #include <stdbool.h>
@@ -27,7 +27,7 @@ struct fl_talk {
         Cohort__Offer offer;
         Cohort__Claim claim;
     } body;
-    Cohort__Key keys[FL_WIRE_CLAIMS_MAX], *claimed[FL_WIRE_CLAIMS_MAX];
+    Cohort__Claimed claims[FL_WIRE_CLAIMS_MAX], *claimed[FL_WIRE_CLAIMS_MAX];
     Cohort__Key key;
     struct fl_key key_bytes;
     Cohort__Mark mark;
@@ -41,8 +41,8 @@ void fl_talk_ask(struct fl_talk *t, const char *const *jobs, uint32_t count);
 void fl_talk_accept(struct fl_talk *t, const struct fl_key *key);
 void fl_talk_decline(struct fl_talk *t, const struct fl_key *key, int reason);
 void fl_talk_fetch(struct fl_talk *t, const struct fl_digest *digest, uint64_t offset);
-/* keys: borrowed, at most FL_WIRE_CLAIMS_MAX. */
-void fl_talk_claim(struct fl_talk *t, const struct fl_key *keys, uint32_t count);
+/* updates: borrowed, at most FL_WIRE_CLAIMS_MAX. */
+void fl_talk_claim(struct fl_talk *t, const struct fl_wanted *updates, uint32_t count);
 /* mark: of the ledger, releases 0 = none is shown. */
 void fl_talk_offer(struct fl_talk *t, const struct fl_agent_offer *offer,
                    const struct fl_ledger_mark *mark);

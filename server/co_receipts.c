@@ -17,6 +17,7 @@
 struct claimed {
     struct fl_receipt receipt;
     uint64_t job, published;
+    uint64_t last; /* the last round that may take it */
     bool over, found;
     int reason; /* there is none and never will be; neither: not yet */
     uint8_t signature[FL_TLS_SIG_MAX];
@@ -59,6 +60,7 @@ static void send_receipt(struct co_peer *p, const struct claim_op *c, const stru
             (ProtobufCBinaryData){.len = FL_DIGEST_SIZE, .data = copy.receipt.update.bytes};
         inclusion.weight = copy.receipt.weight;
         inclusion.size = copy.receipt.size;
+        inclusion.round = copy.receipt.round;
         inclusion.record =
             (ProtobufCBinaryData){.len = FL_DIGEST_SIZE, .data = copy.receipt.record.bytes};
         inclusion.model =
@@ -103,35 +105,45 @@ static void sign_done(struct co_op *op)
     finish(c); /* what failed is claimed again */
 }
 
+/* Its own round's record, or with staleness that of a later one, has this very update. */
+static int look(struct fl_store *store, uint64_t agent, struct claimed *x, struct fl_err *e)
+{
+    struct fl_receipt *r = &x->receipt;
+    struct fl_store_inclusion in;
+    bool recorded, any = false;
+    int status = 0;
+
+    for (r->round = r->key.round; !x->found && r->round <= x->last; r->round++) {
+        status =
+            fl_store_inclusion(store, x->job, r->round, r->key.exchange, agent, &in, &recorded, e);
+        if (status < 0) {
+            return status;
+        }
+        any = any || recorded;
+        x->found = status == 1 && fl_digest_equal(&in.update, &r->update);
+    }
+    if (x->found) {
+        r->round--;
+        r->weight = in.weight;
+        r->size = in.size;
+        r->record = in.record;
+        r->model = in.model;
+    } else if (x->over || x->last <= x->published) {
+        x->reason = any ? FL_R_NOT_MEMBER : FL_R_NO_ROUND;
+    }
+    return 0;
+}
+
 /* [store] */
 static void look_run(struct co_op *op)
 {
     struct claim_op *c = (struct claim_op *)op;
-    struct fl_store_inclusion in;
-    bool recorded;
 
-    for (uint32_t i = 0; op->status >= 0 && i < c->count; i++) {
-        struct claimed *x = &c->of[i];
-        struct fl_receipt *r = &x->receipt;
-        if (x->reason) {
-            continue;
-        }
-        op->status = fl_store_inclusion(op->co->store, x->job, r->key.round, r->key.exchange,
-                                        c->agent, &in, &recorded, &op->err);
-        if (op->status == 1) {
-            x->found = true;
-            r->update = in.update;
-            r->weight = in.weight;
-            r->size = in.size;
-            r->record = in.record;
-            r->model = in.model;
-        } else if (op->status == 0 && recorded) {
-            x->reason = FL_R_NOT_MEMBER;
-        } else if (op->status == 0 && (x->over || r->key.round <= x->published)) {
-            x->reason = FL_R_NO_ROUND;
+    for (uint32_t i = 0; op->status == 0 && i < c->count; i++) {
+        if (!c->of[i].reason) {
+            op->status = look(op->co->store, c->agent, &c->of[i], &op->err);
         }
     }
-    op->status = op->status > 0 ? 0 : op->status;
 }
 
 static void look_done(struct co_op *op)
@@ -153,11 +165,23 @@ static void look_done(struct co_op *op)
     co_submit(op->co, op->co->receipt_lane, &next->op);
 }
 
+/* By how many rounds an update may be late and still count (buffers). */
+static uint64_t last_behind(const struct co_job *j)
+{
+    struct fl_round_rules rules;
+
+    if (!j->plan) {
+        return 0;
+    }
+    fl_strategy_rules(j->plan, 1, &rules);
+    return rules.staleness;
+}
+
 void co_peer_claims(struct co_peer *p, const Cohort__Claim *m)
 {
     struct co *co = p->co;
 
-    if (p->claiming || m->n_keys == 0) {
+    if (p->claiming || m->n_updates == 0) {
         return; /* one at a time; it will ask again */
     }
     struct claim_op *c = co_op_new(co, sizeof *c, look_run, look_done);
@@ -165,9 +189,9 @@ void co_peer_claims(struct co_peer *p, const Cohort__Claim *m)
     c->op.connection = p->connection;
     c->agent = p->agent;
     c->tls = fl_tls_conf_ref(co->tls);
-    for (size_t i = 0; i < m->n_keys && i < FL_WIRE_CLAIMS_MAX; i++) {
+    for (size_t i = 0; i < m->n_updates && i < FL_WIRE_CLAIMS_MAX; i++) {
         struct claimed *x = &c->of[c->count++];
-        fl_key_from_msg(m->keys[i], &x->receipt.key);
+        fl_claimed_from_msg(m->updates[i], &x->receipt.key, &x->receipt.update);
         const struct co_job *j = co_job_by_incarnation(co, x->receipt.key.incarnation);
         memcpy(x->receipt.agent, p->identity.key, sizeof x->receipt.agent);
         if (!j) {
@@ -177,6 +201,7 @@ void co_peer_claims(struct co_peer *p, const Cohort__Claim *m)
         snprintf(x->receipt.job, sizeof x->receipt.job, "%s", j->name);
         x->job = j->id;
         x->published = j->published;
+        x->last = x->receipt.key.round + last_behind(j);
         x->over = j->state == FL_JOB_DONE || j->state == FL_JOB_CANCELLED;
     }
     co_submit(co, co->store_lane, &c->op);

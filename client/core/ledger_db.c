@@ -43,7 +43,8 @@ static const char schema[] =
 static const char receipts[] =
     "CREATE TABLE IF NOT EXISTS receipt (incarnation BLOB NOT NULL, round INTEGER NOT NULL,"
     " exchange INTEGER NOT NULL, coordinator BLOB NOT NULL, wall_ms INTEGER NOT NULL DEFAULT 0,"
-    " reason INTEGER, weight INTEGER, record BLOB, model BLOB, signer BLOB, signature BLOB,"
+    " reason INTEGER, counted INTEGER, weight INTEGER, record BLOB, model BLOB, signer BLOB, "
+    "signature BLOB,"
     " PRIMARY KEY (incarnation, round, exchange)) STRICT, WITHOUT ROWID;"
     "CREATE INDEX IF NOT EXISTS receipt_wanted ON receipt (coordinator) WHERE wall_ms = 0;"
     "CREATE TABLE IF NOT EXISTS signer (digest BLOB PRIMARY KEY, certificate BLOB NOT NULL)"

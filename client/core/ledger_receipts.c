@@ -8,15 +8,16 @@
 /* Of a row of `receipt`: wall_ms 0 = wanted. */
 
 int fl_ledger_receipts_wanted(struct fl_ledger *l, const uint8_t coordinator[16],
-                              struct fl_key *ret, uint32_t room, uint32_t *ret_count,
+                              struct fl_wanted *ret, uint32_t room, uint32_t *ret_count,
                               struct fl_err *e)
 {
     sqlite3_stmt *s;
     /* By chance, so that those of a round that is never published do not stand before others. */
     int r = fl_ledger_db_prepare(l,
-                                 "SELECT incarnation, round, exchange FROM receipt"
-                                 " WHERE wall_ms = 0 AND coordinator = ?1 ORDER BY random()"
-                                 " LIMIT ?2",
+                                 "SELECT r.incarnation, r.round, r.exchange, x.update_digest"
+                                 " FROM receipt r JOIN entry x USING (incarnation, round, exchange)"
+                                 " WHERE x.kind = 3 AND r.wall_ms = 0 AND r.coordinator = ?1"
+                                 " ORDER BY random() LIMIT ?2",
                                  &s, e);
 
     if (r < 0) {
@@ -26,10 +27,12 @@ int fl_ledger_receipts_wanted(struct fl_ledger *l, const uint8_t coordinator[16]
     sqlite3_bind_int64(s, 2, room);
     *ret_count = 0;
     while ((r = fl_ledger_db_step(l, s, e)) == 1 && *ret_count < room) {
-        struct fl_key *k = &ret[(*ret_count)++];
+        struct fl_wanted *w = &ret[(*ret_count)++];
+        struct fl_key *k = &w->key;
         k->round = (uint64_t)sqlite3_column_int64(s, 1);
         k->exchange = (uint32_t)sqlite3_column_int64(s, 2);
-        if (!fl_ledger_db_blob(s, 0, k->incarnation, sizeof k->incarnation)) {
+        if (!fl_ledger_db_blob(s, 0, k->incarnation, sizeof k->incarnation) ||
+            !fl_ledger_db_blob(s, 3, w->update.bytes, FL_DIGEST_SIZE)) {
             r = fl_ledger_db_damaged(l, "a receipt with a field of wrong size", e);
             break;
         }
@@ -89,7 +92,8 @@ static int keep(struct fl_ledger *l, const struct fl_receipt_proof *p, uint64_t 
               : fl_ledger_db_prepare(
                     l,
                     "UPDATE receipt SET wall_ms = ?4, reason = ?5, weight = ?6, record = ?7,"
-                    " model = ?8, signer = ?9, signature = ?10 WHERE incarnation = ?1 AND round ="
+                    " model = ?8, signer = ?9, signature = ?10, counted = ?11 WHERE incarnation = "
+                    "?1 AND round ="
                     " ?2 AND exchange = ?3 AND wall_ms = 0",
                     &s, e);
     if (r < 0) {
@@ -104,6 +108,7 @@ static int keep(struct fl_ledger *l, const struct fl_receipt_proof *p, uint64_t 
         sqlite3_bind_blob(s, 8, x->model.bytes, FL_DIGEST_SIZE, SQLITE_STATIC);
         sqlite3_bind_blob(s, 9, signer.bytes, FL_DIGEST_SIZE, SQLITE_STATIC);
         sqlite3_bind_blob(s, 10, p->signature, (int)p->signature_size, SQLITE_STATIC);
+        sqlite3_bind_int64(s, 11, (sqlite3_int64)x->round);
     }
     r = fl_ledger_db_step(l, s, e);
     sqlite3_finalize(s);
@@ -153,6 +158,7 @@ static bool read_row(sqlite3_stmt *s, uint64_t wall_ms, struct fl_receipt_proof 
         return true;
     }
     x->weight = (uint32_t)sqlite3_column_int64(s, 8);
+    x->round = (uint64_t)sqlite3_column_int64(s, 15);
     return fl_ledger_db_blob(s, 9, x->record.bytes, FL_DIGEST_SIZE) &&
            fl_ledger_db_blob(s, 10, x->model.bytes, FL_DIGEST_SIZE) &&
            copy_blob(s, 11, p->signature, sizeof p->signature, &p->signature_size) &&
@@ -168,7 +174,8 @@ int fl_ledger_receipts_each(struct fl_ledger *l, uint64_t after, uint32_t limit,
     int r = fl_ledger_db_prepare(
         l,
         "SELECT x.seq, r.wall_ms, x.job, r.incarnation, r.round, r.exchange, x.update_digest,"
-        " r.reason, r.weight, r.record, r.model, r.signature, g.certificate, x.size, m.owner"
+        " r.reason, r.weight, r.record, r.model, r.signature, g.certificate, x.size, m.owner,"
+        " r.counted"
         " FROM entry x JOIN receipt r USING (incarnation, round, exchange) JOIN meta m"
         " LEFT JOIN signer g ON g.digest = r.signer"
         " WHERE x.kind = 3 AND x.seq > ?1 ORDER BY x.seq LIMIT ?2",

@@ -25,9 +25,13 @@ struct fl_receipt_proof {
     size_t signature_size;
 };
 
-/* Keys of releases to this coordinator that nothing was heard of, in no order: at most `room`. */
+struct fl_wanted {
+    struct fl_key key;
+    struct fl_digest update;
+};
+/* Releases to this coordinator that nothing was heard of, in no order: at most `room`. */
 int fl_ledger_receipts_wanted(struct fl_ledger *l, const uint8_t coordinator[16],
-                              struct fl_key *ret, uint32_t room, uint32_t *ret_count,
+                              struct fl_wanted *ret, uint32_t room, uint32_t *ret_count,
                               struct fl_err *e);
 /* Durable on return, all or none; one that is there already stays as it is. -FL_R_LEDGER: of a key
  * that was never released. */

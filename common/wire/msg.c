@@ -127,3 +127,21 @@ void fl_key_to_msg(const struct fl_key *k, Cohort__Key *m)
     m->round = k->round;
     m->exchange = k->exchange;
 }
+
+void fl_claimed_from_msg(const Cohort__Claimed *m, struct fl_key *ret, struct fl_digest *ret_update)
+{
+    *ret = (struct fl_key){.round = m->round, .exchange = m->exchange};
+    memcpy(ret->incarnation, m->incarnation.data, FL_INCARNATION_SIZE);
+    memcpy(ret_update->bytes, m->update.data, FL_DIGEST_SIZE);
+}
+
+void fl_claimed_to_msg(const struct fl_key *k, const struct fl_digest *update, Cohort__Claimed *m)
+{
+    cohort__claimed__init(m);
+    m->incarnation = (ProtobufCBinaryData){.len = FL_INCARNATION_SIZE,
+                                           .data = (uint8_t *)(uintptr_t)k->incarnation};
+    m->round = k->round;
+    m->exchange = k->exchange;
+    m->update =
+        (ProtobufCBinaryData){.len = FL_DIGEST_SIZE, .data = (uint8_t *)(uintptr_t)update->bytes};
+}

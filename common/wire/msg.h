@@ -73,5 +73,9 @@ void fl_msg_pack(const Cohort__Frame *frame, uint8_t *to);
 void fl_key_from_msg(const Cohort__Key *m, struct fl_key *ret);
 /* m points into k afterwards. */
 void fl_key_to_msg(const struct fl_key *k, Cohort__Key *m);
+void fl_claimed_from_msg(const Cohort__Claimed *m, struct fl_key *ret,
+                         struct fl_digest *ret_update);
+/* m points into k, and into the digest, afterwards. */
+void fl_claimed_to_msg(const struct fl_key *k, const struct fl_digest *update, Cohort__Claimed *m);
 
 #endif

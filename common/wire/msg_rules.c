@@ -89,6 +89,8 @@ static const struct rule offer[] = {{KEY},
 static const struct rule resume[] = {{KEY}, {DIGEST}, {OFFSET}};
 static const struct rule ack[] = {{KEY}, {DIGEST}};
 static const struct rule claim[] = {{INSIDE, 1, 1, FL_WIRE_CLAIMS_MAX}};
+static const struct rule claimed[] = {
+    {INCARNATION}, {ROUND}, {NUMBER, 0, FL_WIRE_EXCHANGES_MAX - 1, 0}, {DIGEST}};
 static const struct rule receipt[] = {{KEY}, {INSIDE, 0, 1, 0}, {NUMBER, 0, 9999, 0}};
 static const struct rule inclusion[] = {{DIGEST},
                                         {NUMBER, 1, FL_WIRE_WEIGHT_MAX, 0},
@@ -96,7 +98,8 @@ static const struct rule inclusion[] = {{DIGEST},
                                         {DIGEST},
                                         {DIGEST},
                                         {BYTES, 1, FL_WIRE_CERTIFICATE_MAX, 0},
-                                        {BYTES, 1, FL_WIRE_SIGNATURE_MAX, 0}};
+                                        {BYTES, 1, FL_WIRE_SIGNATURE_MAX, 0},
+                                        {ROUND}};
 static const struct rule frame[] = {{BODY}, {BODY}, {BODY}, {BODY}, {BODY}, {BODY}, {BODY},
                                     {BODY}, {BODY}, {BODY}, {BODY}, {BODY}, {BODY}, {BODY},
                                     {BODY}, {BODY}, {BODY}, {BODY}, {BODY}};
@@ -136,6 +139,7 @@ static const struct {
     TYPE(claim, claim),
     TYPE(receipt, receipt),
     TYPE(inclusion, inclusion),
+    TYPE(claimed, claimed),
 };
 
 int fl_msg_rules_count(const ProtobufCMessageDescriptor *type)

@@ -32,6 +32,6 @@ size_t fl_receipt_text(const struct fl_receipt *r, char ret[FL_RECEIPT_TEXT_MAX]
     int n = snprintf(ret, FL_RECEIPT_TEXT_MAX,
                      "cohort-receipt 1\njob %.63s\nincarnation %s\nround %llu\n%.240srecord %s\n"
                      "model %s\n",
-                     r->job, incarnation, (unsigned long long)r->key.round, member, record, model);
+                     r->job, incarnation, (unsigned long long)r->round, member, record, model);
     return (size_t)n; /* 555 at most: every field has its ceiling */
 }

@@ -21,6 +21,7 @@ struct fl_receipt {
     struct fl_digest update;
     uint32_t weight;
     uint64_t size;
+    uint64_t round; /* the record's: that of the key, or a later one that took the update */
     struct fl_digest record, model; /* the round's record in the chain; the model it published */
 };
 

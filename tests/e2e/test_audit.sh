@@ -20,7 +20,7 @@ expect_run 0 'rounds .*1 to 3' cohortctl audit verify "$work/short"
 # Each site keeps the coordinator's signature under what became of its updates; anybody can check it, also when nothing runs, and
 # against the chain.
 receipts() { cohort-agent receipts "$@" --config "$work/agents.yaml"; }
-kept() { [ "$(receipts show --job "$1" | grep -c 'counted with weight 1')" = "$2" ]; }
+kept() { [ "$(receipts show --job "$1" | grep -c 'counted in round [123] with weight 1')" = "$2" ]; }
 wait_for 15 kept tale 9 || die "receipts of 3 rounds at 3 sites: $(receipts show)"
 expect_run 0 'site-02: 3 receipts, 3 of them verified, 3 stand in .*short \(0 are of rounds that it does not have\)' cohort-agent receipts verify --chain "$work/short" --config "$work/agents.yaml"
 receipts export --agent site-01 >"$work/receipts"

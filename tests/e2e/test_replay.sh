@@ -63,6 +63,13 @@ late buffers || die "weights $(weights buffers)"
 [ "$(grep -c '^member' "$work/chain")" = 80 ] || die "40 rounds of 2: $(grep -c '^member' "$work/chain")"
 cohortctl --json audit replay buffers 40 >"$work/replay" 2>&1 || die "replay: $(cat "$work/replay")"
 ok "buffers: members weigh $(weights buffers)"
+# An update that counted later has its receipt all the same, of the round that took it.
+receipts() { cohort-agent receipts "$@" --job buffers --config "$work/agents.yaml"; }
+received() { [ "$(receipts | grep -c 'counted in round')" = 80 ]; }
+wait_for 20 received || die "receipts: $(receipts | grep -c 'counted in round') of 80"
+receipts | awk '{ for (i = 1; i < NF; i++) { if ($i == "round") r[++n] = $(i + 1) } if (r[n] > r[n - 1]) late++ } END { exit !late }' || die "none of a later round"
+expect_run 0 'receipts, [1-9][0-9]* of them verified, [1-9][0-9]* stand' cohort-agent receipts verify --job buffers --chain "$work/chain" --config "$work/agents.yaml"
+expect_run 1 '^$' sh -c "cohort-agent receipts verify --json --job buffers --chain '$work/chain' --config '$work/agents.yaml' | grep '\"state\":\"kept\"' | grep -v '\"in_chain\":true'"
 if strings "$build/server/cohortd" 2>/dev/null | grep -q '^crash-point=round-ack-before'; then
     stop "$agents"
     buffered acked 40

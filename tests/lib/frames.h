@@ -128,13 +128,18 @@ static inline void frames_receipts(struct frames *f, Cohort__Key *key, ProtobufC
 {
     static uint8_t c[32], d[32], certificate[] = "certificate", signature[] = "signature";
     Cohort__Claim claim = COHORT__CLAIM__INIT;
+    Cohort__Claimed claimed = COHORT__CLAIMED__INIT, *claims = &claimed;
     Cohort__Receipt receipt = COHORT__RECEIPT__INIT;
     Cohort__Inclusion inclusion = COHORT__INCLUSION__INIT;
 
     memset(c, 0xcc, sizeof c);
     memset(d, 0xdd, sizeof d);
-    claim.keys = &key;
-    claim.n_keys = 1;
+    claimed.incarnation = key->incarnation;
+    claimed.round = key->round;
+    claimed.exchange = key->exchange;
+    claimed.update = update;
+    claim.updates = &claims;
+    claim.n_updates = 1;
     FRAMES_PUT(claim, CLAIM, claim);
     inclusion.update = update;
     inclusion.weight = 1;
@@ -143,6 +148,7 @@ static inline void frames_receipts(struct frames *f, Cohort__Key *key, ProtobufC
     inclusion.model = (ProtobufCBinaryData){sizeof d, d};
     inclusion.certificate = (ProtobufCBinaryData){sizeof certificate - 1, certificate};
     inclusion.signature = (ProtobufCBinaryData){sizeof signature - 1, signature};
+    inclusion.round = 41;
     receipt.key = key;
     receipt.inclusion = &inclusion;
     FRAMES_PUT(receipt, RECEIPT, receipt);

@@ -313,6 +313,7 @@ static void send_receipt(struct peer *p, const struct fl_key *key)
                            .update = turn == 0 ? p->hub->base : u->digest,
                            .weight = 1,
                            .size = UPDATE,
+                           .round = key->round,
                            .record = p->hub->plan,
                            .model = p->hub->base};
     char text[FL_RECEIPT_TEXT_MAX];
@@ -331,6 +332,7 @@ static void send_receipt(struct peer *p, const struct fl_key *key)
     set(&in.model, r.model.bytes, FL_DIGEST_SIZE);
     in.weight = turn == 1 ? 2 : 1; /* not what was signed */
     in.size = UPDATE;
+    in.round = key->round;
     set(&in.certificate, certificate, size);
     set(&in.signature, sig, sig_size);
     receipt.key = &k;
@@ -342,9 +344,12 @@ static void send_receipt(struct peer *p, const struct fl_key *key)
 
 static void on_claim(struct peer *p, const Cohort__Claim *m)
 {
-    for (size_t i = 0; i < m->n_keys; i++) {
+    for (size_t i = 0; i < m->n_updates; i++) {
         struct fl_key key;
-        fl_key_from_msg(m->keys[i], &key);
+        struct fl_digest update;
+        fl_claimed_from_msg(m->updates[i], &key, &update);
+        ck_assert(fl_digest_equal(&update, &p->hub->up[p->agent][key.round].digest) ||
+                  !p->hub->up[p->agent][key.round].offered);
         ck_assert(key.round >= 1 && key.round <= ROUNDS);
         if (p->hub->up[p->agent][key.round].done) {
             send_receipt(p, &key);

@@ -1048,6 +1048,7 @@ static struct fl_receipt_proof proof_of(uint64_t round)
 {
     struct fl_receipt_proof p = {.receipt = {.key = key_of(round),
                                              .weight = 7,
+                                             .round = round + 1,
                                              .record = digest_of("record", round),
                                              .model = digest_of("model", round)},
                                  .certificate_size = 900,
@@ -1077,6 +1078,7 @@ static int see(void *arg, uint64_t number, uint64_t wall_ms, const struct fl_rec
         kept++;
         ck_assert(fl_digest_equal(&p->receipt.record, &record));
         ck_assert_uint_eq(p->receipt.weight, 7);
+        ck_assert_uint_eq(p->receipt.round, p->receipt.key.round + 1);
         ck_assert_uint_eq(p->certificate_size, 900);
         ck_assert_uint_eq(p->signature_size, 71);
         ck_assert_uint_eq(p->signature[70], p->receipt.key.round);
@@ -1088,7 +1090,8 @@ START_TEST(test_receipts_are_wanted_until_they_are_kept)
 {
     struct fl_receipt_proof p[2] = {proof_of(1), proof_of(2)}, later = proof_of(1);
     uint8_t coordinator[16] = {5, 6}, other[16] = {7};
-    struct fl_key keys[2];
+    struct fl_wanted keys[2];
+    struct fl_digest third = digest_of("update", 3);
     uint32_t count;
 
     fresh();
@@ -1106,7 +1109,8 @@ START_TEST(test_receipts_are_wanted_until_they_are_kept)
     reopen();
     ck_ok(fl_ledger_receipts_wanted(l, coordinator, keys, 2, &count, &e));
     ck_assert_uint_eq(count, 1);
-    ck_assert_uint_eq(keys[0].round, 3);
+    ck_assert_uint_eq(keys[0].key.round, 3);
+    ck_assert(fl_digest_equal(&keys[0].update, &third));
     seen = kept = none = 0;
     ck_ok(fl_ledger_receipts_each(l, 0, 100, see, NULL, &e));
     ck_assert(seen == 3 && kept == 1 && none == 1);

@@ -147,8 +147,11 @@ END_TEST
 /* The text in section 12 is that of the vector in section 9. */
 START_TEST(test_the_text_of_a_receipt)
 {
-    struct fl_receipt r = {
-        .job = "fashion", .key = {.round = 41, .exchange = 1}, .weight = 1, .size = 2161};
+    struct fl_receipt r = {.job = "fashion",
+                           .key = {.round = 41, .exchange = 1},
+                           .round = 41,
+                           .weight = 1,
+                           .size = 2161};
     char text[FL_RECEIPT_TEXT_MAX], want[2 * FL_RECEIPT_TEXT_MAX] = "";
 
     r.key.incarnation[0] = 0x1c;
@@ -169,7 +172,7 @@ START_TEST(test_the_text_of_a_receipt)
     fl_free(page);
     /* Every field at its longest: nothing is cut. */
     memset(r.job, 'j', sizeof r.job - 1);
-    r.key.round = INT64_MAX;
+    r.key.round = r.round = INT64_MAX;
     r.key.exchange = FL_WIRE_EXCHANGES_MAX - 1;
     r.weight = FL_WIRE_WEIGHT_MAX;
     r.size = FL_OBJECT_MAX;
