@@ -49,7 +49,8 @@ struct fl_config_agent {
     uint16_t window_from, window_to; /* minutes of the local day; equal = always */
     unsigned hold;                   /* enum fl_config_hold */
     uint32_t declared_examples;      /* the public weight of this site; 0 = 1 */
-    float width;                     /* of nested layers, taken as a job begins; 0 = 1, all units */
+    uint32_t upload_bits; /* of an update's values, where a job lets sites send fewer; 0 = all */
+    float width;          /* of nested layers, taken as a job begins; 0 = 1, all units */
     char models[FL_CONFIG_MODELS_MAX][FL_CONFIG_PATH_MAX]; /* files for model.base of jobs */
     uint32_t model_count;
 };

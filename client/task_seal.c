@@ -202,9 +202,9 @@ static int seal_update(struct fl_task *t, struct fl_sealed *ret, struct fl_err *
 
     leak_into_update(t);
     fl_seed_derive(&t->seed, "seal", t->what.key.round, &seed);
-    int r =
-        fl_outbox_seal(t->plan, t->delta,
-                       t->plan->privacy.unit == FL_UNIT_EXAMPLE ? &t->event : NULL, &seed, ret, e);
+    int r = fl_outbox_seal(t->plan, t->delta,
+                           t->plan->privacy.unit == FL_UNIT_EXAMPLE ? &t->event : NULL, &seed,
+                           t->vault->agent->upload_bits, ret, e);
     explicit_bzero(&seed, sizeof seed);
     return r == 0 && t->masked ? mask(t, ret, e) : r;
 }

@@ -29,6 +29,7 @@
 #include "common/io/spool.h"
 #include "common/io/stream.h"
 #include "common/io/work.h"
+#include "common/math/narrow.h"
 #include "common/plan/plan.h"
 #include "server/checkpoint.h"
 #include "server/config.h"
@@ -430,14 +431,20 @@ void co_tune_sweep(const char *dir);
 /* co_compute.c */
 /* The row of what an item is about. */
 struct fl_store_update co_update_of(const struct co_job *j, const struct fl_round_item *item);
-/* An update as a strategy sees it, read by `read` with `arg`. */
-struct fl_update co_update_view(const struct fl_store_update *u,
-                                int (*read)(void *arg, uint64_t offset, uint8_t *to, size_t size,
-                                            struct fl_err *e),
-                                void *arg);
-/* [job] The same of a sealed upload's file, until *ret_fd is closed. */
-int co_update_open(const struct fl_store_update *u, const char *path, int *ret_fd,
-                   struct fl_update *ret, struct fl_err *e);
+/* An update as a strategy sees it, read by `read` with `arg`: on the grid of its exchange, also
+ * when it came in fewer bits. *narrow lives as long as it. */
+struct fl_update
+co_update_view(const struct fl_exchange_terms *terms, const struct fl_store_update *u,
+               int (*read)(void *arg, uint64_t offset, uint8_t *to, size_t size, struct fl_err *e),
+               void *arg, struct fl_narrow *narrow);
+/* [job] The same of a sealed upload's file, until file->fd is closed. */
+struct co_update_file {
+    int fd;
+    struct fl_narrow narrow;
+};
+int co_update_open(const struct fl_exchange_terms *terms, const struct fl_store_update *u,
+                   const char *path, struct co_update_file *file, struct fl_update *ret,
+                   struct fl_err *e);
 void co_finish(struct co *co, struct co_job *j, const struct fl_round_item *item);
 /* The initial checkpoint of a plan, written; for job submission. [job] */
 int co_initial_checkpoint(struct fl_store *s, const struct fl_plan *plan,

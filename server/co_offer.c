@@ -4,6 +4,8 @@
  */
 #include "server/co.h"
 
+#include "common/base/mem.h"
+
 #include <string.h>
 
 /* A late offer: was that very update committed? */
@@ -82,6 +84,11 @@ static void offer_terms(const struct co_peer *p, const struct co_job *j,
     if (offer->key.exchange < s->terms_count) {
         const struct fl_exchange_terms *x = &s->terms[offer->key.exchange];
         ret->update_size = x->size;
+        for (uint32_t i = 0; i < FL_COUNT(ret->narrow_size); i++) {
+            uint32_t bits = 4 + 2 * i;
+            bool may = plan->grid.narrow && bits >= plan->grid.narrow && x->model;
+            ret->narrow_size[i] = may ? fl_narrow_bytes(bits, x->elements) : 0;
+        }
         ret->at_most = x->payload == FL_PAYLOAD_BYTES;
         ret->max_weight = x->max_weight;
     }

@@ -88,14 +88,15 @@ struct judge_op {
 static void judge_run(struct co_op *op)
 {
     struct judge_op *g = (struct judge_op *)op;
+    struct co_update_file file;
     struct fl_update u;
-    int fd;
 
-    op->status = co_update_open(&g->u, g->path, &fd, &u, &op->err);
+    op->status =
+        co_update_open(&g->sums->terms[g->u.exchange], &g->u, g->path, &file, &u, &op->err);
     if (op->status == 0) {
         op->status = fl_secure_judge(g->sums->secure, g->sums->stage[g->u.exchange], &u,
                                      g->principal, &op->err);
-        close(fd);
+        close(file.fd);
     }
 }
 

@@ -246,27 +246,50 @@ struct fl_store_update co_update_of(const struct co_job *j, const struct fl_roun
                                     .digest = item->digest};
 }
 
-struct fl_update co_update_view(const struct fl_store_update *u,
-                                int (*read)(void *arg, uint64_t offset, uint8_t *to, size_t size,
-                                            struct fl_err *e),
-                                void *arg)
+static int narrow_read(void *arg, uint64_t offset, uint8_t *to, size_t size, struct fl_err *e)
 {
+    return fl_narrow_read(arg, offset, to, size, e);
+}
+
+/* In which bits a payload came; 0: those of its grid. Sizes tell it, as there are 8 values or more:
+ * plan_check.c. */
+static uint32_t narrow_bits(const struct fl_exchange_terms *terms, uint64_t size)
+{
+    for (uint32_t bits = 4; terms->payload == FL_PAYLOAD_GRID && size < terms->size; bits++) {
+        if (bits == FL_NARROW_FROM) {
+            break;
+        }
+        if (fl_narrow_is(bits) && fl_narrow_bytes(bits, terms->elements) == size) {
+            return bits;
+        }
+    }
+    return 0;
+}
+
+struct fl_update
+co_update_view(const struct fl_exchange_terms *terms, const struct fl_store_update *u,
+               int (*read)(void *arg, uint64_t offset, uint8_t *to, size_t size, struct fl_err *e),
+               void *arg, struct fl_narrow *narrow)
+{
+    *narrow = (struct fl_narrow){
+        .bits = narrow_bits(terms, u->size), .count = terms->elements, .read = read, .arg = arg};
     return (struct fl_update){.agent = u->agent,
                               .exchange = u->exchange,
                               .weight = u->weight,
-                              .size = u->size,
-                              .read = read,
-                              .arg = arg};
+                              .size = narrow->bits ? terms->size : u->size,
+                              .read = narrow->bits ? narrow_read : read,
+                              .arg = narrow->bits ? narrow : arg};
 }
 
-int co_update_open(const struct fl_store_update *u, const char *path, int *ret_fd,
-                   struct fl_update *ret, struct fl_err *e)
+int co_update_open(const struct fl_exchange_terms *terms, const struct fl_store_update *u,
+                   const char *path, struct co_update_file *file, struct fl_update *ret,
+                   struct fl_err *e)
 {
-    *ret_fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (*ret_fd < 0) {
+    file->fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (file->fd < 0) {
         return fl_fail_sys(e, fl_file_reason(errno), errno, "open %s", path);
     }
-    *ret = co_update_view(u, read_fd, ret_fd);
+    *ret = co_update_view(terms, u, read_fd, &file->fd, &file->narrow);
     return 0;
 }
 
@@ -310,8 +333,9 @@ static int fold_one(struct co_sums *s, const struct fl_update *u, struct fl_err 
 int co_sums_fold(struct co_sums *s, const struct fl_store_update *u, const char *path,
                  struct fl_err *e)
 {
+    struct co_update_file file;
     struct fl_update view;
-    int fd, r = co_update_open(u, path, &fd, &view, e);
+    int r = co_update_open(&s->terms[u->exchange], u, path, &file, &view, e);
 
     if (r) {
         return r;
@@ -320,7 +344,7 @@ int co_sums_fold(struct co_sums *s, const struct fl_store_update *u, const char 
     if (r == 0) {
         r = remember(s, u, e);
     }
-    close(fd);
+    close(file.fd);
     return r;
 }
 
@@ -387,6 +411,7 @@ struct co_reader {
     struct handle {
         struct co_reader *reader;
         uint32_t i;
+        struct fl_narrow narrow;
     } * handle;
     struct fl_update *at;
     int fd[CO_READER_FILES];
@@ -443,8 +468,10 @@ int co_reader_new(struct co_sums *s, struct co_reader **ret, struct fl_updates *
     }
     qsort(s->folded, n, sizeof *s->folded, by_agent);
     for (uint32_t i = 0; i < n; i++) {
-        r->handle[i] = (struct handle){r, i};
-        r->at[i] = co_update_view(&s->folded[i], reader_read, &r->handle[i]);
+        struct handle *h = &r->handle[i];
+        *h = (struct handle){.reader = r, .i = i};
+        r->at[i] = co_update_view(&s->terms[s->folded[i].exchange], &s->folded[i], reader_read, h,
+                                  &h->narrow);
     }
     *ret = r;
     *ret_updates = (struct fl_updates){.count = n, .at = r->at};

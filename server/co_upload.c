@@ -126,18 +126,18 @@ struct seal_op {
 static void seal_run(struct co_op *op)
 {
     struct seal_op *s = (struct seal_op *)op;
+    struct co_update_file file;
     struct fl_update u;
-    int fd;
 
     op->status = fl_spool_seal(s->spool, &op->err);
     if (op->status == 0) {
-        op->status = co_update_open(&s->u, s->path, &fd, &u, &op->err);
+        op->status = co_update_open(&s->terms, &s->u, s->path, &file, &u, &op->err);
     }
     if (op->status) {
         return;
     }
     op->status = fl_update_scan(&s->terms, &u, &op->err);
-    close(fd);
+    close(file.fd);
 }
 
 struct drop_op {

@@ -2,6 +2,7 @@
 
 #include "common/base/mem.h"
 #include "common/math/grid.h"
+#include "common/math/narrow.h"
 #include "common/plan/releases.h"
 #include "common/plan/secure.h"
 #include "common/plan/shared_step.h"
@@ -140,10 +141,22 @@ static int to_grid(const struct fl_plan *plan, const float *delta, size_t count,
     return r;
 }
 
+/* What the job lets a site send that wants to send `bits`; 0: the grid's. */
+static uint32_t narrow_of(const struct fl_plan *plan, uint32_t bits)
+{
+    uint32_t least = plan->grid.narrow, even = bits + bits % 2;
+
+    if (least == 0 || bits == 0 || even >= FL_NARROW_FROM) {
+        return 0;
+    }
+    return even > least ? even : least;
+}
+
 int fl_outbox_seal(const struct fl_plan *plan, const float *delta,
-                   const struct fl_event *example_event, const struct fl_seed *seed,
+                   const struct fl_event *example_event, const struct fl_seed *seed, uint32_t bits,
                    struct fl_sealed *ret, struct fl_err *e)
 {
+    uint32_t narrow = narrow_of(plan, bits);
     const struct fl_grid g = grid_of(plan);
     const size_t count = plan->layout.shared.elements;
     struct fl_sealed s = {0};
@@ -173,7 +186,12 @@ int fl_outbox_seal(const struct fl_plan *plan, const float *delta,
     if (r < 0) {
         goto out;
     }
-    s.saturated = fl_grid_pack(&g, q, count, s.bytes);
+    if (narrow) {
+        s.size = fl_narrow_bytes(narrow, count);
+        s.saturated = fl_narrow_pack(narrow, q, count, s.bytes);
+    } else {
+        s.saturated = fl_grid_pack(&g, q, count, s.bytes);
+    }
     fl_digest_of(s.bytes, s.size, &s.digest);
     *ret = s;
     s.bytes = NULL;

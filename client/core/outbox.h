@@ -15,7 +15,7 @@
 #include <stdint.h>
 
 struct fl_sealed {
-    uint8_t *bytes; /* fl_plan_update_size(plan); freed by fl_sealed_fini */
+    uint8_t *bytes; /* fl_plan_update_size(plan), or narrower; freed by fl_sealed_fini */
     size_t size;
     struct fl_digest digest;
     struct fl_event event; /* what the ledger must be debited (client unit: q = 1, one release) */
@@ -30,10 +30,11 @@ struct fl_sealed {
  * `example`), NULL otherwise. Unit `none`: rounds and packs, saturating. `client`: clips to C with
  * an exact integer bound, adds discrete Gaussian noise from `seed`, packs. `example`: rounds and
  * packs what accounted steps made. -FL_R_NOT_FINITE: nothing is sealed. -FL_R_PLAN_PRIVACY: clip or
- * noise too small for the grid. -FL_R_NOMEM. The same arguments give the same bytes on every
- * machine. */
+ * noise too small for the grid. bits: what this site's link is given, 0 = the grid's; no fewer
+ * than grid.narrow lets it. The second rounding is behind the noise: it costs nothing. -FL_R_NOMEM.
+ * The same arguments give the same bytes on every machine. */
 int fl_outbox_seal(const struct fl_plan *plan, const float *delta,
-                   const struct fl_event *example_event, const struct fl_seed *seed,
+                   const struct fl_event *example_event, const struct fl_seed *seed, uint32_t bits,
                    struct fl_sealed *ret, struct fl_err *e);
 void fl_sealed_fini(struct fl_sealed *s);
 

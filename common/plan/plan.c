@@ -132,6 +132,7 @@ static const struct fl_conf_field privacy_keys[] = {
 static const struct fl_conf_field grid_keys[] = {
     {TYPED("bits", UINT32, bits), .min = 8, .max = 32, .fallback = "16"},
     {TYPED("step", INT32, step), .min = -40, .max = 10, .fallback = "-14"},
+    {TYPED("narrow", UINT32, narrow), .max = 6, .fallback = "0"},
     {.name = NULL},
 };
 #undef OF

@@ -106,8 +106,10 @@ struct fl_privacy_conf {
 };
 
 struct fl_grid_conf {
-    uint32_t bits; /* 8..32: width of a packed value */
-    int32_t step;  /* log2 of the grid's step, e.g. -14 */
+    uint32_t bits;   /* 8..32: width of a packed value */
+    int32_t step;    /* log2 of the grid's step, e.g. -14 */
+    uint32_t narrow; /* least bits a site may send updates in, 4 or 6 (common/math/narrow.h); 0: as
+                        `bits` says */
 };
 
 struct fl_round_conf {

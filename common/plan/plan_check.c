@@ -5,6 +5,8 @@
  */
 #include "common/plan/plan_check.h"
 
+#include "common/math/narrow.h"
+
 #include "common/math/grid.h"
 #include "common/plan/releases.h"
 #include "common/plan/secure.h"
@@ -52,6 +54,15 @@ static int check_round(const struct fl_plan *p, const struct fl_conf_node *root,
     if (r->quorum > r->members) {
         return fl_conf_fail(e, fl_plan_at(root, "round.quorum"), FL_R_CONF_CONFLICT,
                             "%u is more than members (%u)", r->quorum, r->members);
+    }
+    if (p->grid.narrow &&
+        (!fl_narrow_is(p->grid.narrow) || p->grid.bits != FL_NARROW_FROM ||
+         p->layout.shared.elements < 8 || p->secure.on || p->privacy.noise != FL_NOISE_LOCAL)) {
+        return fl_conf_fail(e, fl_plan_at(root, "grid.narrow"), FL_R_CONF_CONFLICT,
+                            "%u: 4 or 6, of bits: 8 and 8 values or more; neither with "
+                            "secure_aggregation nor with noise "
+                            "on the sum, whose bound a second rounding may exceed",
+                            p->grid.narrow);
     }
     if (!fl_grid_sum_fits(&g, p->max_weight, r->members + r->over_select)) {
         return fl_conf_fail(e, fl_plan_at(root, "grid.bits"), FL_R_PLAN_OVERFLOW,

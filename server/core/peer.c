@@ -237,7 +237,9 @@ enum fl_offer_verdict fl_peer_offer(const struct fl_offer_terms *terms,
         return refused(e, FL_R_UPDATE_SHAPE, "an update made from another model");
     }
     if (terms->at_most ? offer->size == 0 || offer->size > terms->update_size
-                       : offer->size != terms->update_size) {
+                       : offer->size != terms->update_size &&
+                             (offer->size == 0 || (offer->size != terms->narrow_size[0] &&
+                                                   offer->size != terms->narrow_size[1]))) {
         fl_fail(e, FL_R_UPDATE_LENGTH, "an update of %llu bytes, the plan gives %llu",
                 (unsigned long long)offer->size, (unsigned long long)terms->update_size);
         return FL_OFFER_REFUSED;

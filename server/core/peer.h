@@ -111,9 +111,10 @@ struct fl_offer_terms {
     uint32_t exchange_count; /* of the plan */
     bool open;               /* the round is open: its plan and base are frozen */
     struct fl_digest plan, base;
-    uint64_t update_size; /* of the offer's exchange */
-    bool at_most;         /* opaque bytes: 1 to update_size; else exactly */
-    uint32_t max_weight;  /* 1 with equal weights */
+    uint64_t update_size;    /* of the offer's exchange */
+    uint64_t narrow_size[2]; /* so many will do, too; 0 = none */
+    bool at_most;            /* opaque bytes: 1 to update_size; else exactly */
+    uint32_t max_weight;     /* 1 with equal weights */
     bool carried;         /* the offer is of an earlier round's task, and this round takes it: plan
                              and base are of then, and the plan must be this round's all the same */
     uint32_t late_rounds; /* published rounds back that are looked up in the store */

@@ -111,14 +111,14 @@ static void bench_seal(void)
     fl_seed_from_u64(1, &seed);
     snprintf(plan->strategy, sizeof plan->strategy, "fedavg");
     plan->layout.shared.elements = N;
-    plan->grid = (struct fl_grid_conf){g.bits, g.step};
+    plan->grid = (struct fl_grid_conf){.bits = g.bits, .step = g.step};
     plan->privacy =
         (struct fl_privacy_conf){.unit = FL_UNIT_CLIENT, .clip = 1, .noise_multiplier = 0.05};
     for (size_t i = 0; i < N; i++) {
         x[i] = (float)fl_rng_normal(&rng) * 0.01f; /* norm 10: is clipped */
     }
     BEST(seal_s, {
-        if (fl_outbox_seal(plan, x, NULL, &seed, &sealed, NULL) < 0) {
+        if (fl_outbox_seal(plan, x, NULL, &seed, 0, &sealed, NULL) < 0) {
             abort();
         }
         fl_sealed_fini(&sealed);

@@ -56,7 +56,17 @@ done
 buffered() { rounds=$2 strategy='{fedbuff: {buffer: 2, staleness: 16}}' quorum=2 job "$1" 3; submit "$1"; }
 weights() { cohortctl audit export "$1" -o "$work/chain" >/dev/null && awk '/^member/ { print $5 }' "$work/chain" | sort -n | uniq | tr '\n' ' '; }
 late() { weights "$1" | awk '{ for (i = 1; i <= NF; i++) { s = (1024 / $i) ^ 2 - 1; if (s < -0.1 || s > 16.2) exit 2; n += s > 0.5 } exit !n }'; }
+# Sites with thin links send the same values in fewer bits; what is added up, and found again, is on one grid.
+sed -i '/name: site-01/s/}}$/}, upload_bits: 6}/; /name: site-02/s/}}$/}, upload_bits: 5}/' "$work/agents.yaml"
 start_agents
+rounds=4 strategy=fedavg job thin 3 'set: {grid: {bits: 8, step: -7, narrow: 4}}'
+submit thin
+finishes thin
+for round in 2 3 4; do replays thin $round; done
+cohortctl audit export thin -o "$work/chain" >/dev/null || die "export"
+bytes=$(awk '/^member/ { print $6 }' "$work/chain" | sort -n | uniq -c | awk '{ printf "%s*%s ", $1, $2 }')
+[ "$bytes" = '8*86 4*114 ' ] || die "114 values in 6 bits by two sites, and in 8: $bytes"
+ok "thin: $bytes bytes"
 buffered buffers 40
 finishes buffers 60
 late buffers || die "weights $(weights buffers)"

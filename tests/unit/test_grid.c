@@ -1,6 +1,7 @@
 #include "common/base/mem.h"
 #include "common/base/rng.h"
 #include "common/math/grid.h"
+#include "common/math/narrow.h"
 #include "tests/lib/check_main.h"
 
 #include <math.h>
@@ -38,6 +39,13 @@ static void random_values(struct fl_rng *r, const struct fl_grid *g, int64_t *q,
     }
     q[0] = max;
     q[count - 1] = -max;
+}
+
+static int read_memory(void *arg, uint64_t offset, uint8_t *to, size_t size, struct fl_err *e)
+{
+    (void)e;
+    memcpy(to, (const uint8_t *)arg + offset, size);
+    return 0;
 }
 
 START_TEST(test_packing_and_the_fold_agree_with_the_naive_twin_at_every_width)
@@ -184,7 +192,75 @@ START_TEST(test_sums_fit_exactly_up_to_62_bits)
 }
 END_TEST
 
-TESTS_MAIN("grid", test_packing_and_the_fold_agree_with_the_naive_twin_at_every_width,
+/* Python's round() is to nearest, ties to even: [max(-m, min(m, round(q / 2**s))) for q in ...]. */
+START_TEST(test_narrow_values)
+{
+    static const int64_t q[] = {-300, -127, -126, -24, -8, -2, -1, 0,  1,
+                                2,    3,    6,    8,   10, 24, 40, 127};
+    static const int six[] = {-31, -31, -31, -6, -2, 0, 0, 0, 0, 0, 1, 2, 2, 2, 6, 10, 31};
+    static const int four[] = {-7, -7, -7, -2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 2, 7};
+    enum { COUNT = sizeof q / sizeof *q };
+    uint8_t packed[COUNT], wide[COUNT];
+
+    for (uint32_t bits = 4; bits <= 6; bits += 2) {
+        const int *want = bits == 6 ? six : four;
+        struct fl_narrow n = {bits, COUNT, read_memory, packed};
+        struct fl_err e = {0};
+        ck_assert_uint_eq(fl_narrow_pack(bits, q, COUNT, packed), 4); /* three below, one above */
+        ck_assert_int_eq(fl_narrow_read(&n, 0, wide, COUNT, &e), 0);
+        for (size_t i = 0; i < COUNT; i++) {
+            ck_assert_int_eq((int8_t)wide[i], want[i] * (1 << (8 - bits)));
+        }
+    }
+    ck_assert(fl_narrow_is(4) && fl_narrow_is(6) && !fl_narrow_is(5) && !fl_narrow_is(8));
+}
+END_TEST
+
+/* Any part of a long vector is what the whole has there; what was never sent is refused. */
+START_TEST(test_narrow_reads_anywhere)
+{
+    enum { COUNT = 9001 };
+    static int64_t q[COUNT];
+    static uint8_t packed[COUNT], whole[COUNT], part[COUNT];
+    struct fl_seed seed;
+    struct fl_rng rng;
+    struct fl_err e = {0};
+
+    fl_seed_from_u64(8, &seed);
+    fl_rng_init(&rng, &seed, 0);
+    for (size_t i = 0; i < COUNT; i++) {
+        q[i] = (int64_t)fl_rng_below(&rng, 255) - 127;
+    }
+    for (uint32_t bits = 4; bits <= 6; bits += 2) {
+        struct fl_narrow n = {bits, COUNT, read_memory, packed};
+        size_t size = fl_narrow_bytes(bits, COUNT);
+        ck_assert_uint_eq(size, (COUNT * bits + 7) / 8);
+        fl_narrow_pack(bits, q, COUNT, packed);
+        ck_assert_int_eq(fl_narrow_read(&n, 0, whole, COUNT, &e), 0);
+        for (size_t i = 0; i < COUNT; i++) {
+            double near = (double)q[i] / (1 << (8 - bits));
+            double most = (1 << (bits - 1)) - 1;
+            near = fmax(-most, fmin(most, nearbyint(near)));
+            ck_assert_double_eq((double)(int8_t)whole[i], near * (1 << (8 - bits)));
+        }
+        for (int k = 0; k < 300; k++) {
+            size_t first = fl_rng_below(&rng, COUNT), count = fl_rng_below(&rng, COUNT - first + 1);
+            ck_assert_int_eq(fl_narrow_read(&n, first, part, count, &e), 0);
+            ck_assert_int_eq(memcmp(part, whole + first, count), 0);
+        }
+        ck_assert_int_eq(fl_narrow_read(&n, COUNT - 1, part, 2, &e), -FL_R_OFFSET);
+        packed[size - 1] |= 0x80; /* 9001 values: bits are left in the last byte */
+        ck_assert_int_eq(fl_narrow_read(&n, COUNT - 1, part, 1, &e), -FL_R_UPDATE_RANGE);
+        packed[size - 1] &= 0x7f;
+        packed[0] = (uint8_t)(1 << (bits - 1)); /* the word that is never sent */
+        ck_assert_int_eq(fl_narrow_read(&n, 0, part, 1, &e), -FL_R_UPDATE_RANGE);
+        ck_assert_ptr_nonnull(strstr(e.msg, "value 0"));
+    }
+}
+END_TEST
+
+TESTS_MAIN("grid", test_narrow_values, test_narrow_reads_anywhere,
+           test_packing_and_the_fold_agree_with_the_naive_twin_at_every_width,
            test_the_most_negative_word_and_padding_are_refused_before_anything_is_added,
            test_wrong_lengths_are_refused, test_values_beyond_the_grid_saturate_and_are_counted,
            test_rounding_is_to_nearest_with_ties_to_even_and_finite,

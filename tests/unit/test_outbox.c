@@ -1,6 +1,7 @@
 #include "client/core/outbox.h"
 #include "common/base/mem.h"
 #include "common/math/grid.h"
+#include "common/math/narrow.h"
 #include "common/plan/secure.h"
 #include "common/privacy/clip.h"
 #include "tests/lib/check_main.h"
@@ -20,7 +21,7 @@ static struct fl_plan *plan_of(enum fl_unit unit)
 
     memcpy(plan->name, "fmnist", 7);
     plan->layout.shared.elements = N;
-    plan->grid = (struct fl_grid_conf){16, -12};
+    plan->grid = (struct fl_grid_conf){.bits = 16, .step = -12};
     snprintf(plan->strategy, sizeof plan->strategy, "fedavg");
     plan->privacy.unit = unit;
     plan->privacy.clip = 0.5;
@@ -41,11 +42,48 @@ static void seal(const struct fl_plan *plan, uint64_t seed_number, struct fl_sea
 
     fl_seed_from_u64(seed_number, &seed);
     int r = fl_outbox_seal(plan, delta, plan->privacy.unit == FL_UNIT_EXAMPLE ? &cost : NULL, &seed,
-                           ret, &e);
+                           0, ret, &e);
     ck_assert_msg(r == 0, "%s", e.msg);
     struct fl_grid g = {plan->grid.bits, plan->grid.step};
     ck_assert_int_eq(fl_grid_unpack(&g, ret->bytes, ret->size, 0, N, values, &e), 0);
 }
+
+/* What leaves in 6 or 4 bits is the second rounding of the very upload of 8: anybody could have
+ * made it from that, and its noise is that one's. */
+START_TEST(test_narrow_is_the_upload_rounded_again)
+{
+    struct fl_plan *plan = plan_of(FL_UNIT_CLIENT);
+    struct fl_sealed wide, narrow;
+    struct fl_seed seed;
+    struct fl_err e = {0};
+    uint8_t want[N];
+
+    plan->grid = (struct fl_grid_conf){.bits = FL_NARROW_FROM, .step = -5, .narrow = 4};
+    for (uint32_t bits = 4; bits <= 6; bits += 2) {
+        seal(plan, 9, &wide);
+        fl_seed_from_u64(9, &seed);
+        ck_assert_int_eq(fl_outbox_seal(plan, delta, NULL, &seed, bits, &narrow, &e), 0);
+        ck_assert_uint_eq(narrow.size, (N * bits + 7) / 8);
+        fl_narrow_pack(bits, values, N, want); /* `values`: of the wide bytes */
+        ck_assert_mem_eq(narrow.bytes, want, narrow.size);
+        ck_assert(narrow.event.sigma == wide.event.sigma && narrow.noise_std == wide.noise_std);
+        fl_sealed_fini(&narrow);
+        fl_sealed_fini(&wide);
+    }
+    ck_assert_int_eq(fl_outbox_seal(plan, delta, NULL, &seed, 5, &narrow, &e), 0);
+    ck_assert_uint_eq(narrow.size, (N * 6 + 7) / 8);
+    fl_sealed_fini(&narrow);
+    plan->grid.narrow = 6; /* no fewer than the job lets it; nor other than the job says */
+    ck_assert_int_eq(fl_outbox_seal(plan, delta, NULL, &seed, 4, &narrow, &e), 0);
+    ck_assert_uint_eq(narrow.size, (N * 6 + 7) / 8);
+    fl_sealed_fini(&narrow);
+    plan->grid.narrow = 0;
+    ck_assert_int_eq(fl_outbox_seal(plan, delta, NULL, &seed, 4, &narrow, &e), 0);
+    ck_assert_uint_eq(narrow.size, N);
+    fl_sealed_fini(&narrow);
+    fl_free(plan);
+}
+END_TEST
 
 START_TEST(test_without_noise_the_rounded_delta_leaves)
 {
@@ -199,7 +237,7 @@ START_TEST(test_what_cannot_be_honoured_is_refused_and_nothing_sealed)
         struct fl_plan *plan = plan_of(units[u]);
         for (size_t i = 0; i < FL_COUNT(bad); i++) {
             delta[N - 1] = bad[i];
-            ck_assert_int_eq(fl_outbox_seal(plan, delta, NULL, &seed, &s, &e), -FL_R_NOT_FINITE);
+            ck_assert_int_eq(fl_outbox_seal(plan, delta, NULL, &seed, 0, &s, &e), -FL_R_NOT_FINITE);
             ck_assert_ptr_null(s.bytes);
             ck_assert_ptr_nonnull(strstr(e.msg, "job fmnist"));
         }
@@ -210,13 +248,13 @@ START_TEST(test_what_cannot_be_honoured_is_refused_and_nothing_sealed)
     for (size_t i = 0; i < FL_COUNT(clips); i++) {
         plan->privacy.clip = clips[i];
         ck_assert_int_eq(fl_outbox_event(plan, &event, &e), -FL_R_PLAN_PRIVACY);
-        ck_assert_int_eq(fl_outbox_seal(plan, delta, NULL, &seed, &s, &e), -FL_R_PLAN_PRIVACY);
+        ck_assert_int_eq(fl_outbox_seal(plan, delta, NULL, &seed, 0, &s, &e), -FL_R_PLAN_PRIVACY);
     }
     plan->privacy.clip = 0.5;
     for (size_t i = 0; i < FL_COUNT(noises); i++) {
         plan->privacy.noise_multiplier = noises[i];
         ck_assert_int_eq(fl_outbox_event(plan, &event, &e), -FL_R_PLAN_PRIVACY);
-        ck_assert_int_eq(fl_outbox_seal(plan, delta, NULL, &seed, &s, &e), -FL_R_PLAN_PRIVACY);
+        ck_assert_int_eq(fl_outbox_seal(plan, delta, NULL, &seed, 0, &s, &e), -FL_R_PLAN_PRIVACY);
     }
     ck_assert_ptr_null(s.bytes);
     fl_free(plan);
@@ -234,7 +272,7 @@ START_TEST(test_every_failed_allocation_is_reported)
     for (;; nth++) {
         struct fl_sealed s = {0};
         fl_mem_fail_at(nth);
-        int r = fl_outbox_seal(plan, delta, NULL, &seed, &s, &e);
+        int r = fl_outbox_seal(plan, delta, NULL, &seed, 0, &s, &e);
         if (!fl_mem_fail_hit()) {
             ck_assert_int_eq(r, 0);
             fl_sealed_fini(&s);
@@ -249,7 +287,8 @@ START_TEST(test_every_failed_allocation_is_reported)
 }
 END_TEST
 
-TESTS_MAIN("outbox", test_without_noise_the_rounded_delta_leaves, test_client_unit_clips_and_noises,
+TESTS_MAIN("outbox", test_narrow_is_the_upload_rounded_again,
+           test_without_noise_the_rounded_delta_leaves, test_client_unit_clips_and_noises,
            test_members_share_the_noise, test_example_unit_passes_on_what_accounted_steps_made,
            test_what_cannot_be_honoured_is_refused_and_nothing_sealed,
            test_every_failed_allocation_is_reported)

@@ -229,6 +229,12 @@ START_TEST(test_offers)
     REFUSED(o.size = 101, UPDATE_LENGTH);
     REFUSED(o.weight = 0, UPDATE_RANGE);
     REFUSED(o.weight = 9, UPDATE_RANGE);
+    terms.narrow_size[0] = 50; /* fewer bits will do */
+    struct fl_offer narrow = good;
+    narrow.size = 50;
+    ck_assert_int_eq(fl_peer_offer(&terms, &narrow, &e), FL_OFFER_CURRENT);
+    REFUSED(o.size = 51, UPDATE_LENGTH);
+    REFUSED(o.size = 0, UPDATE_LENGTH);
     terms.open = false;
     REFUSED(o.weight = 1, NO_ROUND);
     ck_assert_int_eq(fl_peer_offer(NULL, &good, &e), FL_OFFER_REFUSED);

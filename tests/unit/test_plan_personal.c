@@ -59,6 +59,23 @@ START_TEST(test_settings_of_fedcac)
 }
 END_TEST
 
+START_TEST(test_narrow_grids)
+{
+    ck_assert_msg(parse("fedavg", TEN "\ngrid: {bits: 8, step: -7, narrow: 4}") == 0, "%s", e.msg);
+    ck_assert_uint_eq(plan.grid.narrow, 4);
+    refused("fedavg", TEN "\ngrid: {bits: 8, narrow: 5}", FL_R_CONF_CONFLICT,
+            "job.yaml:7:25: grid");
+    refused("fedavg", TEN "\ngrid: {bits: 9, narrow: 4}", FL_R_CONF_CONFLICT,
+            "job.yaml:7:25: grid");
+    refused("fedavg",
+            TEN "\ngrid: {bits: 8, narrow: 4, step: -4}\nprivacy: {unit: client, noise: "
+                "central, clip: 4, noise_multiplier: 1, delta: 1e-5}",
+            FL_R_CONF_CONFLICT, "job.yaml:7:25: grid");
+    refused("fedavg", TEN "\ngrid: {bits: 8, narrow: 4}\nsecure_aggregation:", FL_R_CONF_CONFLICT,
+            "job.yaml:7:25: grid");
+}
+END_TEST
+
 START_TEST(test_settings_of_fedbuff)
 {
     const char *const three = "{fedbuff: {buffer: 3}}";
@@ -148,5 +165,5 @@ START_TEST(test_units)
 }
 END_TEST
 
-TESTS_MAIN("plan_personal", test_settings_of_fedcac, test_settings_of_fedbuff,
+TESTS_MAIN("plan_personal", test_settings_of_fedcac, test_narrow_grids, test_settings_of_fedbuff,
            test_settings_of_fedamp, test_what_does_not_go_with_single_models, test_units)

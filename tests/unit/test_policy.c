@@ -35,7 +35,7 @@ static void given(void)
     name(plan->name, "fmnist");
     name(plan->strategy, "hyperfl");
     plan->layout.shared.elements = 1000;
-    plan->grid = (struct fl_grid_conf){16, -12};
+    plan->grid = (struct fl_grid_conf){.bits = 16, .step = -12};
     plan->privacy = (struct fl_privacy_conf){
         .unit = FL_UNIT_CLIENT, .clip = 1, .noise_multiplier = 0.5, .epsilon = 8, .delta = 1e-5};
 }
