@@ -39,7 +39,8 @@ struct guard {
 
 const char *fl_guard_word(enum fl_guard_model model)
 {
-    static const char *const words[FL_GUARD_MODELS] = {"alone", "as_is", "head", "full", "mixed"};
+    static const char *const words[FL_GUARD_MODELS] = {"alone", "as_is", "head",
+                                                       "full",  "mixed", "parts"};
     return words[model];
 }
 
@@ -227,6 +228,53 @@ static int try_mixed(struct guard *g, struct fl_err *e)
     return r;
 }
 
+/* Length of a tensor's name up to its last dot: tensors of one layer have it in common. */
+static size_t layer_name(const struct fl_tensor *t)
+{
+    const char *dot = strrchr(t->name, '.');
+
+    return dot ? (size_t)(dot - t->name) : strlen(t->name);
+}
+
+static bool same_layer(const struct fl_tensor *a, const struct fl_tensor *b)
+{
+    size_t n = layer_name(a);
+
+    return n == layer_name(b) && memcmp(a->name, b->name, n) == 0;
+}
+
+/* Which layers a site tunes is for its validation examples to say: each is taken from `full` if
+ * that makes the loss less, the last one first, as that is the one that tasks differ by most. */
+static int try_parts(struct guard *g, struct fl_err *e)
+{
+    const struct fl_tensors *t = &g->plan->layout.theta;
+    const float *as_is = g->of[FL_GUARD_AS_IS].now, *full = g->of[FL_GUARD_FULL].best;
+    float *now = g->of[FL_GUARD_PARTS].now;
+    double taken = 0;
+    bool better = false;
+    int r = 0;
+
+    if (!g->report.of[FL_GUARD_FULL].tried) {
+        return 0;
+    }
+    memcpy(now, as_is, g->elements * sizeof *now);
+    r = judge(g, FL_GUARD_PARTS, 0, &better, e);
+    for (uint32_t end = t->count, first; r == 0 && end > 0; end = first) {
+        for (first = end - 1; first > 0 && same_layer(&t->at[first - 1], &t->at[end - 1]);) {
+            first--;
+        }
+        size_t from = t->at[first].offset;
+        size_t size = (end < t->count ? t->at[end].offset : g->elements) - from;
+        memcpy(now + from, full + from, size * sizeof *now);
+        r = judge(g, FL_GUARD_PARTS, taken + 1, &better, e);
+        taken += better;
+        if (!better) {
+            memcpy(now + from, as_is + from, size * sizeof *now);
+        }
+    }
+    return r;
+}
+
 /* ---- all of them ---- */
 
 static int begin(struct guard *g, const struct fl_train_task *task, struct fl_err *e)
@@ -306,8 +354,8 @@ static int choose(struct guard *g, float *theta, struct fl_err *e)
 int fl_guard_choose(const struct fl_train_task *task, float *theta, struct fl_guard_report *ret,
                     struct fl_err *e)
 {
-    static int (*const tries[])(struct guard *, struct fl_err *) = {try_alone, try_as_is, try_head,
-                                                                    try_full, try_mixed};
+    static int (*const tries[])(struct guard *, struct fl_err *) = {
+        try_alone, try_as_is, try_head, try_full, try_mixed, try_parts};
     struct guard g = {0};
     double from = cpu_now();
     int r = begin(&g, task, e);

@@ -10,6 +10,7 @@
  *   head     the same, its head tuned at home
  *   full     the same, all of it tuned at home
  *   mixed    on the line between as_is and full (Wortsman et al. 2022, arXiv 2109.01903)
+ *   parts    the layers of full that help, one by one from the last on; the others of as_is
  *
  * Whatever is tuned keeps the epoch that was best on the validation examples. Nothing of it leaves,
  * is written to anything that feeds a release, or costs any budget: it is post-processing of the
@@ -26,6 +27,7 @@ enum fl_guard_model {
     FL_GUARD_HEAD,
     FL_GUARD_FULL,
     FL_GUARD_MIXED,
+    FL_GUARD_PARTS,
     FL_GUARD_MODELS
 };
 /* "alone", ... */
@@ -37,7 +39,8 @@ struct fl_guard_score {
     double validation_accuracy;
     double test_loss, test_accuracy; /* for people; accuracies are NAN for models of numbers */
     struct fl_errors test;
-    double setting; /* alone, full: rounds trained; head: epochs; mixed: part of full */
+    double setting; /* alone, full: rounds trained; head: epochs; mixed: part of full; parts: how
+                       many layers are of full */
 };
 
 struct fl_guard_report {

@@ -30,8 +30,8 @@ for site in site-01 site-02; do
 import json, sys
 line = json.loads(sys.stdin.readline())
 guard = line["guard"]
-tried = [m for m in ("alone", "as_is", "head", "full", "mixed") if m in guard]
-assert len(tried) == 5, tried
+tried = [m for m in ("alone", "as_is", "head", "full", "mixed", "parts") if m in guard]
+assert len(tried) == 6, tried
 least = min(guard[m]["validation_loss"] for m in tried)
 assert guard[guard["choice"]]["validation_loss"] == least, guard
 assert abs(guard["as_is"]["accuracy"] - line["accuracy_received"]) < 1e-9, line
@@ -39,7 +39,7 @@ assert guard["as_is"]["accuracy"] > 0.7, guard
 print("ok:", sys.argv[1], "serves", guard["choice"], {m: round(guard[m]["validation_loss"], 3) for m in tried})
 ' $site || die "$site: $(final $site)"
 done
-expect_run 0 'serves (alone|as_is|head|full|mixed): accuracy [0-9.]+%' cohort-agent report --config "$work/agents.yaml" --agent site-01
+expect_run 0 'serves (alone|as_is|head|full|mixed|parts): accuracy [0-9.]+%' cohort-agent report --config "$work/agents.yaml" --agent site-01
 # Nothing of the comparison is in the ledger or was sent: as many releases as rounds.
 expect_run 0 '20 releases' cohort-agent ledger --config "$work/agents.yaml" --agent site-01
 

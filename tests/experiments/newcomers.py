@@ -20,7 +20,7 @@ import yaml
 import table
 from table import ROOT, Rows, merged, percent
 
-COLUMNS = ["variant", "method", "seed", "labels", "site", "choice", "served", "alone", "as_is", "head", "full", "mixed"]
+COLUMNS = ["variant", "method", "seed", "labels", "site", "choice", "served", "alone", "as_is", "head", "full", "mixed", "parts"]
 BATCH = 2
 
 

@@ -144,6 +144,46 @@ START_TEST(test_a_good_federated_model_serves)
 }
 END_TEST
 
+/* The body is as good as it gets and the head is spoilt: the layers that help are the last ones,
+ * and each is of one model or of the other. */
+START_TEST(test_parts_are_the_layers_that_help)
+{
+    struct small_site s;
+    struct fl_guard_report x;
+    struct fl_err e = {0};
+
+    site_of(&s, &ways[0]);
+    federate(&s);
+    const struct fl_tensors *t = &s.plan->layout.theta;
+    const struct fl_guard_score *parts = &x.of[FL_GUARD_PARTS];
+    struct fl_train_task task = task_of(&s);
+    float *theta = fl_new(t->elements, sizeof *theta);
+    for (size_t i = t->at[t->count - 2].offset; i < t->elements; i++) {
+        s.shared[i] = -s.shared[i];
+    }
+    ck_assert_msg(fl_guard_choose(&task, theta, &x, &e) == 0, "%s", e.msg);
+    ck_assert(parts->tried && parts->setting >= 1);
+    ck_assert_double_lt(parts->validation_loss, x.of[FL_GUARD_AS_IS].validation_loss - 0.5);
+    ck_assert_double_le(parts->setting, t->count);
+    for (int m = 0; m < FL_GUARD_MODELS; m++) {
+        ck_assert_double_ge(x.of[m].validation_loss, x.of[x.choice].validation_loss);
+    }
+    ck_assert_double_eq_tol(loss_of(&s, theta), x.of[x.choice].validation_loss, 1e-9);
+    if (x.choice == FL_GUARD_PARTS) { /* whole layers that are as they came, but not all */
+        uint32_t came = 0;
+        for (uint32_t i = 0; i < t->count; i++) {
+            size_t at = t->at[i].offset, n = t->at[i].count;
+            came += memcmp(theta + at, s.shared + at, n * sizeof *theta) == 0;
+        }
+        ck_assert_uint_gt(came, 0);
+        ck_assert_uint_lt(came, t->count);
+        ck_assert_double_lt(parts->validation_loss, x.of[FL_GUARD_FULL].validation_loss);
+    }
+    fl_free(theta);
+    site_end(&s);
+}
+END_TEST
+
 /* Rates that send tuning astray leave the model that came. */
 START_TEST(test_training_that_diverges_is_no_choice)
 {
@@ -201,4 +241,5 @@ START_TEST(test_what_cannot_be_chosen)
 END_TEST
 
 TESTS_MAIN("guard", test_a_bad_federated_model_does_not_serve, test_a_good_federated_model_serves,
-           test_training_that_diverges_is_no_choice, test_what_cannot_be_chosen)
+           test_parts_are_the_layers_that_help, test_training_that_diverges_is_no_choice,
+           test_what_cannot_be_chosen)
