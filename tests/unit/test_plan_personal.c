@@ -59,6 +59,21 @@ START_TEST(test_settings_of_fedcac)
 }
 END_TEST
 
+/* The transformer of PA-CFL: a row is a sequence of one; 52 289 weights. */
+START_TEST(test_the_published_transformer)
+{
+    static const char text[] =
+        "name: j\nstrategy: {pacfl: {variant: published}}\nrounds: 100\n"
+        "model: {input: [1, 1, 27], targets: 1, layers: [{sequence: {}}, {linear: {out: 64}}, "
+        "{transformer_encoder: {layers: 2, heads: 8, feed_forward: 64, dropout: 0.5}}, "
+        "{first_token: {}}, {linear: {out: 1}}]}\n"
+        "train: {batch: 32, epochs: 10, lr: 5e-5, optimizer: adam}\nround: {members: 8}\n";
+
+    ck_assert_msg(fl_plan_parse(&plan, "job.yaml", text, sizeof text - 1, &e) == 0, "%s", e.msg);
+    ck_assert_uint_eq(plan.layout.theta.elements, 52289);
+}
+END_TEST
+
 START_TEST(test_narrow_grids)
 {
     ck_assert_msg(parse("fedavg", TEN "\ngrid: {bits: 8, step: -7, narrow: 4}") == 0, "%s", e.msg);
@@ -165,5 +180,6 @@ START_TEST(test_units)
 }
 END_TEST
 
-TESTS_MAIN("plan_personal", test_settings_of_fedcac, test_narrow_grids, test_settings_of_fedbuff,
-           test_settings_of_fedamp, test_what_does_not_go_with_single_models, test_units)
+TESTS_MAIN("plan_personal", test_settings_of_fedcac, test_the_published_transformer,
+           test_narrow_grids, test_settings_of_fedbuff, test_settings_of_fedamp,
+           test_what_does_not_go_with_single_models, test_units)
