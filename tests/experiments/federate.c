@@ -186,7 +186,7 @@ static void add_site(struct federation *f, uint32_t i, uint64_t round)
     seed_of(f->plan, i, round, &task.seed);
     if (fl_train(&task, &made, &e) ||
         fl_outbox_seal(f->plan, f->delta,
-                       f->plan->privacy.unit == FL_UNIT_EXAMPLE ? &made.event : NULL, &task.seed,
+                       f->plan->privacy.unit == FL_UNIT_EXAMPLE ? &made.event : NULL, &task.seed, 0,
                        &sealed, &e) ||
         fl_grid_unpack(&g, sealed.bytes, sealed.size, 0, f->count, f->q, &e)) {
         die(f->plan->name, &e);

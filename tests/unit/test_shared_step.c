@@ -150,7 +150,8 @@ START_TEST(test_members_noise_adds_up)
     for (uint64_t m = 0; m < MEMBERS; m++) {
         struct fl_seed seed;
         fl_seed_from_u64(100 + m, &seed);
-        ck_assert_msg(fl_outbox_seal(s.plan, delta, &event, &seed, &sealed, &e) == 0, "%s", e.msg);
+        ck_assert_msg(fl_outbox_seal(s.plan, delta, &event, &seed, 0, &sealed, &e) == 0, "%s",
+                      e.msg);
         ck_assert(sealed.event.sigma == 3 && sealed.event.count == 1 && sealed.saturated == 0);
         ck_assert_double_eq_tol(sealed.noise_std, ldexp(step.scale, g.step), 1e-9);
         ck_assert_int_eq(fl_grid_unpack(&g, sealed.bytes, sealed.size, 0, count, q, &e), 0);
