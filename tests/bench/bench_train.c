@@ -110,6 +110,60 @@ static double floor_noise(size_t elements)
     return s;
 }
 
+/* ---- how much of a step is products ---- */
+
+/* The linker sends the engine's calls of the register tiles through here (--wrap). */
+static bool counting;
+static uint64_t in_products;
+
+static uint64_t ticks(void)
+{
+#if defined(__x86_64__)
+    return __builtin_ia32_rdtsc();
+#else
+    return (uint64_t)(1e9 * now_by(CLOCK_MONOTONIC));
+#endif
+}
+
+/* What reading the counter twice takes by itself. */
+static uint64_t ticks_own(void)
+{
+    uint64_t least = UINT64_MAX;
+
+    for (int i = 0; i < 1000; i++) {
+        uint64_t start = ticks(), took = ticks() - start;
+        least = took < least ? took : least;
+    }
+    return least;
+}
+
+#define WRAP(name, parameters, ...)                                                                \
+    void __real_##name parameters;                                                                 \
+    void __wrap_##name parameters;                                                                 \
+    void __wrap_##name parameters                                                                  \
+    {                                                                                              \
+        if (!counting) {                                                                           \
+            __real_##name(__VA_ARGS__);                                                            \
+            return;                                                                                \
+        }                                                                                          \
+        uint64_t start_ = ticks();                                                                 \
+        __real_##name(__VA_ARGS__);                                                                \
+        in_products += ticks() - start_;                                                           \
+        products_counted++;                                                                        \
+    }
+
+static uint64_t products_counted;
+WRAP(fl_tile_nn,
+     (const struct fl_tile *t, const float *a, const float *b, const float *bias, float *c), t, a,
+     b, bias, c)
+WRAP(fl_tile_nn_add, (const struct fl_tile *t, const float *a, const float *b, float *c), t, a, b,
+     c)
+WRAP(fl_tile_tn, (const struct fl_tile *t, const float *a, const float *b, bool add, float *c), t,
+     a, b, add, c)
+WRAP(fl_tile_nt,
+     (const struct fl_tile *t, const float *a, const float *b, const float *bias, float *c), t, a,
+     b, bias, c)
+
 /* ---- a site ---- */
 
 struct site {
@@ -275,6 +329,32 @@ static double round_seconds(struct site *s, float *delta, float *private_out)
     return best;
 }
 
+/* The share of a plain step that is not in products, of the quickest of several. Wall time of both:
+ * what the machine does beside is in either. */
+static double share_outside(struct site *s)
+{
+    uint64_t own = ticks_own(), least = UINT64_MAX;
+    double share = NAN;
+    struct steps t;
+
+    steps_init(&t, s);
+    counting = true;
+    for (int repeat = 0; repeat < REPEATS * STEPS; repeat++) {
+        in_products = products_counted = 0;
+        uint64_t start = ticks();
+        steps_take(&t, 1);
+        uint64_t whole = ticks() - start;
+        if (whole < least) {
+            double within = (double)in_products - (double)(products_counted * own);
+            least = whole;
+            share = 1 - within / ((double)whole - 2 * (double)(products_counted * own));
+        }
+    }
+    counting = false;
+    steps_fini(&t);
+    return share;
+}
+
 static void print_step(const char *what, double s, double floor)
 {
     printf("{\"bench\":\"%s\",\"samples_per_cpu_s\":%.0f,\"floor_samples_per_cpu_s\":%.0f,"
@@ -434,6 +514,9 @@ static void bench_network(const char *what, void (*net)(struct fl_spec *), uint3
     double plain = step_seconds(&s[0]) / batch, noise = floor_noise(n);
     print_rate(what, 1, 1 / plain);
     print_rate(what, 2, batch / pair_seconds(s));
+    if (fl_tile_fast()) { /* elsewhere products are OpenBLAS's, and not counted */
+        printf("{\"bench\":\"%s_outside_products\",\"share\":%.2f}\n", what, share_outside(&s[0]));
+    }
     for (int k = 0; k < (small ? 2 : 1); k++) {
         size_t size = k ? LARGE : batch;
         double s_private = noised_seconds(&s[0], size, delta, delta) / (double)size;

@@ -129,14 +129,15 @@ def row(name, make, step, shape, batch, threads, steps):
 def main():
     image = (1, 28, 28)
     print(json.dumps({"bench": "version", "by": "pytorch", "version": torch.__version__}))
-    row("cnn", cnn, plain, image, 50, 1, 10)
-    row("mlp", mlp, plain, image, 50, 1, 50)
+    for threads in (1, 2):
+        row("cnn", cnn, plain, image, 50, threads, 10)
+        row("mlp", mlp, plain, image, 50, threads, 50)
+        row("resnet8", resnet8, plain, (3, 32, 32), 50, threads, 1)
+        row("transformer", Transformer, plain, (30, 16), 32, threads, 4)
     row("cnn_private", cnn, private, image, 50, 1, 6)
     row("mlp_private", mlp, private, image, 50, 1, 10)
     row("cnn_private_512", cnn, private, image, 512, 1, 1)
     row("mlp_private_512", mlp, private, image, 512, 1, 2)
-    row("resnet8", resnet8, plain, (3, 32, 32), 50, 1, 1)
-    row("transformer", Transformer, plain, (30, 16), 32, 1, 4)
     return 0
 
 
