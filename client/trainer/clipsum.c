@@ -3,28 +3,37 @@
  * integers made of
  *
  *     w' and d'                       for a weight whose gradient is written out, and for biases,
- *     the products d'_o a'_i          for the weight of a linear layer
+ *     sum_t g'_to a'_ti               for the weight of a linear layer, t its tokens (one, or those
+ *                                     of a sequence)
  *
- * where w', d' and a' are vectors of integers made from this example's pieces by rounding:
- * w' = round(f w), the bias's d' = round(f d), the factors d' = round(f 2^s d) and a' = round(2^-s
- * a), with a factor f that clips and a whole number s that shares the grid between the factors.
+ * where w', d', g' and a' are integers made from this example's pieces by rounding: w' = round(f
+ * w), the bias's d' = round(f d), the factors g' = round(f 2^s g) and a' = round(2^-s a), with a
+ * factor f that clips and a whole number s that shares the grid between the factors.
  * How well they were chosen decides how good the gradient is, not how private. Privacy rests on
  * three facts only:
  *
- * 1. The norm. Once the integers stand, |q|^2 = sum of |w'|^2 + |d'|^2 + |d'|^2 |a'|^2 is computed
- *    from them, not from the gradient, and rounded up: fl_vec_dot adds at most 256 products in a
- *    float lane before it goes on in doubles, all terms are positive, so the true sum is below (1 +
- *    2^-14) times the computed one, and a product of two below (1 + 2^-12.9). If (1 + 2^-12) |q|^2
- *    is above (C/h)^2, f is made smaller and everything rounded again; if that does not help 64
- *    times, the contribution is zero. So |q| <= C/h always, however the rounding went.
+ * 1. The norm. Once the integers stand, |q|^2 is computed from them, not from the gradient, and
+ *    rounded up. Sums of squares, |w'|^2, |d'|^2 and with one token |g'|^2 |a'|^2: fl_vec_dot adds
+ *    at most 256 products in a float lane before it goes on in doubles, all terms are positive, so
+ *    the true sum is below (1 + 2^-14) times the computed one, and a product of two below (1 +
+ *    2^-12.9). With several tokens it is the sum over pairs of (g'_t . g'_u)(a'_t . a'_u), whose
+ *    terms can be negative: let S = sum_t |g'_t| |a'_t|. As long as no |g'_t|^2 or |a'_t|^2 is
+ * above 2^23 every partial sum of every inner product is an integer that a float holds, and with
+ * S^2
+ *    <= 2^53 every partial sum of theirs one that a double holds: nothing is rounded. Otherwise an
+ *    inner product of n <= 2^16 terms is off by at most n 2^-24 (1 + 2^-7) times the product of its
+ *    vectors' norms, and the sum of at most 2^24 pairs by 2^-29 S^2 more; together below (in + out
+ * + 1) 2^-23 S^2 as computed, which is added. If (1 + 2^-12) |q|^2 is above (C/h)^2, f is made
+ *    smaller and everything rounded again; if that does not help 64 times, the contribution is
+ *    zero. So |q| <= C/h always, however the rounding went.
  *
- * 2. The sum is exact. |q_i| <= C/h <= 2^21 for every element, so every product d'_o a'_i is exact
- *    in a float. Written-out parts are added as integers. For linear layers, examples are gathered
- *    in blocks of 64, and a block's sum is one matrix product in floats of vectors with max |d'|
- *    max |a'| <= 2^18: all partial sums are integers up to 64 * 2^18 = 2^24, which floats hold
- *    exactly, in any order and with any fusing of multiplication and addition. An example whose
- *    factors are larger is added element by element. Which of the two it is makes no difference to
- *    the sum.
+ * 2. The sum is exact. Written-out parts are added as integers. For linear layers rows of factors,
+ *    an example's one or T, are gathered in a block of R >= 64, T of them, and a block's sum is one
+ *    matrix product in floats of vectors with max |g'| max |a'| <= 2^24 / R: all partial sums are
+ *    integers up to 2^24, which floats hold exactly, in any order and with any fusing of
+ *    multiplication and addition. An example whose factors are larger is added element by element,
+ *    as integers: |g'| and |a'| are at most 2^22. Which of the two it is makes no difference to the
+ *    sum.
  *
  * 3. q depends on this example alone. Its pieces do (fl_model_examples), and the choice of f and s,
  *    how often it was made again, and whether the contribution is zero, follow from the pieces.
@@ -50,8 +59,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { BLOCK = 64, TRIES = 64, CHUNK = 16384, SMALL = 4096 };
-static const float PRODUCT_MAX = 0x1p18f; /* * BLOCK = 2^24 */
+enum { BLOCK = 64, TRIES = 64, CHUNK = 16384, SMALL = 4096, PIECE = 256 };
 static const double SLACK = 1 + 0x1p-12;
 
 /* One layer's part of an example. */
@@ -59,12 +67,13 @@ struct part {
     struct fl_piece shape;
     size_t width; /* of the written-out weight; 0 for a product */
     float *d;     /* out: the bias's integers */
-    float *w;     /* width integers */
-    int32_t *sum; /* of w over the examples of a block */
-    float *dd;    /* BLOCK x out: factors */
-    float *aa;    /* BLOCK x in */
+    float f;      /* what it was rounded with */
+    int32_t *sum; /* of its integers over some examples */
+    size_t rows;  /* of factors, for each example */
+    size_t block; /* how many rows are gathered */
+    float *gg;    /* block x out: factors */
+    float *aa;    /* block x in */
     size_t waiting;
-    double norm2, scale; /* of this example: squared norm; f */
 };
 
 struct fl_clipsum {
@@ -76,6 +85,7 @@ struct fl_clipsum {
     struct part part[FL_MODEL_PIECES_MAX];
     float *tile;      /* CHUNK or a row of a linear layer, whichever is more */
     int64_t *moved;   /* the widest written-out weight */
+    float *pairs;     /* inner products of tokens: 2 x rows x rows */
     uint32_t waiting; /* examples in part.sum */
 };
 
@@ -120,13 +130,13 @@ void fl_clipsum_free(struct fl_clipsum *c)
     for (uint32_t i = 0; i < FL_MODEL_PIECES_MAX; i++) {
         struct part *p = &c->part[i];
         fl_free(p->d);
-        fl_free(p->w);
         fl_free(p->sum);
-        fl_free(p->dd);
+        fl_free(p->gg);
         fl_free(p->aa);
     }
     fl_free(c->tile);
     fl_free(c->moved);
+    fl_free(c->pairs);
     fl_free(c->sum);
     fl_free(c);
 }
@@ -142,14 +152,15 @@ static bool new_part(struct part *p, const struct fl_piece *shape)
     p->width = shape->a ? 0 : shape->in * shape->out;
     p->d = fl_try_aligned(shape->out, sizeof *p->d);
     if (p->width) {
-        p->w = fl_try_aligned(p->width, sizeof *p->w);
         p->sum = fl_try_aligned(p->width, sizeof *p->sum);
-        return p->d && p->w && p->sum;
+        return p->d && p->sum;
     }
     if (shape->a) {
-        p->dd = fl_try_aligned(BLOCK * shape->out, sizeof *p->dd);
-        p->aa = fl_try_aligned(BLOCK * shape->in, sizeof *p->aa);
-        return p->d && p->dd && p->aa;
+        p->rows = shape->g ? shape->rows : 1;
+        p->block = p->rows < BLOCK ? BLOCK / p->rows * p->rows : p->rows;
+        p->gg = fl_try_aligned(p->block * shape->out, sizeof *p->gg);
+        p->aa = fl_try_aligned(p->block * shape->in, sizeof *p->aa);
+        return p->d && p->gg && p->aa;
     }
     return p->d;
 }
@@ -157,7 +168,7 @@ static bool new_part(struct part *p, const struct fl_piece *shape)
 static int make_parts(struct fl_clipsum *c, const struct fl_piece *pieces, uint32_t count,
                       struct fl_err *e)
 {
-    size_t row = CHUNK, widest = 1;
+    size_t row = CHUNK, widest = 1, tokens = 1;
     bool ok = true;
 
     for (uint32_t i = 0; ok && i < count; i++) {
@@ -165,10 +176,12 @@ static int make_parts(struct fl_clipsum *c, const struct fl_piece *pieces, uint3
         ok = new_part(&c->part[i], p);
         row = p->a && p->in > row ? p->in : row;
         widest = c->part[i].width > widest ? c->part[i].width : widest;
+        tokens = c->part[i].rows > tokens ? c->part[i].rows : tokens;
     }
     c->tile = ok ? fl_try_aligned(row, sizeof *c->tile) : NULL;
     c->moved = ok ? fl_try_aligned(widest, sizeof *c->moved) : NULL;
-    if (!c->tile || !c->moved) {
+    c->pairs = ok ? fl_try_aligned(2 * tokens * tokens, sizeof *c->pairs) : NULL;
+    if (!c->tile || !c->moved || !c->pairs) {
         return fl_fail(e, FL_R_NOMEM, "gradients of a block of examples");
     }
     c->parts = count;
@@ -177,18 +190,51 @@ static int make_parts(struct fl_clipsum *c, const struct fl_piece *pieces, uint3
 
 /* ---- making integers ---- */
 
-/* to = round(factor * x), ties to even; beyond 2^22 something near, which the norm then shows. */
+/* round(factor * x), ties to even; beyond 2^22 something near, which the norm then shows. Whoever
+ * rounds the same twice gets the same. */
+static inline float round_one(float factor, float x)
+{
+    const float magic = 12582912.0f; /* 1.5 * 2^23: no fraction fits beside it */
+    float y = factor * x;
+
+    y = y < 0x1p22f ? y : 0x1p22f;
+    y = y > -0x1p22f ? y : -0x1p22f;
+    return (y + magic) - magic;
+}
+
 FL_VECTOR static void round_to(float factor, const float *restrict x, float *restrict to,
                                size_t count)
 {
-    const float magic = 12582912.0f; /* 1.5 * 2^23: no fraction fits beside it */
-
     for (size_t i = 0; i < count; i++) {
-        float y = factor * x[i];
-        y = y < 0x1p22f ? y : 0x1p22f;
-        y = y > -0x1p22f ? y : -0x1p22f;
-        to[i] = (y + magic) - magic;
+        to[i] = round_one(factor, x[i]);
     }
+}
+
+/* In pieces, whose sums a processor can work on side by side. */
+static double square_of(const float *x, size_t count)
+{
+    double sum = 0;
+
+    for (size_t at = 0, n; at < count; at += n) {
+        n = count - at < PIECE ? count - at : PIECE;
+        sum += fl_vec_dot(x + at, x + at, n);
+    }
+    return sum;
+}
+
+/* Returns the squared norm of the rounded ones (fact 1), which stand in `to` unless it is NULL. */
+static double round_all(float factor, const float *x, float *to, size_t count)
+{
+    float room[PIECE];
+    double sum = 0;
+
+    for (size_t at = 0, n; at < count; at += n) {
+        n = count - at < PIECE ? count - at : PIECE;
+        float *put = to ? to + at : room;
+        round_to(factor, x + at, put, n);
+        sum += fl_vec_dot(put, put, n);
+    }
+    return sum;
 }
 
 /* In lanes: compilers keep the order of a single maximum, one after the other. */
@@ -213,51 +259,106 @@ FL_VECTOR static float largest(const float *x, size_t count)
     return top;
 }
 
-/* About the squared norm of the gradient: it guides the choice of f only. */
-static double norm2_of(const struct fl_piece *p, double *ret_a2)
+/* x_t . x_u for u <= t, and some more. */
+static void products_of(const float *x, size_t rows, size_t width, float *to)
 {
-    double d = fl_vec_dot(p->d, p->d, p->out);
+    enum { STRIP = 8 };
+    struct fl_tile tile = {.k = width, .segments = 1, .lda = width, .ldb = width, .ldc = rows};
 
-    *ret_a2 = p->a ? fl_vec_dot(p->a, p->a, p->in) : 0;
-    return p->a ? d * (*ret_a2 + 1) : d + fl_vec_dot(p->w, p->w, p->in * p->out);
+    for (size_t t = 0; t < rows; t += STRIP) {
+        tile.m = rows - t < STRIP ? rows - t : STRIP;
+        tile.n = t + tile.m;
+        fl_tile_nt(&tile, x + t * width, x, NULL, to + t * rows);
+    }
+}
+
+/* |sum_t g_t a_t^T|^2, of integers from above (fact 1); of others, about. */
+static double tokens_norm2(const struct fl_clipsum *c, const struct part *p, const float *g,
+                           const float *a)
+{
+    size_t rows = p->rows, in = p->shape.in, out = p->shape.out;
+    float *gg = c->pairs, *aa = gg + rows * rows, top = 0;
+    double sum = 0, norms = 0;
+
+    products_of(g, rows, out, gg);
+    products_of(a, rows, in, aa);
+    for (size_t t = 0; t < rows; t++) {
+        const float *gt = gg + t * rows, *at = aa + t * rows;
+        double row = 0;
+        for (size_t u = 0; u < t; u++) {
+            row += (double)gt[u] * (double)at[u];
+        }
+        double square = (double)gt[t] * (double)at[t];
+        sum += square + 2 * row;
+        norms += sqrt(square);
+        top = gt[t] > top ? gt[t] : top;
+        top = at[t] > top ? at[t] : top;
+    }
+    bool exact = top <= 0x1p23f && norms * norms <= 0x1p53;
+    sum += exact ? 0 : (double)(in + out + 1) * 0x1p-23 * norms * norms;
+    return sum < 0 ? 0 : sum;
+}
+
+/* What guides the choice of f and s only. */
+struct about {
+    double norm2; /* the squared norm of a layer's gradient */
+    double a2;    /* of all its factors a */
+};
+
+static struct about about_of(const struct fl_clipsum *c, const struct part *p,
+                             const struct fl_piece *from)
+{
+    double d = square_of(from->d, from->out);
+    struct about about = {.norm2 = d};
+
+    if (!from->a) {
+        about.norm2 += square_of(from->w, from->in * from->out);
+        return about;
+    }
+    about.a2 = square_of(from->a, p->rows * from->in);
+    about.norm2 += from->g ? tokens_norm2(c, p, from->g, from->a) : d * about.a2;
+    return about;
 }
 
 /* The integers of one layer with factor f; returns their squared norm, about (fact 1). */
-static double make_integers(struct part *p, const struct fl_piece *from, double a2, double f)
+static double make_integers(const struct fl_clipsum *c, struct part *p, const struct fl_piece *from,
+                            double a2, double f)
 {
-    round_to((float)f, from->d, p->d, p->shape.out);
-    double sum = fl_vec_dot(p->d, p->d, p->shape.out);
+    size_t in = p->shape.in, out = p->shape.out;
+    double sum = round_all((float)f, from->d, p->d, out);
+
     if (p->width) {
-        round_to((float)f, from->w, p->w, p->width);
-        return sum + fl_vec_dot(p->w, p->w, p->width);
+        p->f = (float)f;
+        return sum + round_all(p->f, from->w, NULL, p->width);
     }
     if (!from->a) {
         return sum;
     }
-    float *dd = p->dd + p->waiting * p->shape.out, *aa = p->aa + p->waiting * p->shape.in;
+    const float *g = from->g ? from->g : from->d;
+    float *gg = p->gg + p->waiting * out, *aa = p->aa + p->waiting * in;
     /* Both factors with the same root mean square, in powers of two. */
-    double d2 = fl_vec_dot(from->d, from->d, p->shape.out) * f * f;
+    double g2 = square_of(g, p->rows * out) * f * f;
     int s = 0;
-    if (a2 > 0 && d2 > 0) {
-        double ratio = (a2 / (double)p->shape.in) / (d2 / (double)p->shape.out);
+    if (a2 > 0 && g2 > 0) {
+        double ratio = (a2 / (double)in) / (g2 / (double)out);
         s = (int)lrint(0.25 * log2(ratio));
     }
     s = s < -60 ? -60 : s > 60 ? 60 : s;
-    round_to((float)ldexp(f, s), from->d, dd, p->shape.out);
-    round_to((float)ldexp(1, -s), from->a, aa, p->shape.in);
-    return sum + fl_vec_dot(dd, dd, p->shape.out) * fl_vec_dot(aa, aa, p->shape.in);
+    double gg2 = round_all((float)ldexp(f, s), g, gg, p->rows * out);
+    double aa2 = round_all((float)ldexp(1, -s), from->a, aa, p->rows * in);
+    return sum + (from->g ? tokens_norm2(c, p, gg, aa) : gg2 * aa2);
 }
 
 /* Makes the integers of layers from `first` on within the bound; false: they are zero. */
 static bool make_within(struct fl_clipsum *c, const struct fl_piece *pieces, uint32_t first,
-                        uint32_t count, const double *a2, double norm2, double bound)
+                        uint32_t count, const struct about *about, double norm2, double bound)
 {
     double norm = sqrt(norm2), aim = bound * (1 - 0x1p-12), shrink = 1;
 
     for (int k = 0; k < TRIES; k++, shrink *= 1 - ldexp(1, k < 5 ? k - 11 : -6)) {
         double f = fmin(shrink / c->step, norm > 0 ? shrink * aim / norm : INFINITY), sum = 0;
         for (uint32_t i = first; i < first + count; i++) {
-            sum += make_integers(&c->part[i], &pieces[i], a2[i], f);
+            sum += make_integers(c, &c->part[i], &pieces[i], about[i].a2, f);
         }
         if (sum * SLACK <= bound * bound) {
             return true;
@@ -268,10 +369,11 @@ static bool make_within(struct fl_clipsum *c, const struct fl_piece *pieces, uin
 
 /* ---- adding up ---- */
 
-FL_VECTOR static void add_integers(const float *restrict x, int32_t *restrict to, size_t count)
+FL_VECTOR static void add_rounded(float f, const float *restrict x, int32_t *restrict to,
+                                  size_t count)
 {
     for (size_t i = 0; i < count; i++) {
-        to[i] += (int32_t)x[i];
+        to[i] += (int32_t)round_one(f, x[i]);
     }
 }
 
@@ -279,7 +381,7 @@ FL_VECTOR static void add_product(float d, const float *restrict a, int64_t *res
                                   size_t count)
 {
     for (size_t i = 0; i < count; i++) {
-        to[i] += (int32_t)(d * a[i]); /* exact: at most 2^21 */
+        to[i] += (int64_t)((double)d * (double)a[i]); /* exact: below 2^53 */
     }
 }
 
@@ -311,7 +413,7 @@ static size_t flush_rows(struct fl_clipsum *c, const struct part *p, size_t at)
 
     t.m = out - at < rows ? out - at : rows;
     if (p->waiting) {
-        fl_tile_tn(&t, p->dd + at, p->aa, false, c->tile);
+        fl_tile_tn(&t, p->gg + at, p->aa, false, c->tile);
         widen_floats(c->tile, c->sum + p->shape.weight + at * in, t.m * in);
     }
     return t.m;
@@ -337,33 +439,36 @@ static void flush_written(struct fl_clipsum *c)
     c->waiting = 0;
 }
 
-static void add_part(struct fl_clipsum *c, struct part *p)
+static void add_part(struct fl_clipsum *c, struct part *p, const struct fl_piece *from)
 {
     size_t in = p->shape.in, out = p->shape.out;
     widen_floats(p->d, c->sum + p->shape.bias, out);
     if (p->width) {
-        add_integers(p->w, p->sum, p->width);
+        add_rounded(p->f, from->w, p->sum, p->width);
         return;
     }
     if (!p->shape.a) {
         return;
     }
-    const float *dd = p->dd + p->waiting * out, *aa = p->aa + p->waiting * in;
-    if (in * out > SMALL && largest(dd, out) * largest(aa, in) <= PRODUCT_MAX) {
-        if (++p->waiting == BLOCK) {
+    const float *gg = p->gg + p->waiting * out, *aa = p->aa + p->waiting * in;
+    double most = (double)largest(gg, p->rows * out) * (double)largest(aa, p->rows * in);
+    if (p->rows * in * out > SMALL && most * (double)p->block <= 0x1p24) {
+        p->waiting += p->rows;
+        if (p->waiting == p->block) {
             flush_products(c, p);
         }
         return;
     }
-    for (size_t o = 0; o < out; o++) {
-        add_product(dd[o], aa, c->sum + p->shape.weight + o * in, in);
+    for (size_t k = 0; k < p->rows * out; k++) {
+        add_product(gg[k], aa + k / out * in, c->sum + p->shape.weight + k % out * in, in);
     }
 }
 
 int fl_clipsum_add(struct fl_clipsum *c, const struct fl_piece *pieces, uint32_t count,
                    struct fl_err *e)
 {
-    double norm2[FL_MODEL_PIECES_MAX], a2[FL_MODEL_PIECES_MAX], all = 0;
+    struct about about[FL_MODEL_PIECES_MAX];
+    double all = 0;
     double bound = c->clip / c->step;
     int r;
 
@@ -371,19 +476,19 @@ int fl_clipsum_add(struct fl_clipsum *c, const struct fl_piece *pieces, uint32_t
         return r;
     }
     for (uint32_t i = 0; i < count; i++) {
-        norm2[i] = norm2_of(&pieces[i], &a2[i]);
-        all += norm2[i];
+        about[i] = about_of(c, &c->part[i], &pieces[i]);
+        all += about[i].norm2;
     }
     if (!(all <= 0x1p120)) {
         return 0;
     }
-    if (!c->per_layer && !make_within(c, pieces, 0, count, a2, all, bound)) {
+    if (!c->per_layer && !make_within(c, pieces, 0, count, about, all, bound)) {
         return 0;
     }
     for (uint32_t i = 0; i < count; i++) {
         if (!c->per_layer ||
-            make_within(c, pieces, i, 1, a2, norm2[i], bound / sqrt((double)count))) {
-            add_part(c, &c->part[i]);
+            make_within(c, pieces, i, 1, about, about[i].norm2, bound / sqrt((double)count))) {
+            add_part(c, &c->part[i], &pieces[i]);
         }
     }
     if (++c->waiting == 512) { /* 2^9 integers of at most 2^21 */

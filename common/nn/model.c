@@ -27,7 +27,6 @@
  */
 #include "common/nn/model.h"
 
-#include "common/math/tile.h"
 #include "common/math/vec.h"
 #include "common/nn/model_in.h"
 
@@ -91,8 +90,7 @@ bool fl_model_tap(struct fl_model *m, const struct fl_tap *tap)
 
 /* ---- forward ---- */
 
-/* What a runner is given; backward adds the gradients. */
-static struct fl_run run_of(struct fl_model *m, const struct op *op, size_t first, size_t count)
+struct fl_run fl_run_of(struct fl_model *m, const struct op *op, size_t first, size_t count)
 {
     return (struct fl_run){.layer = op->layer,
                            .count = count,
@@ -116,7 +114,7 @@ static void run_forward(struct fl_model *m, struct op *op, size_t first, size_t 
     float *x = in->at + first * in->each, *y = out->at + first * out->each;
 
     if (op->runner) {
-        struct fl_run run = run_of(m, op, first, count);
+        struct fl_run run = fl_run_of(m, op, first, count);
         op->runner->forward(&run);
         return;
     }
@@ -153,8 +151,7 @@ static void run_forward(struct fl_model *m, struct op *op, size_t first, size_t 
     }
 }
 
-/* count <= shard examples. */
-static void forward(struct fl_model *m, const float *x, size_t count)
+void fl_ops_forward(struct fl_model *m, const float *x, size_t count)
 {
     struct value *input = &m->value[0];
     size_t pixels = (size_t)m->spec.input[1] * m->spec.input[2];
@@ -180,7 +177,7 @@ void fl_model_forward(struct fl_model *m, const float *x, size_t count, float *o
 
     while (count) {
         size_t n = count < m->shard ? count : m->shard;
-        forward(m, x, n);
+        fl_ops_forward(m, x, n);
         for (size_t i = 0; i < n; i++) {
             fl_to_chw(last->at + i * last->each, shape[0], (size_t)shape[1] * shape[2],
                       out + i * last->count);
@@ -191,14 +188,12 @@ void fl_model_forward(struct fl_model *m, const float *x, size_t count, float *o
     }
 }
 
-/* Bytes of one example's target. */
-static size_t target_bytes(const struct fl_model *m)
+size_t fl_target_bytes(const struct fl_model *m)
 {
     return fl_loss_is_regression(&m->spec.loss) ? m->spec.targets * sizeof(float) : sizeof(int32_t);
 }
 
-/* Losses of the shard's examples, added to score; d of the last value when weight is not 0. */
-static void score(struct fl_model *m, const void *y, size_t count, float weight,
+void fl_ops_score(struct fl_model *m, const void *y, size_t count, float weight,
                   struct fl_score *sum)
 {
     struct value *last = &m->value[m->values - 1];
@@ -219,19 +214,17 @@ void fl_model_score(struct fl_model *m, const float *x, const void *y, size_t co
     *ret = (struct fl_score){0};
     while (count) {
         size_t n = count < m->shard ? count : m->shard;
-        forward(m, x, n);
-        score(m, y, n, 0, ret);
+        fl_ops_forward(m, x, n);
+        fl_ops_score(m, y, n, 0, ret);
         x += n * m->value[0].count;
-        y = (const char *)y + n * target_bytes(m);
+        y = (const char *)y + n * fl_target_bytes(m);
         count -= n;
     }
 }
 
 /* ---- backward ---- */
 
-/* grad NULL: gradients of one example, into `own`; linear layers of vectors have none (their
- * factors stay in the values). */
-static void run_backward(struct fl_model *m, uint32_t i, size_t first, size_t count, float *grad)
+void fl_op_backward(struct fl_model *m, uint32_t i, size_t first, size_t count, float *own)
 {
     struct op *op = &m->op[i];
     const struct fl_layer *l = op->layer;
@@ -239,10 +232,9 @@ static void run_backward(struct fl_model *m, uint32_t i, size_t first, size_t co
     const float *x = in->at + first * in->each, *y = out->at + first * out->each;
     float *dx = in->d + first * in->d_each, *dy = out->d + first * out->d_each;
     float *wanted = i > m->first ? dx : NULL;
-    float *own = !op->elements ? NULL : grad ? grad + op->weight : op->own;
 
     if (op->runner) {
-        struct fl_run run = run_of(m, op, first, count);
+        struct fl_run run = fl_run_of(m, op, first, count);
         run.dy = dy;
         run.dx = wanted;
         run.grad = own;
@@ -283,13 +275,19 @@ static void run_backward(struct fl_model *m, uint32_t i, size_t first, size_t co
     }
 }
 
+/* Where the gradient of an operation's tensors stands. */
+static float *own_of(const struct op *op, float *grad)
+{
+    return op->elements ? grad + op->weight : NULL;
+}
+
 /* `first`: the shard's place in its batch. */
 static void backward(struct fl_model *m, size_t first, size_t count, float *grad)
 {
     for (uint32_t i = m->ops; i-- > (m->whole ? m->first : m->batched) && i >= m->first;) {
         size_t at_once = m->op[i].single ? 1 : count;
         for (size_t n = 0; n < count; n += at_once) {
-            run_backward(m, i, n, at_once, grad);
+            fl_op_backward(m, i, n, at_once, own_of(&m->op[i], grad));
         }
         if (m->tap && i == m->tapped) {
             const struct value *z = &m->value[m->op[i].in];
@@ -298,7 +296,7 @@ static void backward(struct fl_model *m, size_t first, size_t count, float *grad
     }
     for (size_t n = 0; !m->whole && n < count; n++) {
         for (uint32_t i = m->batched; i-- > m->first;) {
-            run_backward(m, i, n, 1, grad);
+            fl_op_backward(m, i, n, 1, own_of(&m->op[i], grad));
         }
     }
 }
@@ -325,13 +323,13 @@ void fl_model_gradient(struct fl_model *m, const float *x, const void *y, size_t
     while (count) {
         size_t n = count < m->shard ? count : m->shard;
         m->learning = true;
-        forward(m, x, n);
+        fl_ops_forward(m, x, n);
         m->learning = false;
-        score(m, y, n, weight, &sum);
+        fl_ops_score(m, y, n, weight, &sum);
         backward(m, first, n, grad);
         first += n;
         x += n * m->value[0].count;
-        y = (const char *)y + n * target_bytes(m);
+        y = (const char *)y + n * fl_target_bytes(m);
         count -= n;
     }
     for (uint32_t i = 0; i < m->ops; i++) {
@@ -358,123 +356,4 @@ void fl_model_settle(const struct fl_model *m, float *theta)
             memcpy(theta + op->weight + 2 * channels, running, 2 * channels * sizeof *theta);
         }
     }
-}
-
-/* ---- single examples ---- */
-
-/* Whether the batched part gives each example the bits that it would have alone. */
-static bool separable(const struct fl_model *m)
-{
-    for (uint32_t i = m->batched; i < m->ops; i++) {
-        const struct op *op = &m->op[i];
-        bool plain = op->kind == FL_LAYER_LEAKY_RELU || op->kind == FL_LAYER_FLATTEN;
-        if (!plain && (op->kind != FL_LAYER_LINEAR || op->own)) {
-            return false;
-        }
-    }
-    return fl_tile_fast();
-}
-
-static void clear_example(struct fl_model *m)
-{
-    for (uint32_t i = 0; i < m->ops; i++) {
-        struct op *op = &m->op[i];
-        if (op->kind == FL_LAYER_CONV2D) {
-            op->conv.alone = true;
-            fl_conv_begin(&op->conv);
-        } else if (op->own) {
-            memset(op->own, 0, op->elements * sizeof(float));
-        }
-    }
-}
-
-double fl_model_examples(struct fl_model *m, const float *x, const void *y, size_t count)
-{
-    struct fl_score sum = {0};
-
-    assert(count <= m->shard);
-    m->each_x = x;
-    m->each_y = y;
-    m->together = separable(m);
-    if (m->together) {
-        forward(m, x, count);
-        score(m, y, count, 1, &sum);
-        for (uint32_t i = m->ops; i-- > m->batched && i >= m->first;) {
-            run_backward(m, i, 0, count, NULL);
-        }
-        return sum.loss;
-    }
-    fl_model_score(m, x, y, count, &sum);
-    return sum.loss;
-}
-
-/* One operation's piece; `at`: where the example's values are. */
-static void make_piece(struct fl_model *m, struct op *op, size_t at, struct fl_piece *p)
-{
-    struct fl_conv *c = &op->conv;
-
-    *p = (struct fl_piece){.weight = op->weight, .bias = op->bias, .out = op->layer->out};
-    if (op->kind == FL_LAYER_CONV2D) {
-        fl_conv_end(c);
-        p->in = c->patch;
-        p->d = c->dbias;
-        if (c->across) {
-            p->w = c->dweight;
-            p->window = c->kernel * c->kernel;
-        } else {
-            fl_conv_unpack(c, c->dweight, op->own, 1);
-            p->w = op->own;
-        }
-    } else if (op->own) { /* all tensors of the layer in one: nothing is gained by factors */
-        p->bias = op->weight;
-        p->out = op->elements;
-        p->d = p->w = op->own;
-    } else {
-        p->in = op->layer->in_shape[0];
-        p->a = m->value[op->in].at + at * m->value[op->in].each;
-        p->d = m->value[op->out].d + at * m->value[op->out].d_each;
-    }
-}
-
-uint32_t fl_model_pieces(struct fl_model *m, size_t n, const struct fl_piece **ret_pieces)
-{
-    size_t at = m->together ? n : 0;
-    uint32_t k = 0;
-
-    clear_example(m);
-    if (!m->together) {
-        struct fl_score unused = {0};
-        forward(m, m->each_x + n * m->value[0].count, 1);
-        score(m, (const char *)m->each_y + n * target_bytes(m), 1, 1, &unused);
-    }
-    for (uint32_t i = m->together ? m->batched : m->ops; i-- > m->first;) {
-        run_backward(m, i, at, 1, NULL);
-    }
-    for (uint32_t i = 0; i < m->ops; i++) {
-        m->op[i].conv.alone = false;
-        if (m->op[i].elements) {
-            make_piece(m, &m->op[i], at, &m->piece[k++]);
-        }
-    }
-    *ret_pieces = m->piece;
-    return k;
-}
-
-uint32_t fl_model_example(struct fl_model *m, const float *x, const void *y,
-                          const struct fl_piece **ret_pieces, double *ret_loss)
-{
-    *ret_loss = fl_model_examples(m, x, y, 1);
-    uint32_t count = fl_model_pieces(m, 0, ret_pieces);
-
-    for (uint32_t i = 0, k = 0; i < m->ops; i++) { /* in theta's order */
-        struct op *op = &m->op[i];
-        struct fl_piece *p = &m->piece[k];
-        k += op->elements != 0;
-        if (op->elements && p->window) {
-            fl_conv_unpack(&op->conv, op->conv.dweight, op->own, 1);
-            p->w = op->own;
-            p->window = 0;
-        }
-    }
-    return count;
 }

@@ -69,27 +69,31 @@ bool fl_model_tap(struct fl_model *m, const struct fl_tap *tap);
 void fl_model_settle(const struct fl_model *m, float *theta);
 
 /* The gradient of one example's loss, in the pieces that make norms cheap: a linear layer's is the
- * product d a^T of what flows back and what went in, never written out. A layer of other tensors is
- * one vector `d` at `bias`, with in = 0. */
+ * product d a^T of what flows back and what went in, never written out. Over the tokens of a
+ * sequence it is a sum of such products, g^T a, given so where its norm is cheaper from the factors
+ * (`rows` of each) and else written out. A layer of other tensors is one vector `d` at `bias`, with
+ * in = 0. */
 struct fl_piece {
     size_t weight, bias; /* offsets into theta */
     size_t out, in;      /* the weight is out x in */
     const float *d;      /* out: gradient of the bias */
-    const float *a;      /* in: the weight's gradient is d a^T; NULL: it is w */
+    const float *a;      /* rows x in; NULL: the weight's gradient is w */
+    const float *g;      /* rows x out; NULL: rows is 1, and the weight's gradient d a^T */
+    size_t rows;         /* where there is a */
     const float *w;      /* out x in */
     size_t window;       /* not 0: w is in the engine's order, [window, in / window, out] */
 };
 enum { FL_MODEL_PIECES_MAX = 2 * FL_SPEC_LAYERS_MAX };
 /* Everything in the pieces is a function of (theta, x, y) alone: no other example's presence or
- * place changes a bit of it. Pieces are valid until the next call. Returns their number, one for
- * each layer with weights. */
+ * place changes a bit of it. Pieces are valid until the next call. Returns their number: one for
+ * each layer with weights, two for attention. No piece has `g`, nor `window`. */
 uint32_t fl_model_example(struct fl_model *m, const float *x, const void *y,
                           const struct fl_piece **ret_pieces, double *ret_loss);
 
-/* The same for `count` <= shard examples at once, of which fl_model_pieces then gives the pieces
- * one by one, in ascending order; x and y stay until then. What concerns several examples is
- * computed together where the network and the machine allow it with the same promise
- * (common/math/tile.h). Returns the sum of the losses. */
+/* The same for `count` <= shard examples at once, as cheaply as can be, of which fl_model_pieces
+ * then gives the pieces one by one, in ascending order; x and y stay until then. What concerns
+ * several examples is computed together where the network and the machine allow it with the same
+ * promise (common/math/tile.h). Returns the sum of the losses. */
 double fl_model_examples(struct fl_model *m, const float *x, const void *y, size_t count);
 uint32_t fl_model_pieces(struct fl_model *m, size_t n, const struct fl_piece **ret_pieces);
 

@@ -1,4 +1,5 @@
-/* A network as operations and the values between them: made by model_build.c, run by model.c. */
+/* A network as operations and the values between them: made by model_build.c, run by model.c;
+ * pieces.c has the gradients of single examples. */
 #ifndef FL_NN_MODEL_IN_H
 #define FL_NN_MODEL_IN_H
 
@@ -31,7 +32,8 @@ struct op {
     void *state;                    /* of the runner too */
     size_t kept_each;
     float *turned; /* matrices of layers over tokens, transposed; see fl_model_set */
-    float *own; /* one example's gradient of all its tensors, unless its factors stand in values */
+    float *own; /* room for one example's gradient of all its tensors; NULL: a linear layer's of a
+                   vector, whose factors stand in values */
 };
 
 struct fl_model {
@@ -46,6 +48,7 @@ struct fl_model {
     struct fl_piece piece[OPS_MAX];
     const float *each_x; /* of fl_model_examples */
     const void *each_y;
+    size_t each_count;
     bool together;            /* they went forward and back to the images at once */
     const struct fl_tap *tap; /* NULL = none; at the input of operation `tapped` */
     uint32_t tapped;
@@ -54,5 +57,18 @@ struct fl_model {
     bool whole;    /* a layer looks at all examples: every operation runs for the shard */
     bool learning; /* this forward is for a gradient */
 };
+
+/* `count` <= shard examples. */
+void fl_ops_forward(struct fl_model *m, const float *x, size_t count);
+/* Losses of the shard's examples, added to sum; d of the last value when weight is not 0. */
+void fl_ops_score(struct fl_model *m, const void *y, size_t count, float weight,
+                  struct fl_score *sum);
+/* Operation `i`, back for `count` examples from number `first` of the shard. own: where the
+ * gradient of its tensors is added, NULL: not wanted. (Convolutions have theirs in op.conv.) */
+void fl_op_backward(struct fl_model *m, uint32_t i, size_t first, size_t count, float *own);
+/* What a runner is given; backward adds the gradients. */
+struct fl_run fl_run_of(struct fl_model *m, const struct op *op, size_t first, size_t count);
+/* Bytes of one example's target. */
+size_t fl_target_bytes(const struct fl_model *m);
 
 #endif

@@ -28,6 +28,15 @@ struct fl_run {
  * each channel; NULL: there was none. */
 const float *fl_batch_norm_running(const void *state);
 
+/* A matrix in a layer over tokens, and its gradient for one example: g^T a, of what flowed back and
+ * what went in at each of the layer's tokens. */
+struct fl_factors {
+    size_t at, in,
+        out; /* weight, out x in, from here on in the layer's tensors; its bias follows */
+    const float *a, *g; /* tokens x in, tokens x out */
+};
+enum { FL_FACTORS_MAX = 2 };
+
 struct fl_runner {
     void (*forward)(const struct fl_run *r);
     void (*backward)(const struct fl_run *r);
@@ -35,6 +44,10 @@ struct fl_runner {
     size_t (*scratch)(const struct fl_layer *l);
     void *(*open)(const struct fl_layer *l); /* NULL: it has no state; returns NULL: no memory */
     void (*close)(void *state);              /* NULL is fine */
+    /* After a backward: the layer's matrices for example `n` of r->count; returns how many. NULL:
+     * its tensors are no matrices over tokens. */
+    uint32_t (*factors)(const struct fl_run *r, size_t n, struct fl_factors *ret);
+    bool mixes; /* what one example gets depends on the others that it runs with */
 };
 
 extern const struct fl_runner fl_run_gelu, fl_run_tanh, fl_run_avg_pool, fl_run_global_pool,

@@ -435,8 +435,9 @@ const struct fl_runner fl_run_group_norm = {.forward = group_forward,
                                             .kept = group_kept,
                                             .scratch = group_scratch};
 const struct fl_runner fl_run_dropout = {
-    .forward = dropout_forward, .backward = dropout_backward, .kept = fl_run_in};
+    .forward = dropout_forward, .backward = dropout_backward, .kept = fl_run_in, .mixes = true};
 const struct fl_runner fl_run_batch_norm = {.forward = batch_norm_forward,
                                             .backward = batch_norm_backward,
                                             .open = batch_norm_open,
-                                            .close = batch_norm_close};
+                                            .close = batch_norm_close,
+                                            .mixes = true};

@@ -459,6 +459,17 @@ static void attention_backward(const struct fl_run *r)
     fl_linear_backward(s.in, w, 3 * w, r->x, dqkv, rows, r->grad, r->dx);
 }
 
+static uint32_t attention_factors(const struct fl_run *r, size_t n, struct fl_factors *ret)
+{
+    struct shape s = shape_of(r);
+    size_t w = s.width, t = s.length, rows = r->count * t;
+    const float *heads = r->kept + 3 * rows * w + r->count * s.heads * t * t;
+
+    ret[0] = (struct fl_factors){0, w, 3 * w, r->x + n * t * w, r->scratch + n * t * 3 * w};
+    ret[1] = (struct fl_factors){s.out_at, w, w, heads + n * t * w, r->dy + n * t * w};
+    return 2;
+}
+
 const struct fl_runner fl_run_embedding = {.forward = embedding_forward,
                                            .backward = embedding_backward};
 const struct fl_runner fl_run_sequence = {.forward = sequence_forward,
@@ -471,4 +482,5 @@ const struct fl_runner fl_run_layer_norm = {
 const struct fl_runner fl_run_attention = {.forward = attention_forward,
                                            .backward = attention_backward,
                                            .kept = attention_kept,
+                                           .factors = attention_factors,
                                            .scratch = attention_scratch};

@@ -1,4 +1,5 @@
 #include "client/trainer/clipsum.h"
+#include "tests/lib/clip_sums.h"
 #include "tests/lib/small_site.h"
 
 #include <math.h>
@@ -38,28 +39,6 @@ static void add(struct world *w, struct fl_clipsum *c, uint32_t n)
                                       &w->s.data.train.y[n], &pieces, &loss);
 
     ck_assert_int_eq(fl_clipsum_add(c, pieces, count, &e), 0);
-}
-
-static int64_t taken[1 << 18];
-static size_t taken_count;
-
-/* In order, without a gap; changing what is handed out changes nothing of the next sum. */
-static void take_part(void *arg, size_t at, int64_t *q, size_t count)
-{
-    (void)arg;
-    ck_assert_uint_eq(at, taken_count);
-    ck_assert_uint_le(at + count, FL_COUNT(taken));
-    memcpy(taken + at, q, count * sizeof *q);
-    memset(q, 0x55, count * sizeof *q);
-    taken_count += count;
-}
-
-/* Valid until the next one. */
-static const int64_t *take_all(struct fl_clipsum *c)
-{
-    taken_count = 0;
-    fl_clipsum_drain(c, take_part, NULL);
-    return taken;
 }
 
 static struct fl_clipsum *sum_of(const struct world *w, double clip)
