@@ -27,7 +27,7 @@
 enum { WRITTEN = 8, TOKENS_MAX = 4096, SIDE_MAX = 65536 };
 
 /* Whether factors of so many tokens are cheaper than the product. The bounds are those of the
- * argument in client/trainer/clipsum.c. */
+ * argument that norms of rounded factors are exact, the trainer's. */
 static bool by_factors(size_t rows, size_t in, size_t out)
 {
     double ghost = (double)rows * (double)rows * (double)(in + out);

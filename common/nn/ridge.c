@@ -28,73 +28,83 @@ static size_t at(size_t side, size_t i, size_t j)
     return i * side - i * (i + 1) / 2 + j;
 }
 
-/* a = covariance of x + lambda, b = covariance of x and t (in x out). */
-static void centre(size_t in, size_t out, double lambda, const float *second, const float *cross,
-                   double *a, double *b)
+struct fl_ridge {
+    size_t in, count; /* count 0: by moments */
+    double *a;        /* L of the system's matrix; NULL: no moments yet */
+    double *mean;     /* of x: in */
+    double weight;    /* by moments: what they are multiplied by */
+    float *x;         /* by examples: without the means */
+};
+
+static int no_system(struct fl_ridge *s, int r)
 {
-    size_t side = in + 1;
-    double weight = (double)second[at(side, in, in)];
+    fl_ridge_free(s);
+    return r;
+}
+
+void fl_ridge_free(struct fl_ridge *s)
+{
+    if (s) {
+        fl_free(s->a);
+        fl_free(s->mean);
+        fl_free(s->x);
+    }
+    fl_free(s);
+}
+
+static struct fl_ridge *new_system(size_t in, size_t count)
+{
+    struct fl_ridge *s = fl_try(1, sizeof *s);
+
+    if (s) {
+        *s = (struct fl_ridge){.in = in, .count = count};
+        s->mean = fl_try_aligned(in, sizeof *s->mean);
+    }
+    return s;
+}
+
+/* a = covariance of x + lambda */
+static void centre(struct fl_ridge *s, double lambda, const float *second)
+{
+    size_t in = s->in, side = in + 1;
 
     for (size_t i = 0; i < in; i++) {
-        double mean = (double)second[at(side, i, in)] / weight;
+        s->mean[i] = (double)second[at(side, i, in)] / s->weight;
         for (size_t j = i; j < in; j++) {
-            double other = (double)second[at(side, j, in)] / weight;
-            a[j * in + i] = (double)second[at(side, i, j)] / weight - mean * other;
+            double other = (double)second[at(side, j, in)] / s->weight;
+            s->a[j * in + i] = (double)second[at(side, i, j)] / s->weight - s->mean[i] * other;
         }
-        a[i * in + i] += lambda;
-        for (size_t o = 0; o < out; o++) {
-            double target = (double)cross[o * side + in] / weight;
-            b[i * out + o] = (double)cross[o * side + i] / weight - mean * target;
-        }
+        s->a[i * in + i] += lambda;
     }
 }
 
-static void write_out(size_t in, size_t out, const float *second, const float *cross,
-                      const double *b, float *weight, float *bias)
+int fl_ridge_by_moments(size_t in, double lambda, const float *second, struct fl_ridge **ret,
+                        struct fl_err *e)
 {
-    size_t side = in + 1;
-    double all = (double)second[at(side, in, in)];
-
-    for (size_t o = 0; o < out; o++) {
-        double sum = (double)cross[o * side + in] / all;
-        for (size_t i = 0; i < in; i++) {
-            weight[o * in + i] = (float)b[i * out + o];
-            sum -= b[i * out + o] * (double)second[at(side, i, in)] / all;
-        }
-        bias[o] = (float)sum;
-    }
-}
-
-int fl_ridge_solve(size_t in, size_t out, double lambda, const float *second, const float *cross,
-                   float *weight, float *bias, struct fl_err *e)
-{
-    double *a = NULL, *b = NULL;
+    struct fl_ridge *s = new_system(in, 0);
     bool good = false;
 
-    if (!(second[at(in + 1, in, in)] > 1e-6f)) {
-        memset(weight, 0, in * out * sizeof *weight);
-        memset(bias, 0, out * sizeof *bias);
+    if (!s || !s->mean) {
+        return no_system(s, no_memory(in, e));
+    }
+    s->weight = (double)second[at(in + 1, in, in)];
+    if (!(s->weight > 1e-6)) {
+        *ret = s;
         return 0;
     }
-    a = fl_try_aligned(in * in, sizeof *a);
-    b = fl_try_aligned(in * out, sizeof *b);
-    if (!a || !b) {
-        fl_free(a);
-        fl_free(b);
-        return no_memory(in, e);
+    s->a = fl_try_aligned(in * in, sizeof *s->a);
+    if (!s->a) {
+        return no_system(s, no_memory(in, e));
     }
     for (int k = 0; k < TRIES && !good; k++, lambda *= 10) {
-        centre(in, out, lambda, second, cross, a, b);
-        good = fl_cholesky(a, in);
+        centre(s, lambda, second);
+        good = fl_cholesky(s->a, in);
     }
-    if (good) {
-        fl_cholesky_solve(a, in, b, out);
-        write_out(in, out, second, cross, b, weight, bias);
+    if (!good) {
+        return no_system(s, fl_fail(e, FL_R_TRAIN, "no closed form: the moments are not finite"));
     }
-    fl_free(a);
-    fl_free(b);
-    return good ? finish(weight, in * out, e)
-                : fl_fail(e, FL_R_TRAIN, "no closed form: the moments are not finite");
+    *ret = s;
+    return 0;
 }
 
 /* Columns of x without their means; the means. */
@@ -116,56 +126,121 @@ static void without_means(const float *x, size_t count, size_t in, float *to, do
     }
 }
 
-/* With X and T without their means: W = T^T (X X^T + count lambda)^-1 X. */
-int fl_ridge_fit(size_t in, size_t out, double lambda, const float *x, const float *t, size_t count,
-                 float *weight, float *bias, struct fl_err *e)
+int fl_ridge_by_examples(size_t in, double lambda, const float *x, size_t count,
+                         struct fl_ridge **ret, struct fl_err *e)
 {
-    float *c = fl_try_aligned(count * in, sizeof *c), *k = fl_try_aligned(count * count, sizeof *k);
-    float *d = fl_try_aligned(count * out, sizeof *d);
-    double *a = fl_try_aligned(count * count, sizeof *a),
-           *b = fl_try_aligned(count * out, sizeof *b);
-    double *mean = fl_try_aligned(in, sizeof *mean), *goal = fl_try_aligned(out, sizeof *goal);
-    int r = c && k && d && a && b && mean && goal ? 0 : no_memory(count, e);
+    struct fl_ridge *s = new_system(in, count);
+    float *k = fl_try_aligned(count * count, sizeof *k);
+    int r = 0;
 
-    if (r < 0) {
+    if (s) {
+        s->x = fl_try_aligned(count * in, sizeof *s->x);
+        s->a = fl_try_aligned(count * count, sizeof *s->a);
+    }
+    if (!s || !s->mean || !s->x || !s->a || !k) {
+        r = no_memory(count, e);
         goto out;
     }
-    without_means(x, count, in, c, mean);
-    without_means(t, count, out, d, goal);
-    fl_blas_gemm(false, true, count, count, in, 1, c, in, c, in, 0, k, count);
+    without_means(x, count, in, s->x, s->mean);
+    fl_blas_gemm(false, true, count, count, in, 1, s->x, in, s->x, in, 0, k, count);
     for (size_t i = 0; i < count * count; i++) {
-        a[i] = (double)k[i] + (i % (count + 1) == 0 ? (double)count * lambda : 0);
+        s->a[i] = (double)k[i] + (i % (count + 1) == 0 ? (double)count * lambda : 0);
     }
-    for (size_t i = 0; i < count * out; i++) {
-        b[i] = (double)d[i];
-    }
-    if (!fl_cholesky(a, count)) {
+    if (!fl_cholesky(s->a, count)) {
         r = fl_fail(e, FL_R_TRAIN, "no closed form: lambda %g is too small for these features",
                     lambda);
-        goto out;
     }
-    fl_cholesky_solve(a, count, b, out);
-    for (size_t i = 0; i < count * out; i++) {
-        d[i] = (float)b[i];
+out:
+    fl_free(k);
+    if (r < 0) {
+        return no_system(s, r);
     }
-    fl_blas_gemm(true, false, out, in, count, 1, d, out, c, in, 0, weight, in);
+    *ret = s;
+    return 0;
+}
+
+/* bias = mean of the targets - weight times mean of x */
+static void set_bias(const struct fl_ridge *s, size_t out, const double *goal, const float *weight,
+                     float *bias)
+{
     for (size_t o = 0; o < out; o++) {
         double sum = goal[o];
-        for (size_t i = 0; i < in; i++) {
-            sum -= (double)weight[o * in + i] * mean[i];
+        for (size_t i = 0; i < s->in; i++) {
+            sum -= (double)weight[o * s->in + i] * s->mean[i];
         }
         bias[o] = (float)sum;
     }
-    r = finish(weight, in * out, e);
-out:
-    fl_free(c);
-    fl_free(k);
-    fl_free(d);
-    fl_free(a);
+}
+
+/* W = (covariance of x and t)^T (covariance of x + lambda)^-1 */
+static void solve_moments(const struct fl_ridge *s, size_t out, const float *cross, double *b,
+                          double *goal, float *weight)
+{
+    size_t in = s->in, side = in + 1;
+
+    for (size_t o = 0; o < out; o++) {
+        goal[o] = (double)cross[o * side + in] / s->weight;
+        for (size_t i = 0; i < in; i++) {
+            b[i * out + o] = (double)cross[o * side + i] / s->weight - s->mean[i] * goal[o];
+        }
+    }
+    fl_cholesky_solve(s->a, in, b, out);
+    for (size_t i = 0; i < in * out; i++) {
+        weight[i] = (float)b[i % in * out + i / in];
+    }
+}
+
+/* With X and T without their means: W = T^T (X X^T + count lambda)^-1 X. `d`: count x out. */
+static void solve_examples(const struct fl_ridge *s, size_t out, const float *t, double *b,
+                           double *goal, float *d, float *weight)
+{
+    without_means(t, s->count, out, d, goal);
+    for (size_t i = 0; i < s->count * out; i++) {
+        b[i] = (double)d[i];
+    }
+    fl_cholesky_solve(s->a, s->count, b, out);
+    for (size_t i = 0; i < s->count * out; i++) {
+        d[i] = (float)b[i];
+    }
+    fl_blas_gemm(true, false, out, s->in, s->count, 1, d, out, s->x, s->in, 0, weight, s->in);
+}
+
+int fl_ridge_layer(const struct fl_ridge *s, size_t out, const float *of, float *weight,
+                   float *bias, struct fl_err *e)
+{
+    size_t rows = s->count ? s->count : s->in;
+
+    if (!s->a) {
+        memset(weight, 0, s->in * out * sizeof *weight);
+        memset(bias, 0, out * sizeof *bias);
+        return 0;
+    }
+    double *b = fl_try_aligned(rows * out, sizeof *b), *goal = fl_try_aligned(out, sizeof *goal);
+    float *d = fl_try_aligned(rows * out, sizeof *d);
+    int r = b && goal && d ? 0 : no_memory(rows, e);
+    if (r == 0) {
+        if (s->count) {
+            solve_examples(s, out, of, b, goal, d, weight);
+        } else {
+            solve_moments(s, out, of, b, goal, weight);
+        }
+        set_bias(s, out, goal, weight, bias);
+        r = finish(weight, s->in * out, e);
+    }
     fl_free(b);
-    fl_free(mean);
     fl_free(goal);
+    fl_free(d);
     return r;
+}
+
+double fl_ridge_response(const struct fl_spec *spec)
+{
+    return !spec->logistic ? 0 : spec->loss.kind == FL_LOSS_BINARY ? 4 : 2;
+}
+
+double fl_ridge_lambda(const struct fl_spec *spec)
+{
+    return (double)spec->ridge * (spec->logistic ? 2 * fl_ridge_response(spec) : 1);
 }
 
 bool fl_ridge_shared(const struct fl_layout *layout)
@@ -177,8 +252,13 @@ int fl_ridge_make(const struct fl_layout *layout, const float *shared, float *th
                   struct fl_err *e)
 {
     const struct fl_tensor *weight = &layout->theta.at[0], *bias = &layout->theta.at[1];
+    struct fl_ridge *s = NULL;
+    int r = fl_ridge_by_moments(weight->shape[1], fl_ridge_lambda(&layout->spec), shared, &s, e);
 
-    return fl_ridge_solve(weight->shape[1], weight->shape[0], (double)layout->spec.ridge, shared,
-                          shared + layout->shared.at[1].offset, theta + weight->offset,
-                          theta + bias->offset, e);
+    if (r == 0) {
+        r = fl_ridge_layer(s, weight->shape[0], shared + layout->shared.at[1].offset,
+                           theta + weight->offset, theta + bias->offset, e);
+    }
+    fl_ridge_free(s);
+    return r;
 }

@@ -21,16 +21,28 @@ static inline size_t fl_ridge_packed(size_t in)
     return (in + 1) * (in + 2) / 2;
 }
 
-/* weight (out x in) and bias (out) from `second` (packed) and `cross` (out x (in + 1)), whatever
- * they are multiplied by. Moments with noise in them need not be positive definite: then lambda
- * grows tenfold until they are. No moments yet (zeros): zeros. -FL_R_NOMEM, -FL_R_TRAIN. */
-int fl_ridge_solve(size_t in, size_t out, double lambda, const float *second, const float *cross,
-                   float *weight, float *bias, struct fl_err *e);
+/* The system, for any number of right-hand sides. */
+struct fl_ridge;
 
-/* The same from `count` examples themselves, by the matrix of their products with each other: for
- * fewer examples than inputs. x is count x in, t count x out. */
-int fl_ridge_fit(size_t in, size_t out, double lambda, const float *x, const float *t, size_t count,
-                 float *weight, float *bias, struct fl_err *e);
+/* From `second` (packed), whatever it is multiplied by. With noise in them moments need not be
+ * positive definite: then lambda grows tenfold until they are. No moments yet (zeros): every layer
+ * is zeros. -FL_R_NOMEM, -FL_R_TRAIN. */
+int fl_ridge_by_moments(size_t in, double lambda, const float *second, struct fl_ridge **ret,
+                        struct fl_err *e);
+/* From `count` examples themselves (x is count x in), by the matrix of their products with each
+ * other: for fewer examples than inputs. */
+int fl_ridge_by_examples(size_t in, double lambda, const float *x, size_t count,
+                         struct fl_ridge **ret, struct fl_err *e);
+void fl_ridge_free(struct fl_ridge *s);
+/* weight (out x in) and bias (out) for `of`: by moments the cross moments (out x (in + 1)),
+ * multiplied by the same as `second`; by examples the targets (count x out). */
+int fl_ridge_layer(const struct fl_ridge *s, size_t out, const float *of, float *weight,
+                   float *bias, struct fl_err *e);
+
+/* c of the responses above; 0: not logistic. */
+double fl_ridge_response(const struct fl_spec *spec);
+/* What is to be given as lambda for this spec. */
+double fl_ridge_lambda(const struct fl_spec *spec);
 
 /* Whether the layout's last layer is solved from moments in `shared` (two tensors, the only ones);
  * then theta is made of them. */

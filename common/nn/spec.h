@@ -118,6 +118,7 @@ struct fl_spec {
     uint32_t targets; /* numbers of one target */
     float ridge;      /* > 0: the last layer, the only one with tensors, is solved with this lambda
                          (ridge.h) instead of trained */
+    bool logistic;    /* with ridge: as logistic regression */
     uint64_t seed;    /* the job's: what fixed layers are drawn from */
     uint32_t head;    /* how many of the last layers with weights are the head (FedRep, HyperFL) */
     uint32_t layer_count;

@@ -46,7 +46,7 @@ static const char *const noise_words[] = {"local", "central", "distributed", NUL
 static const char *const unit_words[] = {"none", "example", "client", NULL};
 static const char *const trainer_words[] = {"builtin", "exec", NULL};
 static const char *const optimizer_words[] = {"sgd", "nesterov", "adam", "adamw", NULL};
-static const char *const solver_words[] = {"sgd", "ridge", NULL};
+static const char *const solver_words[] = {"sgd", "ridge", "logistic", NULL};
 static const char *const schedule_words[] = {"constant", "cosine", "step", NULL};
 static const char *const weight_words[] = {"equal", "examples", NULL};
 static const char *const generator_words[] = {"affine", "chunked", "kronecker", NULL};
@@ -321,7 +321,8 @@ static int get_model(struct raw *raw, const struct fl_conf_node *root, const cha
 {
     const struct fl_train_conf *t = &raw->plan.train;
     struct fl_spec spec = {.seed = raw->plan.seed,
-                           .ridge = t->solver == FL_SOLVER_RIDGE ? t->lambda : 0,
+                           .ridge = t->solver != FL_SOLVER_SGD ? t->lambda : 0,
+                           .logistic = t->solver == FL_SOLVER_LOGISTIC,
                            .classes = raw->model.classes,
                            .targets = raw->model.targets,
                            .head = raw->model.head};

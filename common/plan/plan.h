@@ -67,6 +67,7 @@ struct fl_sgd {
 enum fl_solver {
     FL_SOLVER_SGD,   /* steps, by the optimizer */
     FL_SOLVER_RIDGE, /* the last layer in closed form (common/nn/ridge.h) */
+    FL_SOLVER_LOGISTIC,
 };
 
 struct fl_train_conf {

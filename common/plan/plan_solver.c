@@ -9,9 +9,30 @@ static int refuse(const struct fl_conf_node *root, enum fl_reason reason, const 
     return fl_conf_fail(e, fl_plan_at(root, "train.solver"), reason, "%s", what);
 }
 
-static int check_ridge(const struct fl_plan *p, const struct fl_conf_node *root, struct fl_err *e)
+/* Errors that a solver can minimise. */
+static int check_loss(const struct fl_plan *p, const struct fl_conf_node *root, struct fl_err *e)
 {
     const struct fl_loss *loss = &p->layout.spec.loss;
+    bool classes = loss->kind == FL_LOSS_CROSS_ENTROPY && loss->smoothing == 0;
+
+    if (p->train.solver == FL_SOLVER_LOGISTIC) {
+        return classes || loss->kind == FL_LOSS_BINARY
+                   ? 0
+                   : refuse(root, FL_R_CONF_CONFLICT,
+                            "logistic regression is of classes: model.loss is cross_entropy "
+                            "without smoothing, or binary",
+                            e);
+    }
+    return classes || loss->kind == FL_LOSS_MSE
+               ? 0
+               : refuse(root, FL_R_CONF_CONFLICT,
+                        "ridge regression has squared errors of targets, or of ones and zeros for "
+                        "classes: model.loss is mse or cross_entropy (which then judges only)",
+                        e);
+}
+
+static int check_closed(const struct fl_plan *p, const struct fl_conf_node *root, struct fl_err *e)
+{
     bool local = strcmp(p->strategy, "local") == 0;
 
     if (!local && strcmp(p->strategy, "fedavg") != 0) {
@@ -23,12 +44,9 @@ static int check_ridge(const struct fl_plan *p, const struct fl_conf_node *root,
     if (p->trainer != FL_TRAINER_BUILTIN) {
         return refuse(root, FL_R_CONF_CONFLICT, "programs train as they like: trainer: builtin", e);
     }
-    if (loss->kind != FL_LOSS_MSE &&
-        (loss->kind != FL_LOSS_CROSS_ENTROPY || loss->smoothing != 0)) {
-        return refuse(root, FL_R_CONF_CONFLICT,
-                      "ridge regression has squared errors of targets, or of ones and zeros for "
-                      "classes: model.loss is mse or cross_entropy (which then judges only)",
-                      e);
+    int r = check_loss(p, root, e);
+    if (r < 0) {
+        return r;
     }
     if (p->data.crop || p->data.flip) {
         return refuse(root, FL_R_CONF_CONFLICT,
@@ -48,8 +66,8 @@ static int check_ridge(const struct fl_plan *p, const struct fl_conf_node *root,
 
 int fl_plan_check_solver(const struct fl_plan *p, const struct fl_conf_node *root, struct fl_err *e)
 {
-    if (p->train.solver == FL_SOLVER_RIDGE) {
-        return check_ridge(p, root, e);
+    if (p->train.solver != FL_SOLVER_SGD) {
+        return check_closed(p, root, e);
     }
     if (p->train.body.lr == 0) {
         return fl_conf_fail_key(e, fl_plan_at(root, "train"), FL_R_CONF_MISSING, "lr is missing");

@@ -151,9 +151,10 @@ static json_t *train_json(const struct fl_plan *p)
         return json_pack("{ss}", "trainer", "exec");
     }
     loss_text(&p->layout.spec.loss, loss);
-    if (t->solver == FL_SOLVER_RIDGE) {
-        return json_pack("{ss ss ss sf}", "trainer", "builtin", "loss", loss, "solver", "ridge",
-                         "lambda", (double)t->lambda);
+    if (t->solver != FL_SOLVER_SGD) {
+        return json_pack("{ss ss ss sf}", "trainer", "builtin", "loss", loss, "solver",
+                         t->solver == FL_SOLVER_RIDGE ? "ridge" : "logistic", "lambda",
+                         (double)t->lambda);
     }
     json_t *o = json_pack("{ss ss ss si si si so}", "trainer", "builtin", "loss", loss, "optimizer",
                           optimizers[t->optimizer], "batch", (int)t->batch, "epochs",
@@ -275,8 +276,8 @@ static void print_training(const json_t *t)
     }
     fl_cli_row("loss", "%s", fl_cli_text(t, "loss"));
     if (!body) {
-        fl_cli_row("training", "the last layer in closed form: ridge, lambda %g",
-                   json_number_value(json_object_get(t, "lambda")));
+        fl_cli_row("training", "the last layer in closed form: %s, lambda %g",
+                   fl_cli_text(t, "solver"), json_number_value(json_object_get(t, "lambda")));
         return;
     }
     char batches[160];
