@@ -26,7 +26,7 @@ struct generator_raw {
 };
 
 struct model_raw {
-    uint32_t input[3], input_count;
+    const struct fl_conf_node *input;
     uint32_t classes, targets, head;
     const struct fl_conf_node *loss;
     const struct fl_conf_node *layers, *tensors, *parameters;
@@ -174,8 +174,7 @@ static const struct fl_conf_field data_keys[] = {
     {.name = NULL},
 };
 static const struct fl_conf_field model_keys[] = {
-    {TYPED("input", UINT32S, model.input), .min = 1, .max = 1 << 26, .items_min = 1, .items_max = 3,
-     .count_offset = offsetof(struct raw, model.input_count), .flags = FL_CONF_REQUIRED},
+    {TYPED("input", NODE, model.input), .flags = FL_CONF_REQUIRED},
     {TYPED("classes", UINT32, model.classes), .min = 2, .max = 100000},
     {TYPED("targets", UINT32, model.targets), .min = 1, .max = 100000},
     {TYPED("loss", NODE, model.loss)},
@@ -329,9 +328,6 @@ static int get_model(struct raw *raw, const struct fl_conf_node *root, const cha
     struct fl_generator_conf generator;
     enum fl_visibility visibility = FL_VISIBILITY_ALL_PRIVATE;
 
-    for (uint32_t i = 0; i < 3; i++) {
-        spec.input[i] = i < raw->model.input_count ? raw->model.input[i] : 1;
-    }
     int r = fl_plan_strategy(raw->strategy, &raw->plan, &visibility, e);
     if (r == 0) {
         r = fl_plan_loss(raw->model.loss, fl_plan_at(root, "model"), &spec, e);
@@ -342,15 +338,14 @@ static int get_model(struct raw *raw, const struct fl_conf_node *root, const cha
     if (r == 0) {
         r = check_kind(raw, root, e);
     }
+    if (r == 0) {
+        r = fl_plan_input(raw->model.input, &raw->plan.data.schema, root, &spec, e);
+    }
     if (r == 0 && raw->model.layers) {
         r = fl_plan_layers(raw->model.layers, &spec, e);
     }
     if (r) {
         return r;
-    }
-    if (raw->model.input_count == 2) {
-        return fl_conf_fail(e, fl_plan_at(root, "model.input"), FL_R_CONF_RANGE,
-                            "one number (features) or three (channels, height, width)");
     }
     if (raw->model.tensors) {
         return get_listed(raw, &spec, visibility, file, e);
@@ -416,6 +411,9 @@ static int parse(struct raw *raw, const char *file, struct fl_conf *c, struct fl
     if (r == 0) {
         r = fl_conf_decode(root, plan_keys, raw, e);
     }
+    if (r == 0 && raw->table) {
+        r = fl_schema_parse(raw->table, &raw->plan.data.schema, e);
+    }
     if (r == 0) {
         r = get_model(raw, root, file, e);
     }
@@ -438,10 +436,6 @@ static int parse(struct raw *raw, const char *file, struct fl_conf *c, struct fl
         return fl_conf_fail(e, fl_plan_at(root, "data"), FL_R_CONF_CONFLICT,
                             "mean has %u numbers and std %u", raw->plan.data.channels,
                             raw->std_count);
-    }
-    r = raw->table ? fl_schema_parse(raw->table, &raw->plan.data.schema, e) : 0;
-    if (r) {
-        return r;
     }
     fill_in(raw, root);
     r = fl_plan_check_fedka(&raw->plan, root, e);

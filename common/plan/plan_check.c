@@ -96,7 +96,7 @@ static int check_table(const struct fl_plan *p, const struct fl_conf_node *root,
                             "%u, but the table's target has %u values", p->layout.spec.classes,
                             s->target.values);
     }
-    return 0;
+    return fl_plan_check_input(p, root, e);
 }
 
 static int check_data(const struct fl_plan *p, const struct fl_conf_node *root, struct fl_err *e)

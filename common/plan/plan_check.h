@@ -15,6 +15,13 @@ int fl_plan_tensors(const struct fl_conf_node *list, struct fl_tensors *ret, str
 /* Appends the layers of a list: one a node, or several (a residual block, an encoder). */
 int fl_plan_layers(const struct fl_conf_node *n, struct fl_spec *spec, struct fl_err *e);
 
+/* `model.input` into spec->input; a table's columns make the first layer too (plan_input.c). `s`:
+ * data.table, without columns when there is none. And whether the table's columns are what the
+ * model embeds. */
+int fl_plan_input(const struct fl_conf_node *n, const struct fl_schema *s,
+                  const struct fl_conf_node *root, struct fl_spec *spec, struct fl_err *e);
+int fl_plan_check_input(const struct fl_plan *p, const struct fl_conf_node *root, struct fl_err *e);
+
 /* `strategy`: its word and settings into the plan, and which part of the model travels. */
 int fl_plan_strategy(const struct fl_conf_node *n, struct fl_plan *plan, enum fl_visibility *ret,
                      struct fl_err *e);

@@ -765,7 +765,7 @@ START_TEST(test_tables)
         "true}}]\n    target: {category: {name: b, values: [p, q]}}\n",
         FL_R_CONF_CONFLICT, "job.yaml:5:10: model.input: the model takes 784 numbers");
     bad(5, "  input: [5, 1, 1]", "data:\n  table:\n    columns: [{numeric: {name: a, max: 2}}]\n",
-        FL_R_PLAN_MODEL, "");
+        FL_R_CONF_MISSING, "job.yaml:28:3: data.table: target is missing");
     bad(5, "  input: [1, 28, 28]",
         "data:\n  table:\n    columns: [{numeric: {name: a, min: 3, max: 2}}]\n    target: {}\n",
         FL_R_CONF_CONFLICT, "job.yaml:29:15: data.table.columns[0]: min must be below max");
