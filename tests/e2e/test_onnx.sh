@@ -1,6 +1,7 @@
 #!/bin/sh
 # A site's personalised model, with generated weights and private head, as other programs read it: safetensors, and ONNX that
-# python3-onnx checks and OpenCV evaluates to the accuracy the site reports.
+# python3-onnx checks and OpenCV evaluates to the accuracy the site reports. And the other way: a job that builds on such a file, frozen, with an
+# adapter that a hypernetwork makes for each site.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/world.sh"
 e2e_begin onnx
@@ -8,6 +9,7 @@ make_world 2
 { head -n 1 "$work/data.csv"; tail -n 40 "$work/data.csv"; } >"$work/test.csv"
 sed -n '1,61p' "$work/data.csv" >"$work/train.csv"
 agents_config 1 2
+sed -i 's/^defaults:/defaults:\n  models: [good.safetensors]/' "$work/agents.yaml"
 sed -i 's/train_x: data.csv/train_x: train.csv, test_x: test.csv/; s/, test: 20//' "$work/agents.yaml"
 start_agents
 export_model() { cohort-agent model export --config "$work/agents.yaml" --agent site-01 --job "$@"; }
@@ -49,5 +51,37 @@ run() {
 run good fedrep accuracy_received
 run made hyperfl accuracy_received
 run tuned hyperfl accuracy_served ', serve: {epochs: 3, lr: 0.1}'
+# The layer of `good` stays as it is at every site and is never sent; the head is each site's own.
+cat >"$work/tensors.py" <<'P'
+import json, struct, sys
+def read(path):
+    with open(path, "rb") as f:
+        header = json.loads(f.read(struct.unpack("<Q", f.read(8))[0]))
+        values = f.read()
+    return {k: values[slice(*v["data_offsets"])] for k, v in header.items() if k != "__metadata__"}
+base, one, two = map(read, sys.argv[1:])
+for k in ("fc1.weight", "fc1.bias"):
+    assert base[k] == one[k] == two[k], k + " was not frozen"
+for k in ("adapter.weight", "head.weight"):
+    assert one[k] != two[k], k + " is the same at both sites"
+assert one.keys() == two.keys() and len(one) == 6, sorted(one)
+P
+strategy=hyperfl rounds=3 train='train: {batch: 20, epochs: 2, lr: 0.05}' job grown 2 'data: {mean: [0.5], std: [0.8]}'
+b2sum -l 256 "$work/good.safetensors" | {
+    read -r digest _
+    sed -i "s/^model: .*/model:\n  input: [4]\n  classes: 2\n  base: $digest\n  parameters: [{layers: [fc1], kind: frozen}]\n  layers:\n    - linear: {out: 16}\n    - leaky_relu:\n    - residual: {layers: [{linear: {out: 16, name: adapter}}]}\n    - linear: {out: 2, name: head}/" "$work/grown.yaml"
+}
+cohortctl model show "$work/grown.yaml" >"$work/shown.txt" || die "model show"
+grep -q 'fc1.weight *private *fixed' "$work/shown.txt" || die "not shown as frozen: $(cat "$work/shown.txt")"
+submit grown
+finishes grown
+wait_for 10 done_here grown || die "no final report"
+for n in 1 2; do
+    cohort-agent model export --config "$work/agents.yaml" --agent "site-0$n" --job grown --safetensors "$work/grown-$n.safetensors" || die "export"
+done
+/usr/bin/python3 "$work/tensors.py" "$work/good.safetensors" "$work/grown-1.safetensors" "$work/grown-2.safetensors" || die "grown"
+awk -v a="$(field grown accuracy_received)" -v b="$(field good accuracy_received)" 'BEGIN { exit !(a >= b - 0.2) }' ||
+    die "grown on good: $(field grown accuracy_received), good: $(field good accuracy_received)"
+ok "grown on good's frozen layer: $(field grown accuracy_received), good itself $(field good accuracy_received)"
 [ "$(stat -c %a "$work/sites/site-01/models/made.safetensors" "$work/made.onnx" | sort -u)" = 600 ] || die "others may read the model"
 [ $readers = yes ] || echo "skipped: python3-onnx or python3-opencv is not installed: ONNX was written and not read"

@@ -284,7 +284,7 @@ static float hard(struct fl_rng *r, uint32_t kind, size_t t, size_t i)
 
 START_TEST(test_no_example_of_tokens_is_beyond_the_bound)
 {
-    enum { IN = 40, OUT = 110, TOKENS = 7, ELEMENTS = IN * OUT + OUT, LAST = 25 };
+    enum { IN = 40, OUT = 110, TOKENS = 7, ELEMENTS = IN * OUT + OUT, LAST = 9 };
     static float d[OUT], a[TOKENS * IN], g[TOKENS * OUT];
     static int64_t alone[ELEMENTS], rest[ELEMENTS];
     const struct fl_piece p = {
@@ -295,7 +295,7 @@ START_TEST(test_no_example_of_tokens_is_beyond_the_bound)
 
     fl_seed_from_u64(31, &seed);
     fl_rng_init(&again, &seed, 0);
-    for (uint32_t n = 0; n < 360; n++) {
+    for (uint32_t n = 0; n < 108; n++) {
         struct fl_clipsum *c = NULL;
         double clip = ldexp(0.5 + fl_rng_unit(&again), (int)fl_rng_below(&again, 20) - 10);
         ck_assert_int_eq(fl_clipsum_new(ELEMENTS, clip, n % 3 ? 1e9 : 300, n % 2, &c, &e), 0);
@@ -315,7 +315,7 @@ START_TEST(test_no_example_of_tokens_is_beyond_the_bound)
                         d[i] += g[t * OUT + i];
                     }
                 }
-                if (k == 11 ? way == 1 : way == 0) {
+                if (k == 4 ? way == 1 : way == 0) {
                     continue;
                 }
                 ck_assert_int_eq(fl_clipsum_add(c, &p, 1, &e), 0);
