@@ -94,7 +94,7 @@ suite() {
     folder=$1
     label=$2
     shift 2
-    tests=$(meson test -C "$folder" --list "$@" 2>/dev/null | sed -n 's|^cohort:*[a-z]* / ||p')
+    tests=$(meson test -C "$folder" --list "$@" 2>/dev/null | sed -n 's|^cohort:*[a-z+]* / ||p')
     chosen=
     for name in $tests; do
         # Kills of the agent alone take half a minute; e2e kills covers the same points.
@@ -105,7 +105,7 @@ suite() {
     # shellcheck disable=SC2086
     meson test -C "$folder" --no-rebuild --print-errorlogs $chosen >"$log" 2>&1 || true
     results=$log.results
-    sed -nE 's#^ *[0-9]+/[0-9]+ (cohort:?[a-z]* / )?([^ ]+) +(OK|FAIL|SKIP|TIMEOUT|ERROR|INTERRUPT|EXPECTEDFAIL|UNEXPECTEDPASS) +([0-9.]+)s.*#\2 \3 \4#p' \
+    sed -nE 's#^ *[0-9]+/[0-9]+ (cohort:?[a-z+]* / )?([^ ]+) +(OK|FAIL|SKIP|TIMEOUT|ERROR|INTERRUPT|EXPECTEDFAIL|UNEXPECTEDPASS) +([0-9.]+)s.*#\2 \3 \4#p' \
         "$log" | sort -u -k1,1 >"$results"
     for name in $chosen; do
         grep -q "^$name " "$results" || echo "$name MISSING 0" >>"$results"
@@ -135,6 +135,7 @@ suite() {
 run "lint" tests/lint.sh
 # Both compilers, no warnings: gcc builds what is installed, clang what is tested under the sanitizers.
 run "build gcc" build build -Dwerror=true --buildtype=release
+suite build "optimized" --suite optimized # long series, of which the sanitized build tries a part
 run "build clang, sanitized" build build-asan -Dwerror=true -Db_sanitize=address,undefined -Db_lundef=false -Dcrash_points=true -Dseeded_leaks=true
 ASAN_OPTIONS=detect_leaks=1:abort_on_error=1
 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
@@ -145,13 +146,15 @@ run "build thread sanitizer" build build-tsan -Dwerror=true -Db_sanitize=thread 
 suite build-tsan "threads" --suite io
 only=
 
-# The end-to-end scripts: each with a folder and a port of its own, as many at a time as there are cores.
+# The end-to-end scripts: each with a folder and a port of its own; one more at a time than there are cores, because they wait half of
+# the time. The largest first, which take longest, so that none of them is left alone at the end.
 logs=$(mktemp -d)
 trap 'rm -rf "$log" "$logs"' EXIT
-for script in tests/e2e/test_*.sh; do
+# shellcheck disable=SC2012
+ls -S tests/e2e/test_*.sh | while read -r script; do
     name=$(basename "$script" .sh)
     ! wanted "e2e ${name#test_}" || echo "$script"
-done | xargs -r -P "$(nproc)" -n 1 sh -c '
+done | xargs -r -P $(($(nproc) + 1)) -n 1 sh -c '
     start=$(date +%s)
     status=0
     "$1" >"$0/$(basename "$1" .sh).log" 2>&1 || status=$?

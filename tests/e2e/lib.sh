@@ -1,6 +1,7 @@
 # For end-to-end tests: to be sourced. Real programs, in a folder of their own, nothing left behind.
 #
-#   e2e_begin NAME            $work (in memory when there is /dev/shm) and the programs of $BUILD (default: build-asan) in PATH
+#   e2e_begin NAME [BUILD]    $work (in memory when there is /dev/shm) and the programs of $BUILD in PATH. BUILD: what it is by default;
+#                             build-asan, and `build`, if it is there, for what spends its time on numbers that unit tests sanitize
 #   make_pki N                $work/pki with a coordinator certificate and site-01 to site-N
 #   coordinator_config [TEXT] $work/cohortd.yaml: one free port for the whole test, state in $work/state; TEXT is added
 #   start_coordinator [VAR=VALUE...]    $coordinator; true once it answers, false when it died before
@@ -16,7 +17,9 @@ set -u
 e2e_root=$(cd "$(dirname "$0")/../.." && pwd)
 
 e2e_begin() {
-    build=${BUILD:-$e2e_root/build-asan}
+    build=$e2e_root/${2:-build-asan}
+    [ -x "$build/server/cohortd" ] || build=$e2e_root/build-asan
+    build=${BUILD:-$build}
     for program in server/cohortd server/ctl/cohortctl client/cohort-agent; do
         [ -x "$build/$program" ] || {
             echo "skipped: $build/$program is not built"
@@ -53,11 +56,12 @@ die() {
 }
 
 wait_for() {
-    until=$(($(date +%s) + $1))
+    until=$(($(date +%s) + $1)) e2e_pause=2
     shift
     while ! "$@"; do
         [ "$(date +%s)" -le $until ] || return 1
-        sleep 0.02
+        sleep 0.0$e2e_pause # hundredths, more of them from time to time: whoever asks takes time from what is waited for
+        [ $e2e_pause = 9 ] || e2e_pause=$((e2e_pause + 1))
     done
 }
 
@@ -82,12 +86,20 @@ kill_hard() {
     reap "$1"
 }
 
-# Of 20000 to 29999, which the kernel does not hand out by itself.
+# Of 20000 to 29999, which the kernel does not hand out by itself. Nothing listens there, and no other test on this machine has chosen
+# it: until this one ends, and all it started, descriptor 9 holds the lock of the number.
 free_port() {
     port=$((20000 + $(od -An -N2 -tu2 /dev/urandom) % 10000))
-    while grep -qi ":$(printf '%04X' $port) " /proc/net/tcp /proc/net/tcp6 2>/dev/null; do
+    until take_port; do
         port=$((20000 + (port + 1) % 10000))
     done
+}
+
+take_port() {
+    ! grep -qi ":$(printf '%04X' $port) " /proc/net/tcp /proc/net/tcp6 2>/dev/null || return 1
+    e2e_locks=${TMPDIR:-/tmp}/cohort-test-ports
+    [ -d "$e2e_locks" ] || mkdir -m 1777 "$e2e_locks" 2>/dev/null || [ -d "$e2e_locks" ] || die "no folder $e2e_locks"
+    exec 9>"$e2e_locks/$port" && flock -n 9
 }
 
 make_pki() {

@@ -3,7 +3,7 @@
 # noise is too small. No daemon is needed.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/world.sh"
-e2e_begin attack
+e2e_begin attack build
 cat >"$work/job.yaml" <<'JOB'
 name: attacked
 strategy: hyperfl

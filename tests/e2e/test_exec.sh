@@ -78,7 +78,7 @@ add 13 'program: [./hungry.sh], memory: 64MiB'
 add 14 'program: [./nowhere.sh]'
 sed -i '$a\  - {name: site-15, certificate: pki/site-15.crt, key: pki/site-15.key}' "$work/agents.yaml"
 start_agents
-sed 's/members: 2, deadline: 2m/members: 15, quorum: 3, deadline: 4s, fill: 3s/; s/rounds: 5/rounds: 2/; /privacy/d' "$examples/job-softmax.yaml" >"$work/bad.yaml"
+sed 's/members: 2, deadline: 2m/members: 15, quorum: 3, deadline: 20s, fill: 10s/; s/rounds: 5/rounds: 2/; /privacy/d' "$examples/job-softmax.yaml" >"$work/bad.yaml"
 sed -i 's/name: softmax/name: bad/' "$work/bad.yaml"
 submit bad
 declines() { expect_log cohortd "site-$1.*declines round 1 of bad.*\[$2\]"; }
@@ -112,7 +112,7 @@ ok "no program and no folder is left"
 kill_hard "$agents"
 sed -i 's/time: 1s/time: 10m/' "$work/agents.yaml"
 start_agents
-sed 's/name: bad/name: killed/; s/rounds: 2/rounds: 1/' "$work/bad.yaml" >"$work/killed.yaml"
+sed 's/name: bad/name: killed/; s/rounds: 2/rounds: 1/; s/deadline: 20s/deadline: 4s/' "$work/bad.yaml" >"$work/killed.yaml"
 submit killed
 hanging() { pgrep -f "$work/hangs.sh" >/dev/null; }
 wait_for 15 hanging || die "the hanging program does not run"
@@ -124,7 +124,7 @@ cohortctl job cancel killed >/dev/null
 start_agents
 wait_for 10 gone || die "the folder of a run that was cut off is still there"
 # The round ends without it: the program ends with the round, long before its own time.
-sed 's/name: bad/name: over/; s/rounds: 2/rounds: 1/' "$work/bad.yaml" >"$work/over.yaml"
+sed 's/name: bad/name: over/; s/rounds: 2/rounds: 1/; s/deadline: 20s/deadline: 4s/' "$work/bad.yaml" >"$work/over.yaml"
 submit over
 wait_for 15 hanging || die "the hanging program does not run"
 finishes over

@@ -4,7 +4,7 @@
 # does not cover is refused.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/world.sh"
-e2e_begin features
+e2e_begin features build
 make_world 4
 images=$(cd "$(dirname "$0")/../data/fashion-mnist" && pwd)
 agents_config 1 1

@@ -93,7 +93,7 @@ cp -pr "$work/moved/." "$work/sites/"
 : >"$work/agents.log"
 start_agents
 now=$(job_field round full)
-wait_for 10 past "$now" || die "no rounds on the small file system of the agent"
+wait_for 30 past "$now" || die "no rounds on the small file system of the agent"
 fill "$work/sites"
 full_seen() { logged agents 'disk-full|605'; }
 wait_for 10 full_seen || die "the agent says nothing of its full disk"

@@ -81,7 +81,7 @@ submit() { cohortctl job submit "$work/$1.yaml" >/dev/null 2>"$work/submit.log" 
 
 job_is() { [ "$(job_field state "$1")" = "$2" ]; }
 finishes() {
-    wait_for "${2:-20}" job_is "$1" done || die "job $1 is $(job_field state "$1"), $(job_field round "$1") rounds published"
+    wait_for "${2:-60}" job_is "$1" done || die "job $1 is $(job_field state "$1"), $(job_field round "$1") rounds published"
     ok "job $1: $(job_field round "$1") rounds published"
 }
 
@@ -100,14 +100,14 @@ crash_at() {
 
 logged() { grep -Eq -- "$2" "$work/$1.log"; }
 expect_log() {
-    wait_for 15 logged "$1" "$2" || die "$1.log has no line like: $2"
+    wait_for 30 logged "$1" "$2" || die "$1.log has no line like: $2"
     ok "$(grep -E -- "$2" "$work/$1.log" | tail -n 1)"
 }
 
 expect_run() {
     e2e_code=$1 e2e_pattern=$2
     shift 2
-    e2e_output=$(timeout 20 "$@" 2>&1)
+    e2e_output=$(timeout 60 "$@" 2>&1)
     e2e_got=$?
     [ $e2e_got = "$e2e_code" ] || die "exit $e2e_got instead of $e2e_code: $* : $e2e_output"
     printf '%s\n' "$e2e_output" | grep -Eq -- "$e2e_pattern" || die "no '$e2e_pattern' in the output of $*: $e2e_output"

@@ -8,6 +8,25 @@
 #include <check.h>
 #include <stdlib.h>
 
+#ifdef __has_feature
+#define TESTS_SANITIZED __has_feature(address_sanitizer)
+#else
+#define TESTS_SANITIZED 0
+#endif
+
+/*
+ * Of a long series (rows of a table, sizes, places of a fault) each how many-th is tried: all of it
+ * when TESTS_LONG=1, else as many as fit a second or two of the optimized build, and fewer under
+ * the sanitizers, which take ten times as long. What calls this stands in the list `optimized` of
+ * unit/meson.build, so that the quick suite runs it in both builds.
+ */
+static inline unsigned tests_every(unsigned optimized, unsigned sanitized)
+{
+    const char *all = getenv("TESTS_LONG");
+
+    return all && all[0] == '1' ? 1 : TESTS_SANITIZED ? sanitized : optimized;
+}
+
 static inline int run_tests(const char *name, const TTest *const *tests, size_t count)
 {
     Suite *s = suite_create(name);

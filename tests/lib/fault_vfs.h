@@ -52,7 +52,7 @@ static sqlite3_file *fault_real(sqlite3_file *f)
 }
 
 /* SQLITE_OK, or what this write or sync must answer. */
-static int fault_step(int io_error)
+static inline int fault_step(int io_error)
 {
     if (fault.fail_in && --fault.fail_in == 0) {
         fault.hit = true;
@@ -64,7 +64,7 @@ static int fault_step(int io_error)
     return fault.dead ? io_error : SQLITE_OK;
 }
 
-static void fault_remember(struct fault_track *t)
+static inline void fault_remember(struct fault_track *t)
 {
     int fd = open(t->path, O_RDONLY);
     off_t size = fd < 0 ? -1 : lseek(fd, 0, SEEK_END);
@@ -98,29 +98,29 @@ static struct fault_track *fault_track_of(const char *path)
     return t;
 }
 
-static int fault_close(sqlite3_file *f)
+static inline int fault_close(sqlite3_file *f)
 {
     return fault_real(f)->pMethods->xClose(fault_real(f));
 }
 
-static int fault_read(sqlite3_file *f, void *to, int size, sqlite3_int64 at)
+static inline int fault_read(sqlite3_file *f, void *to, int size, sqlite3_int64 at)
 {
     return fault_real(f)->pMethods->xRead(fault_real(f), to, size, at);
 }
 
-static int fault_write(sqlite3_file *f, const void *from, int size, sqlite3_int64 at)
+static inline int fault_write(sqlite3_file *f, const void *from, int size, sqlite3_int64 at)
 {
     int rc = fault_step(SQLITE_IOERR_WRITE);
     return rc ? rc : fault_real(f)->pMethods->xWrite(fault_real(f), from, size, at);
 }
 
-static int fault_truncate(sqlite3_file *f, sqlite3_int64 size)
+static inline int fault_truncate(sqlite3_file *f, sqlite3_int64 size)
 {
     int rc = fault_step(SQLITE_IOERR_TRUNCATE);
     return rc ? rc : fault_real(f)->pMethods->xTruncate(fault_real(f), size);
 }
 
-static int fault_sync(sqlite3_file *f, int flags)
+static inline int fault_sync(sqlite3_file *f, int flags)
 {
     struct fault_file *file = (struct fault_file *)f;
     int rc = fault_step(SQLITE_IOERR_FSYNC);
@@ -147,38 +147,38 @@ static int fault_sync(sqlite3_file *f, int flags)
     return rc;
 }
 
-static int fault_size(sqlite3_file *f, sqlite3_int64 *ret)
+static inline int fault_size(sqlite3_file *f, sqlite3_int64 *ret)
 {
     return fault_real(f)->pMethods->xFileSize(fault_real(f), ret);
 }
 
-static int fault_lock(sqlite3_file *f, int level)
+static inline int fault_lock(sqlite3_file *f, int level)
 {
     return fault_real(f)->pMethods->xLock(fault_real(f), level);
 }
 
-static int fault_unlock(sqlite3_file *f, int level)
+static inline int fault_unlock(sqlite3_file *f, int level)
 {
     return fault_real(f)->pMethods->xUnlock(fault_real(f), level);
 }
 
-static int fault_reserved(sqlite3_file *f, int *ret)
+static inline int fault_reserved(sqlite3_file *f, int *ret)
 {
     return fault_real(f)->pMethods->xCheckReservedLock(fault_real(f), ret);
 }
 
-static int fault_control(sqlite3_file *f, int op, void *arg)
+static inline int fault_control(sqlite3_file *f, int op, void *arg)
 {
     return fault_real(f)->pMethods->xFileControl(fault_real(f), op, arg);
 }
 
-static int fault_sector(sqlite3_file *f)
+static inline int fault_sector(sqlite3_file *f)
 {
     (void)f;
     return FAULT_VFS_SECTOR;
 }
 
-static int fault_device(sqlite3_file *f)
+static inline int fault_device(sqlite3_file *f)
 {
     (void)f;
     return 0; /* promise nothing */
@@ -200,7 +200,8 @@ static const sqlite3_io_methods fault_methods = {
     .xDeviceCharacteristics = fault_device,
 };
 
-static int fault_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *f, int flags, int *ret)
+static inline int fault_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *f, int flags,
+                             int *ret)
 {
     struct fault_file *file = (struct fault_file *)f;
     bool was_tracked = false;
@@ -224,7 +225,7 @@ static int fault_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *f, int f
     return rc;
 }
 
-static int fault_delete(sqlite3_vfs *vfs, const char *name, int sync_folder)
+static inline int fault_delete(sqlite3_vfs *vfs, const char *name, int sync_folder)
 {
     struct fault_track *t = fault.tracking ? fault_track_of(name) : NULL;
     int rc;
@@ -241,7 +242,7 @@ static int fault_delete(sqlite3_vfs *vfs, const char *name, int sync_folder)
     return rc;
 }
 
-static void fault_vfs_register(void)
+static inline void fault_vfs_register(void)
 {
     if (sqlite3_vfs_find(NULL) == &fault.vfs) {
         return;
@@ -255,33 +256,33 @@ static void fault_vfs_register(void)
     sqlite3_vfs_register(&fault.vfs, 1);
 }
 
-static void fault_vfs_fail_at(uint64_t nth, enum fault_vfs_kind kind)
+static inline void fault_vfs_fail_at(uint64_t nth, enum fault_vfs_kind kind)
 {
     fault.fail_in = nth;
     fault.kind = kind;
     fault.hit = false;
 }
 
-static bool fault_vfs_hit(void)
+static inline bool fault_vfs_hit(void)
 {
     return fault.hit;
 }
 
 /* From now on it is remembered what is durable; files opened later only. */
-static void fault_vfs_power_on(void)
+static inline void fault_vfs_power_on(void)
 {
     fault.tracking = true;
     fault.dead = false;
 }
 
-static void fault_vfs_power_off(void)
+static inline void fault_vfs_power_off(void)
 {
     fault.dead = true;
 }
 
 /* After everything is closed: the disk as the next boot finds it. *random (may be NULL: nothing
  * that was not synced is there) picks sectors. */
-static void fault_vfs_restore(uint64_t *random)
+static inline void fault_vfs_restore(uint64_t *random)
 {
     for (uint32_t i = 0; i < fault.track_count; i++) {
         struct fault_track *t = &fault.tracks[i], now = {.exists = false};
@@ -324,7 +325,7 @@ static struct {
     bool hit;
 } fault_memory;
 
-static bool fault_memory_refuses(void)
+static inline bool fault_memory_refuses(void)
 {
     if (fault_memory.fail_in && --fault_memory.fail_in == 0) {
         fault_memory.hit = true;
@@ -344,7 +345,7 @@ static void *fault_realloc(void *p, int size)
 }
 
 /* No connection may be open. */
-static void fault_memory_install(void)
+static inline void fault_memory_install(void)
 {
     sqlite3_mem_methods m;
 
@@ -357,20 +358,20 @@ static void fault_memory_install(void)
     sqlite3_initialize();
 }
 
-static void fault_memory_remove(void)
+static inline void fault_memory_remove(void)
 {
     sqlite3_shutdown();
     sqlite3_config(SQLITE_CONFIG_MALLOC, &fault_memory.real);
     sqlite3_initialize();
 }
 
-static void fault_memory_fail_at(uint64_t nth)
+static inline void fault_memory_fail_at(uint64_t nth)
 {
     fault_memory.fail_in = nth;
     fault_memory.hit = false;
 }
 
-static bool fault_memory_hit(void)
+static inline bool fault_memory_hit(void)
 {
     return fault_memory.hit;
 }

@@ -353,7 +353,8 @@ START_TEST(test_refusals)
          FL_R_CONF_RANGE},
         {"descriptor: {share: 0.95}\n", "descriptor.share", FL_R_CONF_RANGE},
         {"descriptor: {members: 3}\n", "0, or not fewer", FL_R_CONF_CONFLICT},
-        {"secure_aggregation:\n", "tells sites apart", FL_R_PLAN_STRATEGY},
+        {"set: {strategy: {pacfl: {variant: published}}}\nsecure_aggregation:\n",
+         "leaves sites alone", FL_R_PLAN_STRATEGY},
         {"privacy: {unit: client, clip: 1, noise_multiplier: 1, delta: 1e-5, noise: central}\n"
          "descriptor: {noise_multiplier: 1}\n",
          "no row in the table of releases", FL_R_PLAN_PRIVACY},

@@ -279,8 +279,10 @@ START_TEST(test_affine_with_many_units)
     g.scaled = true;
     conf.steps = 100;
     agrees(&g, conf, 100);
-    conf.optim.momentum = 0;
-    agrees(&g, conf, 70);
+    if (tests_every(1, 2) == 1) {
+        conf.optim.momentum = 0;
+        agrees(&g, conf, 70);
+    }
 }
 END_TEST
 

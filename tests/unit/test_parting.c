@@ -341,7 +341,6 @@ START_TEST(test_refusals)
          FL_R_PLAN_PRIVACY},
         {"ifca", "model: fedrep", "", FL_R_PLAN_STRATEGY},
         {"ifca", "bubbles: 1", "", FL_R_CONF_RANGE},
-        {"ifca", "", "secure_aggregation:", FL_R_PLAN_STRATEGY},
         {"cfl", "", "secure_aggregation:", FL_R_PLAN_STRATEGY},
         {"cfl", "model: hyperfl, still: 2", "", FL_R_CONF_RANGE},
         {"flhc", "", "set: {round.members: 1025}", FL_R_LIMIT},

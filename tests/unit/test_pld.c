@@ -123,10 +123,10 @@ END_TEST
 
 START_TEST(test_golden_table)
 {
-    uint32_t seen = 0;
+    uint32_t seen = 0, every = tests_every(1, 7);
 
     load();
-    for (uint32_t r = 0; r < table_rows; r++) {
+    for (uint32_t r = 0; r < table_rows; r += every) {
         struct fl_event events[EVENTS];
         const char *id = cell(r, "id");
         double pld = value(r, "eps_pld"), prv = value(r, "eps_prv_lower"), upper = NAN;
@@ -144,7 +144,7 @@ START_TEST(test_golden_table)
         ck_assert_msg(upper <= value(r, "eps_rdp") * (1 + 1e-3), "%s", id);
         seen++;
     }
-    ck_assert_uint_ge(seen, 70);
+    ck_assert_uint_ge(seen, every == 1 ? 70 : 8);
 }
 END_TEST
 

@@ -200,18 +200,16 @@ static void keep_all(void *arg, const char *text)
     all_answers[(*n)++] = strdup(text);
 }
 
-/* All rows take 20 CPU seconds, and minutes under the sanitizers: every fourth row unless
- * TESTS_LONG=1. */
+/* All rows take 20 CPU seconds, and minutes under the sanitizers. */
 static uint32_t every = 1;
 
 /* Leaves the first line of the text and every `every`-th row behind it. */
 static size_t keep_some(char *text, size_t size)
 {
-    const char *longer = getenv("TESTS_LONG");
     size_t to = 0;
     uint32_t line = 0;
 
-    every = longer && longer[0] == '1' ? 1 : 4;
+    every = tests_every(4, 29);
     for (size_t at = 0; at < size;) {
         const char *end = memchr(text + at, '\n', size - at);
         size_t n = end ? (size_t)(end - text) - at + 1 : size - at;
