@@ -198,6 +198,10 @@ void co_peer_claims(struct co_peer *p, const Cohort__Claim *m)
             x->reason = FL_R_NO_JOB;
             continue;
         }
+        if (x->receipt.key.round > j->published + 1) {
+            x->reason = FL_R_NO_ROUND; /* nobody was ever asked for it */
+            continue;
+        }
         snprintf(x->receipt.job, sizeof x->receipt.job, "%s", j->name);
         x->job = j->id;
         x->published = j->published;

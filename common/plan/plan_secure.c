@@ -16,6 +16,9 @@
 /* Of a masked vector: two parts, and their heads, are no more than memory holds. */
 #define MASKED_MOST (SIZE_MAX - 2 * FL_SECAGG_HEAD_SIZE - FL_SECURE_JOIN_HEAD - 8)
 
+/* Chance that the random graph of one sum does not hide what it should (secagg/rule.h). */
+#define GRAPH_FAILS 0x1p-40
+
 enum { HONEST_LEAST = 3 }; /* honest members of a sum, one of them whoever reads this */
 
 /* Of the most members that there can be. */
@@ -250,6 +253,24 @@ static int check_groups(const struct fl_plan *p, const struct fl_conf_node *root
     return 0;
 }
 
+/* Noise that is shared is as good as the sums that hide its parts, which stated deltas leave out.
+ */
+static int check_delta(const struct fl_plan *p, const struct fl_conf_node *root, uint32_t parts,
+                       struct fl_err *e)
+{
+    uint32_t groups =
+        fl_plan_secure_groups(p) == FL_SECURE_ONE ? 1 : 1 + p->round.members / p->secure.survivors;
+    double sums = (double)p->rounds * parts * groups;
+
+    if (p->privacy.noise != FL_NOISE_DISTRIBUTED || p->privacy.delta >= 100 * GRAPH_FAILS * sums) {
+        return 0;
+    }
+    return fl_conf_fail(e, fl_plan_at(root, "privacy.delta"), FL_R_PLAN_PRIVACY,
+                        "%g is less than a hundred times what the graphs of %.0f secure sums may "
+                        "add to it (2^-40 each)",
+                        p->privacy.delta, sums);
+}
+
 int fl_plan_check_secure(const struct fl_plan *p, const struct fl_conf_node *root, struct fl_err *e)
 {
     static const uint8_t nobody[16];
@@ -284,6 +305,10 @@ int fl_plan_check_secure(const struct fl_plan *p, const struct fl_conf_node *roo
     }
     if (r < 0) {
         return fl_conf_fail(e, at, (enum fl_reason) - r, "%s", why.msg);
+    }
+    r = check_delta(p, root, part_count, e);
+    if (r < 0) {
+        return r;
     }
     r = check_groups(p, root, e);
     if (r < 0) {

@@ -6,7 +6,8 @@
 
 #include <math.h>
 
-static const double NOISE_REACH = 14; /* standard deviations that the sampler can make */
+static const double NOISE_REACH =
+    14.2; /* standard deviations, which no draw of the sampler is beyond */
 static const double FLOAT_MOST = 0x1p23;
 
 int fl_shared_step(const struct fl_plan *plan, struct fl_shared_step *ret, struct fl_err *e)

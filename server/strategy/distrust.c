@@ -82,6 +82,15 @@ static bool holds(const struct fl_distrust_pair *p, uint64_t round)
     return round <= p->round || round - p->round <= (uint64_t)FL_DISTRUST_ROUNDS << doublings;
 }
 
+/* A pair that is remembered before what is new of it. */
+static int in_time(const void *x, const void *y)
+{
+    const struct fl_distrust_pair *a = x, *b = y;
+    int order = ascending(x, y);
+
+    return order ? order : (a->round > b->round) - (a->round < b->round);
+}
+
 static int newest_first(const void *x, const void *y)
 {
     const struct fl_distrust_pair *a = x, *b = y;
@@ -110,7 +119,7 @@ int fl_distrust_add(struct fl_distrust *d, uint64_t round,
                                             .round = round,
                                             .times = 1};
     }
-    qsort(at, n, sizeof *at, ascending);
+    qsort(at, n, sizeof *at, in_time);
     for (size_t i = 0; i < n; i++) { /* two who complain about each other complain once */
         struct fl_distrust_pair *last = kept ? &at[kept - 1] : NULL;
         if (last && ascending(last, &at[i]) == 0) {

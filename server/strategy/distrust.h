@@ -6,9 +6,14 @@
  * it are the very secrets that the sum hides behind. But of each pair of which one complains about
  * the other, at least one cheats. So complaints are remembered as pairs, and no pair is in a round
  * again: of every pair one sits out, whoever stands in most pairs first. Honest agents stand in
- * pairs with cheats alone, so that one who cheats several is out before any of them; where it is
+ * pairs with cheats alone, so that a single cheat of several is out before any of them; where it is
  * one against one they take turns, and the cheat's next pair decides. An agent whose own published
  * shares contradict each other is a pair with itself (`one` is 0), and is always out.
+ *
+ * What this does not withstand: k cheats that agree on the same k - 1 honest agents stand in fewer
+ * pairs than those, and keep them out as long as they go on (each time one of their rounds for it).
+ * That costs the honest their place, not their secrets: what a sum hides, and the least noise in
+ * it, rest on `survivors` and `corrupt` alone.
  *
  * Nothing is for ever: a pair is remembered for FL_DISTRUST_ROUNDS, and for twice as long each time
  * that it comes again. A function of the closed records, kept as a section of the checkpoint, also

@@ -265,6 +265,10 @@ START_TEST(test_shared_noise)
     section = SHARED("0.0007");
     refused(26, section, "secure_aggregation:\ngrid: {bits: 20, step: -14}\n", FL_R_PLAN_PRIVACY,
             "each member's part of the noise is below 4 steps");
+    section = "  unit: client\n  clip: 1\n  noise_multiplier: 1.3\n  delta: 1e-10\n"
+              "  noise: distributed";
+    refused(26, section, "secure_aggregation:\ngrid: {bits: 20, step: -14}\n", FL_R_PLAN_PRIVACY,
+            "2^-40 each");
 }
 END_TEST
 
