@@ -48,6 +48,7 @@ e2e_end() {
 }
 
 die() {
+    exec >&2 # whatever the caller does with its output
     echo "FAILED: $*"
     for log in "$work"/*.log; do
         [ -e "$log" ] && echo "--- $log" && tail -n 15 "$log"

@@ -195,7 +195,9 @@ for point in $points; do
 done
 
 # ---- both at once, and too many ----
+deadline=4s # site-05 is not there for the stages behind the vectors
 begin masked 2 "$secure"
+deadline=''
 stop "$coordinator"
 start_coordinator COHORT_CRASH_AT=round-between-after:3 || die "no start"
 start_agents
