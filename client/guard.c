@@ -152,7 +152,12 @@ static int train_while_better(struct guard *g, enum fl_guard_model model, uint64
     return r;
 }
 
-/* As many rounds as the job has, at most. */
+/* As many rounds as the job has, at most; a closed form is found in one. */
+static uint64_t turns_of(const struct fl_plan *p)
+{
+    return p->train.solver == FL_SOLVER_SGD ? p->rounds : 1;
+}
+
 static int try_alone(struct guard *g, struct fl_err *e)
 {
     const struct fl_plan *p = g->plan;
@@ -161,7 +166,7 @@ static int try_alone(struct guard *g, struct fl_err *e)
     fl_seed_from_u64(p->seed, &job);
     fl_seed_derive(&g->task->seed, "alone", 0, &site);
     fl_layout_init_private(&p->layout, &job, &site, g->of[FL_GUARD_ALONE].now);
-    return train_while_better(g, FL_GUARD_ALONE, p->rounds, e);
+    return train_while_better(g, FL_GUARD_ALONE, turns_of(p), e);
 }
 
 static int try_as_is(struct guard *g, struct fl_err *e)
@@ -203,12 +208,12 @@ static int try_head(struct guard *g, struct fl_err *e)
     return r;
 }
 
-/* As many rounds as the job has, at most: what the model alone is given, too. */
+/* What the model alone is given, too. */
 static int try_full(struct guard *g, struct fl_err *e)
 {
     memcpy(g->of[FL_GUARD_FULL].now, g->of[FL_GUARD_AS_IS].now,
            g->elements * sizeof *g->of[FL_GUARD_FULL].now);
-    return train_while_better(g, FL_GUARD_FULL, g->plan->rounds, e);
+    return train_while_better(g, FL_GUARD_FULL, turns_of(g->plan), e);
 }
 
 static int try_mixed(struct guard *g, struct fl_err *e)

@@ -208,6 +208,7 @@ struct fl_agent {
     uint32_t declines; /* tasks in a row that came to nothing here */
     uint32_t damaged;  /* uploads of this update that arrived damaged */
     uint32_t full;     /* refusals in a row for want of room on the other side */
+    uint32_t busy;     /* refusals in a row since it was busy with something short */
     uint64_t retry_at, ask_at, offer_at, patience_at;
     uint64_t until; /* the task's deadline on our clock */
     uint64_t stop_at;

@@ -7,6 +7,8 @@
 #include <assert.h>
 #include <string.h>
 
+enum { BUSY_MS = 20 }; /* before an update is offered again to who was busy, at first */
+
 /* An operation is in flight. */
 static bool in_operation(const struct fl_agent *a)
 {
@@ -63,6 +65,7 @@ static void settle(struct fl_agent *a, struct fl_agent_todo *t, int outcome)
     }
     a->outcome = outcome;
     a->doom = 0;
+    a->busy = 0;
     fl_agent_begin(a, t, FL_AGENT_STATE_MARK);
 }
 
@@ -161,6 +164,18 @@ static void hold(struct fl_agent *a, struct fl_agent_todo *t, uint64_t wait)
     a->offer_at = fl_agent_after(a, wait);
 }
 
+/* A buffer that closes is open again in a moment, and an offer that comes late then counts less. */
+static uint64_t busy_delay(struct fl_agent *a)
+{
+    uint64_t top = a->conf.backoff_min_ms, wait = BUSY_MS;
+
+    for (uint32_t i = 0; i < a->busy && wait < top; i++) {
+        wait *= 2;
+    }
+    a->busy += a->busy < 32;
+    return (wait < top ? wait : top) + fl_rng_below(&a->jitter, wait);
+}
+
 static void on_over(struct fl_agent *a, const struct fl_agent_event *ev, struct fl_agent_todo *t)
 {
     int reason = ev->status ? -ev->status : FL_R_ROUND_OVER;
@@ -186,6 +201,9 @@ static void on_refuse(struct fl_agent *a, const struct fl_agent_event *ev, struc
         if (ev->has_key && (damaged || is_final_refusal(reason))) {
             decline(a, t, &a->offer.key, reason); /* the coordinator may still wait for it */
             settle(a, t, -reason);
+        } else if (reason == FL_R_BUSY) {
+            a->full = 0;
+            hold(a, t, busy_delay(a));
         } else {
             a->full = !is_want_of_room(reason) ? 0 : a->full < 32 ? a->full + 1 : a->full;
             hold(a, t, a->conf.backoff_min_ms + fl_agent_backoff(a, 3 + a->full));

@@ -69,29 +69,22 @@ static int encode_category(const struct fl_schema *s, const struct fl_column *k,
     return 0;
 }
 
-static double part_of(const struct fl_date *d, enum fl_date_part p, double *ret_cycle)
+static double part_of(const struct fl_date *d, enum fl_date_part p)
 {
     switch (p) {
     case FL_DATE_MONTH:
-        *ret_cycle = 12;
         return d->month - 1;
     case FL_DATE_DAY:
-        *ret_cycle = 31;
         return d->day - 1;
     case FL_DATE_WEEKDAY:
-        *ret_cycle = 7;
         return d->weekday;
     case FL_DATE_YEARDAY:
-        *ret_cycle = 366;
         return d->yearday;
     case FL_DATE_HOUR:
-        *ret_cycle = 24;
         return d->hour;
     case FL_DATE_MINUTE:
-        *ret_cycle = 60;
         return d->minute;
     default:
-        *ret_cycle = 100;
         return d->year - 2000;
     }
 }
@@ -101,13 +94,14 @@ static int encode_datetime(const struct fl_column *k, const struct fl_csv *c, ui
 {
     const double turn = 6.283185307179586;
     struct fl_date d;
-    double cycle;
 
     if (!fl_date_parse(fl_csv_field(c, i), &d)) {
         return fl_csv_fail(c, i, FL_R_DATA_VALUE, "a date YYYY-MM-DD [HH:MM[:SS]]", e);
     }
     for (uint32_t p = 0; p < k->part_count; p++) {
-        double x = part_of(&d, (enum fl_date_part)k->part[p], &cycle);
+        enum fl_date_part part = (enum fl_date_part)k->part[p];
+        double x = part_of(&d, part),
+               cycle = part == FL_DATE_YEAR ? 100 : fl_date_part_values(part);
         switch ((enum fl_date_as)k->as) {
         case FL_DATE_CODE:
             *to++ = (float)x;

@@ -116,6 +116,26 @@ int fl_plan_input(const struct fl_conf_node *n, const struct fl_schema *s,
     return r;
 }
 
+/* Parts of a date are embedded one by one: each needs as many categories as it has values. */
+static int check_date(const struct fl_column *c, const uint32_t *categories,
+                      const struct fl_conf_node *root, struct fl_err *e)
+{
+    char what[96];
+
+    for (uint32_t k = 0; k < c->part_count; k++) {
+        uint32_t values = fl_date_part_values((enum fl_date_part)c->part[k]);
+        if (values == 0) {
+            return refuse(root, e, c->name, "has years, which no embedding holds");
+        }
+        if (categories[k] < values) {
+            snprintf(what, sizeof what, "has a part of %u values, the model embeds %u", values,
+                     categories[k]);
+            return refuse(root, e, c->name, what);
+        }
+    }
+    return 0;
+}
+
 int fl_plan_check_input(const struct fl_plan *p, const struct fl_conf_node *root, struct fl_err *e)
 {
     const struct fl_layer *l = &p->layout.spec.layers[0];
@@ -145,6 +165,10 @@ int fl_plan_check_input(const struct fl_plan *p, const struct fl_conf_node *root
             snprintf(what, sizeof what, "has %u values and buckets, the model embeds %u", codes,
                      l->categories[at - numeric]);
             return refuse(root, e, c->name, what);
+        }
+        int r = code ? check_date(c, &l->categories[at - numeric], root, e) : 0;
+        if (r) {
+            return r;
         }
     }
     return 0;

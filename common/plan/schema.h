@@ -44,6 +44,17 @@ enum fl_date_part {
     FL_DATE_PARTS
 };
 
+/* How many values a part takes, from 0 on; 0: years have no end. */
+static inline uint32_t fl_date_part_values(enum fl_date_part part)
+{
+    static const uint32_t values[FL_DATE_PARTS] = {
+        [FL_DATE_MONTH] = 12,    [FL_DATE_DAY] = 31,  [FL_DATE_WEEKDAY] = 7,
+        [FL_DATE_YEARDAY] = 366, [FL_DATE_HOUR] = 24, [FL_DATE_MINUTE] = 60,
+    };
+
+    return values[part];
+}
+
 enum fl_date_as { FL_DATE_FRACTION, FL_DATE_CODE, FL_DATE_CYCLIC };
 
 struct fl_column {

@@ -159,6 +159,29 @@ START_TEST(test_a_full_disk_is_not_asked_again_and_again)
 }
 END_TEST
 
+/* Whoever is busy for a moment is offered the update again in one, and less and less often if it
+ * stays so. */
+START_TEST(test_a_busy_coordinator_is_asked_again_soon)
+{
+    struct hand h;
+    uint64_t begin, asked = 0;
+
+    hand_init(&h, &usual);
+    to_deliver(&h);
+    begin = h.now_ms;
+    for (; asked < 3 || h.now_ms < begin + 60 * 1000; asked++) {
+        struct fl_agent_event ev = about_offer(&h, FL_AGENT_EV_REFUSE);
+        ev.status = -(int)FL_R_BUSY;
+        hand_step(&h, &ev);
+        h.now_ms = fl_agent_deadline(&h.a);
+        simple(&h, FL_AGENT_EV_TICK);
+        h.trace_size = 0;
+        ck_assert(asked != 2 || h.now_ms < begin + 300);
+    }
+    ck_assert_uint_lt(asked, 120);
+}
+END_TEST
+
 /* A site that holds: nothing is paid for before somebody has looked. */
 START_TEST(test_an_update_waits_for_approval)
 {
@@ -675,8 +698,8 @@ START_TEST(test_out_of_order)
 END_TEST
 
 TESTS_MAIN("agent", test_a_full_disk_is_not_asked_again_and_again,
-           test_an_update_waits_for_approval, test_good_day, test_training_survives_the_link,
-           test_offer_again_after_each_reconnection, test_temporary_refusal_is_offered_again,
-           test_over, test_decline, test_no_debit_behind_the_deadline, test_after_a_crash,
-           test_window, test_drain, test_withdraw, test_final_models, test_backoff,
-           test_out_of_order)
+           test_a_busy_coordinator_is_asked_again_soon, test_an_update_waits_for_approval,
+           test_good_day, test_training_survives_the_link, test_offer_again_after_each_reconnection,
+           test_temporary_refusal_is_offered_again, test_over, test_decline,
+           test_no_debit_behind_the_deadline, test_after_a_crash, test_window, test_drain,
+           test_withdraw, test_final_models, test_backoff, test_out_of_order)

@@ -78,6 +78,8 @@ START_TEST(test_columns_that_are_not_there)
          "job.yaml:5:10: model.input: the model takes 8 numbers, the table has 5 columns' 7"},
         {"[7]", "    - embedding: {width: 7, categories: [5, 4, 12]}\n", table, FL_R_CONF_CONFLICT,
          "column shop of data.table has 3 values and buckets, the model embeds 4"},
+        {"{numeric: 4, categorical: [brand, shop, 11], width: 7}", "", table, FL_R_CONF_CONFLICT,
+         "column day of data.table has a part of 12 values, the model embeds 11"},
         {"{numeric: 4, categorical: [5, 3, 12], width: 0}", "", table, FL_R_CONF_RANGE,
          "model.input.width"},
         {"{numeric: 4, categorical: [0, 3, 12], width: 2}", "", "", FL_R_PLAN_MODEL,
