@@ -66,7 +66,7 @@ for k in ("adapter.weight", "head.weight"):
     assert one[k] != two[k], k + " is the same at both sites"
 assert one.keys() == two.keys() and len(one) == 6, sorted(one)
 P
-strategy=hyperfl rounds=3 train='train: {batch: 20, epochs: 2, lr: 0.05}' job grown 2 'data: {mean: [0.5], std: [0.8]}'
+strategy=hyperfl rounds=12 train='train: {batch: 20, epochs: 2, lr: 0.05}' job grown 2 'data: {mean: [0.5], std: [0.8]}'
 b2sum -l 256 "$work/good.safetensors" | {
     read -r digest _
     sed -i "s/^model: .*/model:\n  input: [4]\n  classes: 2\n  base: $digest\n  parameters: [{layers: [fc1], kind: frozen}]\n  layers:\n    - linear: {out: 16}\n    - leaky_relu:\n    - residual: {layers: [{linear: {out: 16, name: adapter}}]}\n    - linear: {out: 2, name: head}/" "$work/grown.yaml"
