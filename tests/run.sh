@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what is missing, builds, and runs the tests. The last line is "N passed, N failed".
 #
-#   tests/run.sh            everything quick: 10 minutes on two cores, a fresh build of everything included
+#   tests/run.sh            everything quick: 9 to 11 minutes on two cores, a fresh build of everything included
 #   tests/run.sh --long     also the long ones: kills at every boundary, power loss, many simulated schedules, fuzzing
 #   tests/run.sh NAME ...   only the tests whose name contains NAME
 #
