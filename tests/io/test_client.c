@@ -46,6 +46,16 @@ static void run_until_stopped(struct hub *h)
     }
 }
 
+enum { ENOUGH = 300 }; /* Asks, a millisecond and more apart: a write to the ledger takes some */
+
+/* Whoever has asked so often without a claim has all its receipts, and keeps them. */
+static void run_until_quiet(struct hub *h)
+{
+    while (h->quiet[0] < ENOUGH || h->quiet[1] < ENOUGH) {
+        uv_run(&h->loop, UV_RUN_ONCE);
+    }
+}
+
 static void check_reports(const struct hub *h)
 {
     for (uint32_t i = 0; i < AGENTS; i++) {
@@ -55,8 +65,7 @@ static void check_reports(const struct hub *h)
     }
 }
 
-/* Of each site the receipt of round 1 was claimed again until it was right; what lied is not kept.
- * The last answer may be on its way when the host stops: then it is claimed once more. */
+/* Of each site each round's receipt was claimed until it was right; what lied is not kept. */
 static int one_receipt(void *arg, uint64_t number, uint64_t wall_ms,
                        const struct fl_receipt_proof *p)
 {
@@ -88,10 +97,9 @@ static void check_receipts(const struct hub *h, const struct fl_config *c)
         ck_assert_int_eq(fl_ledger_open(path, fl_tls_conf_identity(tls)->key, &l, &e), 0);
         ck_assert_int_eq(fl_ledger_receipts_each(l, 0, 100, one_receipt, &kept, &e), 0);
         for (uint32_t r = 1; r <= ROUNDS; r++) {
-            ck_assert((kept >> r & 1) == 0 || h->claimed[i][r] >= 3);
-            ck_assert((kept >> r & 1) == 1 || h->claimed[i][r] <= 3);
+            ck_assert_uint_eq((kept >> r) & 1, 1);
+            ck_assert_uint_ge(h->claimed[i][r], 3);
         }
-        ck_assert_uint_ge(h->claimed[i][1], 2);
         fl_ledger_close(l);
         fl_tls_conf_unref(tls);
     }
@@ -112,7 +120,9 @@ START_TEST(test_three_rounds)
                      -FL_R_STORE_LOCKED);
     ck_assert_int_eq(fl_host_reload(host, waiting, &e), 0);
     ck_assert_str_eq(waiting, "");
+    h.restless = true;
     run_until_evaluated(&h);
+    run_until_quiet(&h);
     fl_host_stop(host);
     run_until_stopped(&h);
     check_reports(&h);

@@ -70,8 +70,10 @@ struct hub {
     struct upload up[AGENTS][ROUNDS + 1];
     uint64_t round[AGENTS]; /* last acknowledged */
     uint32_t finals[AGENTS], connections, declines;
-    bool cut;                             /* cut each upload once in its middle */
-    bool refuse_first;                    /* answer the first offer of each with "busy" */
+    uint32_t quiet[AGENTS]; /* Asks since the last Claim */
+    bool restless;          /* no Ask is held: each after the final model is answered again */
+    bool cut;               /* cut each upload once in its middle */
+    bool refuse_first;      /* answer the first offer of each with "busy" */
     uint32_t claimed[AGENTS][ROUNDS + 1]; /* receipts: first another update's, then a wrong
                                              signature, then as it should be */
 };
@@ -142,9 +144,10 @@ static void on_ask(struct peer *p)
 {
     uint64_t round = p->hub->round[p->agent] + 1;
 
+    p->hub->quiet[p->agent]++;
     if (round <= ROUNDS) {
         send_task(p, round);
-    } else if (p->hub->finals[p->agent]++ == 0) {
+    } else if (p->hub->finals[p->agent]++ == 0 || p->hub->restless) {
         send_final(p);
     } /* the next Ask is held */
 }
@@ -344,6 +347,7 @@ static void send_receipt(struct peer *p, const struct fl_key *key)
 
 static void on_claim(struct peer *p, const Cohort__Claim *m)
 {
+    p->hub->quiet[p->agent] = 0;
     for (size_t i = 0; i < m->n_updates; i++) {
         struct fl_key key;
         struct fl_digest update;
