@@ -64,13 +64,19 @@ static uint64_t min_u64(uint64_t x, uint64_t y)
 }
 
 /* Full jitter: uniform below min * 2^n, at most max. */
+uint64_t fl_agent_doubled(uint64_t from, uint32_t times, uint64_t most)
+{
+    while (times-- > 0 && from < most) {
+        from *= 2;
+    }
+    return min_u64(from, most);
+}
+
 uint64_t fl_agent_backoff(struct fl_agent *a, uint32_t n)
 {
-    uint64_t top = a->conf.backoff_min_ms;
-    while (n-- > 0 && top < a->conf.backoff_max_ms) {
-        top *= 2;
-    }
-    return fl_rng_below(&a->jitter, min_u64(top, a->conf.backoff_max_ms) + 1);
+    const struct fl_agent_conf *c = &a->conf;
+
+    return fl_rng_below(&a->jitter, fl_agent_doubled(c->backoff_min_ms, n, c->backoff_max_ms) + 1);
 }
 
 /* As the coordinator asked, and up to a quarter more, so that a crowd does not come back at once.

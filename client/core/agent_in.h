@@ -8,6 +8,8 @@
 struct fl_agent_item *fl_agent_add(struct fl_agent_todo *t, enum fl_agent_do type, int reason);
 /* Begins the operation of a state. */
 void fl_agent_begin(struct fl_agent *a, struct fl_agent_todo *t, enum fl_agent_state op);
+/* from * 2^times, at most `most`. */
+uint64_t fl_agent_doubled(uint64_t from, uint32_t times, uint64_t most);
 /* Uniform below min * 2^n, at most max (full jitter). */
 uint64_t fl_agent_backoff(struct fl_agent *a, uint32_t n);
 /* now + wait, saturating. */

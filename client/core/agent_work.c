@@ -167,13 +167,10 @@ static void hold(struct fl_agent *a, struct fl_agent_todo *t, uint64_t wait)
 /* A buffer that closes is open again in a moment, and an offer that comes late then counts less. */
 static uint64_t busy_delay(struct fl_agent *a)
 {
-    uint64_t top = a->conf.backoff_min_ms, wait = BUSY_MS;
+    uint64_t wait = fl_agent_doubled(BUSY_MS, a->busy, a->conf.backoff_min_ms);
 
-    for (uint32_t i = 0; i < a->busy && wait < top; i++) {
-        wait *= 2;
-    }
     a->busy += a->busy < 32;
-    return (wait < top ? wait : top) + fl_rng_below(&a->jitter, wait);
+    return wait + fl_rng_below(&a->jitter, wait + 1);
 }
 
 static void on_over(struct fl_agent *a, const struct fl_agent_event *ev, struct fl_agent_todo *t)
