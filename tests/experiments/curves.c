@@ -10,6 +10,7 @@
  */
 #include "client/trainer/session.h"
 #include "common/base/mem.h"
+#include "common/io/file.h"
 #include "common/nn/param/param.h"
 #include "common/nn/tensors.h"
 
@@ -19,7 +20,7 @@
 
 static const size_t FILE_MAX = (size_t)1 << 30;
 
-static void die(const char *what, const struct fl_err *e)
+_Noreturn static void die(const char *what, const struct fl_err *e)
 {
     fprintf(stderr, "curves: %s: %s\n", what, e->msg);
     exit(1);
@@ -28,19 +29,15 @@ static void die(const char *what, const struct fl_err *e)
 static struct fl_plan *read_job(const char *path)
 {
     struct fl_plan *plan = fl_new(1, sizeof *plan);
-    struct fl_err e = {0};
-    static char text[FL_PLAN_TEXT_MAX];
-    FILE *f = fopen(path, "r");
+    uint8_t *text;
+    size_t size;
+    struct fl_err e;
 
-    if (!f) {
-        perror(path);
-        exit(1);
-    }
-    size_t n = fread(text, 1, sizeof text, f);
-    fclose(f);
-    if (fl_plan_parse(plan, path, text, n, &e) < 0) {
+    if (fl_file_read(path, FL_PLAN_TEXT_MAX, &text, &size, &e) ||
+        fl_plan_parse(plan, path, (const char *)text, size, &e)) {
         die(path, &e);
     }
+    fl_free(text);
     return plan;
 }
 

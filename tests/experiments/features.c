@@ -8,6 +8,7 @@
  */
 #include "client/data/dataset.h"
 #include "common/base/mem.h"
+#include "common/io/file.h"
 #include "common/nn/model.h"
 #include "common/plan/plan.h"
 
@@ -18,7 +19,7 @@
 
 enum { SHARD = 64 };
 
-static void die(const char *what, const struct fl_err *e)
+_Noreturn static void die(const char *what, const struct fl_err *e)
 {
     fprintf(stderr, "features: %s: %s\n", what, e ? e->msg : "cannot be written");
     exit(1);
@@ -26,16 +27,12 @@ static void die(const char *what, const struct fl_err *e)
 
 static void read_plan(const char *path, struct fl_plan *ret)
 {
-    char *text = fl_new(1, FL_PLAN_TEXT_MAX + 1);
-    FILE *file = fopen(path, "rb");
-    struct fl_err e = {.msg = "cannot be read"};
+    uint8_t *text;
+    size_t size;
+    struct fl_err e;
 
-    if (!file) {
-        die(path, &e);
-    }
-    size_t size = fread(text, 1, FL_PLAN_TEXT_MAX + 1, file);
-    fclose(file);
-    if (fl_plan_parse(ret, path, text, size, &e)) {
+    if (fl_file_read(path, FL_PLAN_TEXT_MAX, &text, &size, &e) ||
+        fl_plan_parse(ret, path, (const char *)text, size, &e)) {
         die(path, &e);
     }
     fl_free(text);

@@ -14,6 +14,7 @@
 #include "client/data/dataset.h"
 #include "client/trainer/trainer.h"
 #include "common/base/mem.h"
+#include "common/io/file.h"
 #include "common/math/grid.h"
 #include "common/plan/plan.h"
 #include "server/strategy/serveropt.h"
@@ -44,7 +45,7 @@ struct federation {
     double *mean;
 };
 
-static void die(const char *what, const struct fl_err *e)
+_Noreturn static void die(const char *what, const struct fl_err *e)
 {
     fprintf(stderr, "federate: %s: %s\n", what, e ? e->msg : "bad argument");
     exit(1);
@@ -141,16 +142,13 @@ static void load(const struct options *o, uint32_t i, struct fl_dataset *ret)
 
 static void read_plan(const char *path, struct fl_plan *ret)
 {
-    char *text = fl_new(1, FL_PLAN_TEXT_MAX + 1), *resolved;
-    FILE *file = fopen(path, "rb");
-    struct fl_err e = {.msg = "cannot be read"};
+    uint8_t *text;
+    char *resolved;
+    size_t size;
+    struct fl_err e;
 
-    if (!file) {
-        die(path, &e);
-    }
-    size_t size = fread(text, 1, FL_PLAN_TEXT_MAX + 1, file);
-    fclose(file);
-    if (fl_plan_resolve(text, size, &resolved, &size, &e) ||
+    if (fl_file_read(path, FL_PLAN_TEXT_MAX, &text, &size, &e) ||
+        fl_plan_resolve((const char *)text, size, &resolved, &size, &e) ||
         fl_plan_parse(ret, path, resolved, size, &e)) {
         die(path, &e);
     }

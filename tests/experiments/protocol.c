@@ -15,6 +15,7 @@
 #include "client/data/dataset.h"
 #include "client/trainer/trainer.h"
 #include "common/base/mem.h"
+#include "common/io/file.h"
 #include "common/nn/tensors.h"
 #include "common/plan/plan.h"
 
@@ -51,7 +52,7 @@ struct federation {
     struct fl_features kept[SITES];
 };
 
-static void die(const char *what, const struct fl_err *e)
+_Noreturn static void die(const char *what, const struct fl_err *e)
 {
     fprintf(stderr, "protocol: %s: %s\n", what, e ? e->msg : strerror(errno));
     exit(1);
@@ -409,31 +410,16 @@ static void append(const struct options *o, const struct fl_plan *p, uint64_t ro
 
 /* ---- runs ---- */
 
-static char *read_text(const char *path, size_t *ret_size)
-{
-    char *text = fl_new(1, FL_PLAN_TEXT_MAX + 1);
-    FILE *file = fopen(path, "rb");
-
-    if (!file) {
-        die(path, NULL);
-    }
-    *ret_size = fread(text, 1, FL_PLAN_TEXT_MAX + 1, file);
-    if (ferror(file) || *ret_size > FL_PLAN_TEXT_MAX) {
-        fprintf(stderr, "protocol: %s: unreadable or too long\n", path);
-        exit(1);
-    }
-    fclose(file);
-    return text;
-}
-
 static void read_plan(const char *path, uint64_t seed, struct fl_plan *ret)
 {
     size_t size, with_size;
-    char value[24], *with, *text = read_text(path, &size);
+    char value[24], *with;
+    uint8_t *text;
     struct fl_err e;
 
     snprintf(value, sizeof value, "%llu", (unsigned long long)seed);
-    if (fl_plan_override(text, size, "seed", value, &with, &with_size, &e) ||
+    if (fl_file_read(path, FL_PLAN_TEXT_MAX, &text, &size, &e) ||
+        fl_plan_override((const char *)text, size, "seed", value, &with, &with_size, &e) ||
         fl_plan_parse(ret, path, with, with_size, &e)) {
         die(path, &e);
     }
