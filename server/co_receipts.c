@@ -113,17 +113,17 @@ static int look(struct fl_store *store, uint64_t agent, struct claimed *x, struc
     bool recorded, any = false;
     int status = 0;
 
-    for (r->round = r->key.round; !x->found && r->round <= x->last; r->round++) {
+    for (uint64_t round = r->key.round; !x->found && round <= x->last; round++) {
         status =
-            fl_store_inclusion(store, x->job, r->round, r->key.exchange, agent, &in, &recorded, e);
+            fl_store_inclusion(store, x->job, round, r->key.exchange, agent, &in, &recorded, e);
         if (status < 0) {
             return status;
         }
         any = any || recorded;
         x->found = status == 1 && fl_digest_equal(&in.update, &r->update);
+        r->round = round;
     }
     if (x->found) {
-        r->round--;
         r->weight = in.weight;
         r->size = in.size;
         r->record = in.record;

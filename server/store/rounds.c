@@ -59,39 +59,33 @@ static int takes_uploads(const struct fl_round_facts *f, uint32_t exchange, stru
     return 0;
 }
 
-static int digest_of(struct fl_query *q, struct fl_digest *ret, struct fl_err *e)
+static int find_digest(struct fl_store *s, enum fl_sql sql, uint64_t job, uint64_t round,
+                       uint32_t exchange, uint64_t agent, struct fl_digest *ret, struct fl_err *e)
 {
-    int r = fl_query_step(q, e);
+    struct fl_query q = fl_query(&s->db, sql);
 
-    if (r == 1 && !fl_column_blob(q, 0, ret->bytes, sizeof ret->bytes)) {
+    fl_query_u64(&q, job);
+    fl_query_u64(&q, round);
+    fl_query_u64(&q, exchange);
+    fl_query_u64(&q, agent);
+    int r = fl_query_step(&q, e);
+    if (r == 1 && !fl_column_blob(&q, 0, ret->bytes, sizeof ret->bytes)) {
         r = fl_fail(e, FL_R_STORE_CORRUPT, "a digest of %d bytes", FL_DIGEST_SIZE);
     }
-    fl_query_end(q);
+    fl_query_end(&q);
     return r;
 }
 
 int fl_store_update_find(struct fl_store *s, uint64_t job, uint64_t round, uint32_t exchange,
                          uint64_t agent, struct fl_digest *ret, struct fl_err *e)
 {
-    struct fl_query q = fl_query(&s->db, FL_SQL_UPLOAD);
-
-    fl_query_u64(&q, job);
-    fl_query_u64(&q, round);
-    fl_query_u64(&q, exchange);
-    fl_query_u64(&q, agent);
-    return digest_of(&q, ret, e);
+    return find_digest(s, FL_SQL_UPLOAD, job, round, exchange, agent, ret, e);
 }
 
 int fl_store_update_made(struct fl_store *s, uint64_t job, uint64_t base, uint32_t exchange,
                          uint64_t agent, struct fl_digest *ret, struct fl_err *e)
 {
-    struct fl_query q = fl_query(&s->db, FL_SQL_UPLOAD_MADE);
-
-    fl_query_u64(&q, job);
-    fl_query_u64(&q, base);
-    fl_query_u64(&q, exchange);
-    fl_query_u64(&q, agent);
-    return digest_of(&q, ret, e);
+    return find_digest(s, FL_SQL_UPLOAD_MADE, job, base, exchange, agent, ret, e);
 }
 
 static int upload_key(struct fl_store *s, const struct fl_store_update *u, struct fl_file_key *ret,
