@@ -3,8 +3,7 @@
 #include "common/privacy/secagg/mask.h"
 #include "common/privacy/secagg/rule.h"
 #include "common/privacy/secagg/shamir.h"
-#include "tests/lib/check_main.h"
-#include "tests/lib/secagg_world.h"
+#include "tests/lib/secagg_small.h"
 
 #include <errno.h>
 #include <math.h>
@@ -24,17 +23,6 @@ ssize_t getrandom(void *buf, size_t size, unsigned flags)
     }
     entropy_left -= entropy_left > 0;
     return syscall(SYS_getrandom, buf, size, flags);
-}
-
-static struct fl_secagg_setup plain(uint32_t n)
-{
-    return (struct fl_secagg_setup){.context = {{7}},
-                                    .members_min = 2,
-                                    .members_max = n,
-                                    .survivors_min = 2,
-                                    .bits = 32,
-                                    .max = 1 << 20,
-                                    .count = 33};
 }
 
 /* ---- the field and the shares ---- */
