@@ -455,6 +455,8 @@ int co_initial_checkpoint(struct fl_store *s, const struct fl_plan *plan,
 /* co_submit.c */
 void co_job_submit(struct co *co, const struct fl_control_by *by, const char *file,
                    const char *text, size_t size);
+void co_job_check(struct co *co, const struct fl_control_by *by, const char *file, const char *text,
+                  size_t size);
 
 /* co_query.c, co_bubbles.c, co_scores.c, co_replay.c: operations of control (control.h) */
 void co_round_list(void *co, uint64_t ticket, const char *job, uint32_t limit);

@@ -189,6 +189,12 @@ static void op_job_submit(void *arg, const struct fl_control_by *by, const char 
     co_job_submit(arg, by, file, text, size);
 }
 
+static void op_job_check(void *arg, const struct fl_control_by *by, const char *file,
+                         const char *text, size_t size)
+{
+    co_job_check(arg, by, file, text, size);
+}
+
 static void op_job_state(void *arg, const struct fl_control_by *by, const char *job,
                          enum fl_control_to to)
 {
@@ -307,6 +313,7 @@ const struct fl_control_ops co_control_ops = {.status = op_status,
                                               .agents = op_agents,
                                               .round_now = op_round_now,
                                               .job_submit = op_job_submit,
+                                              .job_check = op_job_check,
                                               .job_state = op_job_state,
                                               .job_set = op_job_set,
                                               .agent_explain = co_agent_explain,

@@ -1,6 +1,6 @@
 /*
  * A job is submitted: its description checked and resolved, its first checkpoint written, its
- * record made; then it runs.
+ * record made; then it runs. Or it is only checked, by the same code (`job check`).
  */
 #include "server/co.h"
 
@@ -13,6 +13,7 @@
 struct submit_op {
     struct co_op op;
     uint64_t ticket;
+    bool check; /* no more than that */
     char who[64], what[512], file[256];
     char *text;
     size_t size;
@@ -62,7 +63,7 @@ static void submit_run(struct co_op *op)
     struct fl_store *store = op->co->store;
     struct fl_err *e = &op->err;
 
-    if ((op->status = check_submission(s, e)) != 0 ||
+    if ((op->status = check_submission(s, e)) != 0 || s->check ||
         (op->status = fl_entropy(s->job.incarnation, sizeof s->job.incarnation, e)) != 0) {
         return;
     }
@@ -84,7 +85,7 @@ static void submit_done(struct co_op *op)
     struct co *co = op->co;
     struct co_job *j = NULL;
 
-    if (op->status == 0) {
+    if (op->status == 0 && !s->check) {
         j = co_job_new(co, &s->job, &op->err);
         op->status = !j ? -FL_R_NOMEM : co_job_take_text(j, s->text, s->size, &op->err);
         op->status = op->status ? op->status : co_job_model(co, j, &op->err);
@@ -96,11 +97,11 @@ static void submit_done(struct co_op *op)
     } else if (-op->status >= 100 && -op->status < 200) {
         fl_log_err(FL_LOG_INFO, "job", &op->err,
                    "a description is refused"); /* its author's fault */
-    } else {
+    } else if (op->status) {
         co_store_failed(co, op, "submit a job");
     }
     fl_control_done(co->control, s->ticket, op->status, &op->err, s->job.name);
-    if (op->status == 0) {
+    if (j && op->status == 0) {
         fl_log(FL_LOG_INFO, j->name, "submitted by %s: %s, %llu rounds, updates of %zu bytes",
                s->who, j->plan->strategy, (unsigned long long)j->plan->rounds,
                fl_plan_update_size(j->plan));
@@ -111,8 +112,8 @@ static void submit_done(struct co_op *op)
     fl_free(s->plan);
 }
 
-void co_job_submit(struct co *co, const struct fl_control_by *by, const char *file,
-                   const char *text, size_t size)
+static void begin(struct co *co, const struct fl_control_by *by, const char *file, const char *text,
+                  size_t size, bool check)
 {
     struct submit_op *s = co_op_new(co, sizeof *s, submit_run, submit_done);
     struct fl_err e = {0};
@@ -136,9 +137,22 @@ void co_job_submit(struct co *co, const struct fl_control_by *by, const char *fi
     memcpy(s->text, text, size);
     s->size = size;
     s->ticket = by->ticket;
+    s->check = check;
     s->target = co->config.target;
     snprintf(s->file, sizeof s->file, "%s", file);
     snprintf(s->who, sizeof s->who, "%s", by->who);
     snprintf(s->what, sizeof s->what, "%s", by->what);
     co_submit(co, co->store_lane, &s->op);
+}
+
+void co_job_submit(struct co *co, const struct fl_control_by *by, const char *file,
+                   const char *text, size_t size)
+{
+    begin(co, by, file, text, size, false);
+}
+
+void co_job_check(struct co *co, const struct fl_control_by *by, const char *file, const char *text,
+                  size_t size)
+{
+    begin(co, by, file, text, size, true);
 }

@@ -24,6 +24,7 @@ _cohortctl() {
         'status') ;;
         'watch') jobs=1 ;;
         'job submit') options='--wait --set '; files=1 ;;
+        'job check') options='--set '; files=1 ;;
         'job list') ;;
         'job show') jobs=1 ;;
         'job wait') jobs=1 ;;
@@ -72,7 +73,7 @@ _cohortctl() {
         mapfile -t COMPREPLY < <(compgen -W 'status watch job round agent model audit recommend reload verbs pki privacy selftest' -- "$word")
     elif ((${#words[@]} == 1)) && [[ -z $jobs ]]; then
         case ${words[0]} in
-        job) mapfile -t COMPREPLY < <(compgen -W 'submit list show wait bubbles scores pause resume drain cancel set' -- "$word") ;;
+        job) mapfile -t COMPREPLY < <(compgen -W 'submit check list show wait bubbles scores pause resume drain cancel set' -- "$word") ;;
         round) mapfile -t COMPREPLY < <(compgen -W 'list show explain' -- "$word") ;;
         agent) mapfile -t COMPREPLY < <(compgen -W 'list show explain models enrol revoke' -- "$word") ;;
         model) mapfile -t COMPREPLY < <(compgen -W 'export show' -- "$word") ;;

@@ -168,6 +168,9 @@ struct fl_control_ops {
     /* changes. The text has passed no check yet; `file` is for messages. */
     void (*job_submit)(void *co, const struct fl_control_by *by, const char *file, const char *text,
                        size_t size);
+    /* What job_submit would refuse in the text, refused likewise; nothing is changed. */
+    void (*job_check)(void *co, const struct fl_control_by *by, const char *file, const char *text,
+                      size_t size);
     void (*job_state)(void *co, const struct fl_control_by *by, const char *job,
                       enum fl_control_to to);
     void (*job_set)(void *co, const struct fl_control_by *by, const char *job, const char *key,

@@ -219,14 +219,15 @@ static void set_wait(struct ask *a)
 static int run_job_submit(struct ask *a)
 {
     const char *file = get(a, "file");
+    const struct fl_control_ops *o = ops(a);
 
     if (a->q->body_size == 0 || a->q->body_size > FL_PLAN_TEXT_MAX) {
         return fl_fail(a->e, FL_R_CTL_REQUEST, "a job description has 1 to %d bytes, not %zu",
                        FL_PLAN_TEXT_MAX, a->q->body_size);
     }
     set_wait(a);
-    ops(a)->job_submit(a->c->conf.co, a->by, file ? file : "job", (const char *)a->q->body,
-                       a->q->body_size);
+    (a->k->verb->change ? o->job_submit : o->job_check)(a->c->conf.co, a->by, file ? file : "job",
+                                                        (const char *)a->q->body, a->q->body_size);
     return 0;
 }
 
@@ -346,6 +347,11 @@ static const struct fl_control_verb verbs[] = {
      .body = true,
      .changes_job = true,
      .wait = FL_CONTROL_FOR_END},
+    {"job check",
+     "check a job description as `job submit` does, and change nothing",
+     {{"file", KIND_FILE, false}},
+     .run = run_job_submit,
+     .body = true},
     {"job list", "all jobs", {{0}}, .run = run_job_list},
     {"job show",
      "one job, its description and its running round",

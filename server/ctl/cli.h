@@ -121,6 +121,7 @@ int64_t fl_cli_int(const json_t *o, const char *field);      /* 0 for null and m
 /* ---- commands ---- */
 int fl_cli_status(struct fl_cli *c);
 int fl_cli_job_submit(struct fl_cli *c);
+int fl_cli_job_check(struct fl_cli *c);
 int fl_cli_job_list(struct fl_cli *c);
 int fl_cli_job_bubbles(struct fl_cli *c);
 int fl_cli_job_scores(struct fl_cli *c);

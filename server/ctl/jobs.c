@@ -365,6 +365,33 @@ int fl_cli_job_submit(struct fl_cli *c)
     return status;
 }
 
+int fl_cli_job_check(struct fl_cli *c)
+{
+    struct fl_ctl_request q = {.verb = "job check"};
+    char *text = NULL, *path = fl_strdup(c->words[0]);
+    json_t *list = NULL, *o;
+    size_t size = 0;
+    int status = fl_cli_job_text(c, &text, &size);
+
+    if (status == 0) {
+        q.body = (const uint8_t *)text;
+        q.body_size = size;
+        fl_cli_argument(&q, "file", basename(path));
+        status = fl_cli_ask(c, &q, false, &list);
+    }
+    json_decref(list);
+    if (status == 0 && c->json) {
+        o = json_pack("{ss sb}", "file", basename(path), "accepted", true);
+        fl_cli_print_json(o);
+        json_decref(o);
+    } else if (status == 0) {
+        printf("%s: this coordinator would start it\n", c->words[0]);
+    }
+    fl_free(text);
+    fl_free(path);
+    return status;
+}
+
 static void bubble_row(struct fl_table *t, const json_t *o)
 {
     fl_table_add(t, "%s", fl_cli_text(o, "agent"));

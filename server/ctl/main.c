@@ -67,6 +67,8 @@ static const struct command commands[] = {
      fl_cli_watch},
     {"job submit", "FILE", "check a job description and start it", " wait set ", 1, 1,
      fl_cli_job_submit},
+    {"job check", "FILE", "check a job description as submit does; nothing is started", " set ", 1,
+     1, fl_cli_job_check},
     {"job list", "", "all jobs", " ", 0, 0, fl_cli_job_list},
     {"job show", "JOB", "one job, its description, its running round", " ", 1, 1, fl_cli_job_show},
     {"job wait", "JOB", "until the job is done; fails when it fails", " ", 1, 1, fl_cli_job_wait},

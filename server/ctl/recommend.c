@@ -26,19 +26,42 @@ enum { CANDIDATES_MAX = 16, ROUNDS = 5, WHY_MAX = 256 };
 
 struct candidate {
     char word[FL_PLAN_NAME_MAX], job[FL_PLAN_NAME_MAX];
+    char *text; /* the pilot's description */
+    size_t size;
     json_t *scores;    /* documents of `job scores` */
     double mean;       /* over the sites that scored every candidate */
     double p;          /* that the best is no better than this one; 1 for the best itself */
-    char why[WHY_MAX]; /* it did not run: */
+    char why[WHY_MAX]; /* it did not run; "" = it did */
 };
 
 struct trial {
+    struct fl_plan *plan; /* of the file, and its text */
+    char *text;
+    size_t size;
+    uint64_t rounds;
     struct candidate of[CANDIDATES_MAX];
     uint32_t count, sites, best, choice;
     double *score; /* sites x count */
 };
 
 /* ---- pilots ---- */
+
+static volatile sig_atomic_t interrupted;
+
+static void on_signal(int number)
+{
+    interrupted = number;
+}
+
+static void watch_signals(struct fl_cli *c)
+{
+    struct sigaction act = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
+
+    c->interrupted = &interrupted; /* a second signal ends us at once */
+    sigaction(SIGINT, &act, NULL);
+    sigaction(SIGTERM, &act, NULL);
+    sigaction(SIGHUP, &act, NULL);
+}
 
 /* Replaces *text by the same with one more key. */
 static int set_key(struct fl_cli *c, char **text, size_t *size, const char *key, const char *value)
@@ -53,17 +76,19 @@ static int set_key(struct fl_cli *c, char **text, size_t *size, const char *key,
     return status;
 }
 
-static int pilot_text(struct fl_cli *c, const char *base, size_t base_size,
-                      const struct candidate *x, uint64_t rounds, char **ret, size_t *ret_size)
+/* The file's job as a pilot. Its own strategy keeps the settings that it has there. */
+static int pilot_text(struct fl_cli *c, const struct trial *t, struct candidate *x)
 {
     const char *sigma = fl_cli_option(c, "sigma", 0);
     char number[24];
     char *text = NULL;
     size_t size;
 
-    snprintf(number, sizeof number, "%llu", (unsigned long long)rounds);
-    int status = fl_plan_override(base, base_size, "strategy", x->word, &text, &size, &c->err);
-    status = status ? status : set_key(c, &text, &size, "name", x->job);
+    snprintf(number, sizeof number, "%llu", (unsigned long long)t->rounds);
+    int status = fl_plan_override(t->text, t->size, "name", x->job, &text, &size, &c->err);
+    if (strcmp(x->word, t->plan->strategy) != 0) {
+        status = status ? status : set_key(c, &text, &size, "strategy", x->word);
+    }
     status = status ? status : set_key(c, &text, &size, "rounds", number);
     status =
         status ? status : set_key(c, &text, &size, "score.noise_multiplier", sigma ? sigma : "0");
@@ -71,9 +96,47 @@ static int pilot_text(struct fl_cli *c, const char *base, size_t base_size,
         fl_free(text);
         return status;
     }
-    *ret = text;
-    *ret_size = size;
+    x->text = text;
+    x->size = size;
     return 0;
+}
+
+static void leave_out(struct fl_cli *c, struct candidate *x)
+{
+    snprintf(x->why, sizeof x->why, "%.*s", (int)sizeof x->why - 1, c->err.msg);
+    fprintf(stderr, "cohortctl: without %s: %s\n", x->word, x->why);
+}
+
+/* All candidates as they would be submitted, before the first of them is: sites' budgets are not
+ * spent on a comparison that cannot be made. */
+static int check_pilots(struct fl_cli *c, struct trial *t)
+{
+    uint32_t fit = 0;
+
+    for (uint32_t k = 0; k < t->count; k++) {
+        struct candidate *x = &t->of[k];
+        int status = pilot_text(c, t, x);
+        if (status == 0) {
+            struct fl_ctl_request q = {
+                .verb = "job check", .body = (const uint8_t *)x->text, .body_size = x->size};
+            json_t *list;
+            fl_cli_argument(&q, "file", x->job);
+            status = fl_cli_ask(c, &q, false, &list);
+            json_decref(list);
+        }
+        if (status == -FL_R_CTL_CONNECT || status == -FL_R_TIMEOUT || interrupted) {
+            return status ? status : fl_fail(&c->err, FL_R_CANCELLED, "interrupted");
+        }
+        fit += status == 0;
+        if (status) {
+            leave_out(c, x);
+        }
+    }
+    return fit >= 2 ? 0
+                    : fl_fail(&c->err, FL_R_NO_OBJECT,
+                              "%u of %u candidates fit this job: there is nothing to compare, and "
+                              "no pilot was begun",
+                              fit, t->count);
 }
 
 /* Whatever a pilot ended in, it does not go on without us. */
@@ -90,12 +153,12 @@ static void cancel_pilot(struct fl_cli *c, const char *job)
     }
 }
 
-static int run_pilot(struct fl_cli *c, const char *text, size_t size, struct candidate *x)
+static int run_pilot(struct fl_cli *c, struct candidate *x)
 {
     char exact[FL_CLI_JOB_MAX];
     struct fl_ctl_request submit = {.verb = "job submit",
-                                    .body = (const uint8_t *)text,
-                                    .body_size = size},
+                                    .body = (const uint8_t *)x->text,
+                                    .body_size = x->size},
                           ask = {.verb = "job scores"};
     json_t *list;
 
@@ -175,23 +238,6 @@ static int find_leftovers(struct fl_cli *c, const struct trial *t)
     }
     json_decref(list);
     return status;
-}
-
-static volatile sig_atomic_t interrupted;
-
-static void on_signal(int number)
-{
-    interrupted = number;
-}
-
-static void watch_signals(struct fl_cli *c)
-{
-    struct sigaction act = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
-
-    c->interrupted = &interrupted; /* a second signal ends us at once */
-    sigaction(SIGINT, &act, NULL);
-    sigaction(SIGTERM, &act, NULL);
-    sigaction(SIGHUP, &act, NULL);
 }
 
 /* ---- the answer ---- */
@@ -346,30 +392,27 @@ static void print_table(const struct trial *t)
     }
 }
 
-/* Every candidate as a job of its own. */
-static int run_pilots(struct fl_cli *c, struct trial *t, const char *text, size_t size,
-                      uint64_t rounds)
+/* Every candidate that fits as a job of its own. */
+static int run_pilots(struct fl_cli *c, struct trial *t)
 {
     uint32_t ran = 0;
-    char *pilot;
-    size_t pilot_size;
     int status = find_leftovers(c, t);
 
+    status = status ? status : check_pilots(c, t);
     for (uint32_t k = 0; status == 0 && k < t->count; k++) {
         struct candidate *x = &t->of[k];
-        int r = pilot_text(c, text, size, x, rounds, &pilot, &pilot_size);
-        if (r == 0) {
-            r = run_pilot(c, pilot, pilot_size, x);
-            fl_free(pilot);
+        if (x->why[0]) {
+            continue;
         }
+        int r = run_pilot(c, x);
         if (interrupted) {
             status = fl_fail(&c->err, FL_R_CANCELLED, "interrupted; its pilots are cancelled");
         } else if (r == -FL_R_CTL_CONNECT || r == -FL_R_TIMEOUT) {
             status = r;
-        } else if (r) { /* one that does not fit the job is no candidate; say so and go on */
+        } else if (r) { /* one that cannot be run is no candidate; say so and go on */
             json_decref(x->scores);
             x->scores = NULL;
-            snprintf(x->why, sizeof x->why, "%.*s", (int)sizeof x->why - 1, c->err.msg);
+            leave_out(c, x);
         }
         ran += r == 0;
     }
@@ -383,27 +426,26 @@ static int run_pilots(struct fl_cli *c, struct trial *t, const char *text, size_
 int fl_cli_recommend(struct fl_cli *c)
 {
     struct trial *t = fl_new(1, sizeof *t);
-    struct fl_plan *plan = fl_try(1, sizeof *plan);
-    char *text = NULL;
-    size_t size;
-    uint64_t rounds = 0;
 
     watch_signals(c);
-    int status = plan ? fl_cli_job_text(c, &text, &size) : fl_fail(&c->err, FL_R_NOMEM, "plan");
-    status = status ? status : fl_plan_parse(plan, c->words[0], text, size, &c->err);
-    status = status ? status : fl_cli_count(c, "rounds", 2, 1000, ROUNDS, &rounds);
-    status = status ? status : split_candidates(c, t, plan->name);
-    status = status ? status : run_pilots(c, t, text, size, rounds);
+    t->plan = fl_try(1, sizeof *t->plan);
+    int status =
+        t->plan ? fl_cli_job_text(c, &t->text, &t->size) : fl_fail(&c->err, FL_R_NOMEM, "plan");
+    status = status ? status : fl_plan_parse(t->plan, c->words[0], t->text, t->size, &c->err);
+    status = status ? status : fl_cli_count(c, "rounds", 2, 1000, ROUNDS, &t->rounds);
+    status = status ? status : split_candidates(c, t, t->plan->name);
+    status = status ? status : run_pilots(c, t);
     status = status ? status : decide(c, t);
     if (status == 0) {
         c->json ? print_json(t) : print_table(t);
     }
     for (uint32_t k = 0; k < t->count; k++) {
         json_decref(t->of[k].scores);
+        fl_free(t->of[k].text);
     }
     fl_free(t->score);
+    fl_free(t->text);
+    fl_free(t->plan);
     fl_free(t);
-    fl_free(text);
-    fl_free(plan);
     return status;
 }

@@ -40,7 +40,8 @@ expect_run 0 'local: the simplest, and nothing was better, over 8 sites' \
 # An answer for programs, and candidates that do not fit a job say why. FedAvgM without momentum is FedAvg, and batches of everything train
 # alike whatever the seed.
 cohortctl --json recommend "$work/own.yaml" --candidates fedavg,fedavgm,nonsense --rounds 3 --set name=two --set server.momentum=0 --set train.batch=60 \
-    >"$work/two.json" || die "recommend --json"
+    >"$work/two.json" 2>"$work/two.log" || die "recommend --json"
+grep -q 'without nonsense: .*not a strategy' "$work/two.log" || die "nothing is said of the candidate left out: $(cat "$work/two.log")"
 /usr/bin/python3 - "$work/two.json" <<'P' || die "$(cat "$work/two.json")"
 import json, sys
 x = json.load(open(sys.argv[1]))
@@ -49,7 +50,15 @@ assert x["candidates"][0]["mean"] == x["candidates"][1]["mean"], x
 assert "not a strategy" in x["candidates"][2]["why"], x
 P
 ok "not told apart: fedavg, the simple one"
-expect_run 1 '0 of 1 pilots ran' cohortctl recommend "$work/own.yaml" --candidates nonsense --set name=none
+# All are checked, as a submission is, before the first of them is begun.
+expect_run 0 'would start it' cohortctl job check "$work/own.yaml" --set rounds=3
+expect_run 78 'own.yaml.*grid.bits' cohortctl job check "$work/own.yaml" --set grid.bits=99
+expect_run 1 '1 of 3 candidates fit this job.*no pilot was begun' cohortctl recommend "$work/own.yaml" --candidates local,nonsense,fedbn --set name=none
+expect_run 1 'no-such-job' cohortctl job show none-pilot-local
+strategy='{fedprox: {mu: 0.7}}' job prox 8
+expect_run 0 'over 8 sites' cohortctl recommend "$work/prox.yaml" --candidates fedavg,fedprox --rounds 2
+expect_run 0 'mu: 0\.7' cohortctl job show prox-pilot-fedprox
+cohortctl job show prox-pilot-fedprox | grep -q '^ *strategy: fedprox$' && die "the pilot dropped the settings of the file's strategy"
 stop "$agents"
 
 # A run that is killed leaves a pilot, and the next one says so; one that is told to stop leaves none.
