@@ -233,8 +233,10 @@ static void enrol_done(struct co_op *op)
     }
     if (op->status) {
         co_store_failed(op->co, op, "enrol an agent");
+        fl_control_done(op->co->control, a->ticket, op->status, &op->err, NULL);
+        return;
     }
-    fl_control_done(op->co->control, a->ticket, op->status, &op->err, NULL);
+    fl_control_enrolled(op->co->control, a->ticket, true);
     co_changed(op->co);
 }
 
@@ -284,10 +286,44 @@ static void agent_change(struct co *co, const struct fl_control_by *by, const ui
     co_submit(co, co->store_lane, &a->op);
 }
 
+/* Who is enrolled already, under this name or key: 1 when it is the very same agent, negative when
+ * it is another, 0 when nobody is. */
+static int enrolled_already(const struct co *co, const uint8_t key[32], const char *name,
+                            struct fl_err *e)
+{
+    const struct fl_roster_agent *of_name = fl_roster_by_name(co->roster, name),
+                                 *of_key = fl_roster_by_key(co->roster, key);
+
+    if (of_key && of_key->revoked) {
+        return fl_fail(e, FL_R_AGENT_REVOKED,
+                       "this key was revoked (as %s), and that is for good: a site that may come "
+                       "back needs a new certificate, under a new name",
+                       of_key->name);
+    }
+    if (of_name && of_name != of_key) {
+        return fl_fail(e, FL_R_CTL_EXISTS,
+                       "%s is enrolled with another key: a new certificate needs a new name", name);
+    }
+    if (of_key && of_key != of_name) {
+        return fl_fail(e, FL_R_CTL_EXISTS, "this key is enrolled already, as %s", of_key->name);
+    }
+    return of_key != NULL;
+}
+
 static void op_agent_enrol(void *arg, const struct fl_control_by *by, const uint8_t key[32],
                            const char *name)
 {
-    agent_change(arg, by, key, name);
+    struct co *co = arg;
+    struct fl_err e = {0};
+    int r = enrolled_already(co, key, name, &e);
+
+    if (r == 0) {
+        agent_change(co, by, key, name);
+    } else if (r < 0) {
+        fl_control_done(co->control, by->ticket, r, &e, NULL);
+    } else {
+        fl_control_enrolled(co->control, by->ticket, false);
+    }
 }
 
 static void op_agent_revoke(void *arg, const struct fl_control_by *by, const char *name)

@@ -115,6 +115,15 @@ void fl_control_member(struct fl_control *c, uint64_t ticket, const struct fl_co
     }
 }
 
+void fl_control_enrolled(struct fl_control *c, uint64_t ticket, bool anew)
+{
+    struct fl_control_call *k = find(c, ticket);
+
+    if (k && fl_control_send(c, k, json_pack("{ss sb}", "agent", k->job, "anew", anew))) {
+        fl_control_end(c, k, 0, NULL);
+    }
+}
+
 void fl_control_reloaded(struct fl_control *c, uint64_t ticket, const char *waiting)
 {
     struct fl_control_call *k = find(c, ticket);

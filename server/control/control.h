@@ -227,6 +227,8 @@ struct fl_control_replay {
 };
 void fl_control_replay_row(struct fl_control *c, uint64_t ticket,
                            const struct fl_control_replay *r);
+/* Ends `agent enrol` well; not anew: this name had this key before. */
+void fl_control_enrolled(struct fl_control *c, uint64_t ticket, bool anew);
 /* waiting: changed keys that take effect with a restart, ", " between; "" = none. */
 void fl_control_reloaded(struct fl_control *c, uint64_t ticket, const char *waiting);
 struct fl_control_model {

@@ -229,47 +229,79 @@ int fl_cli_agent_models(struct fl_cli *c)
                             "no published model has an update of this agent");
 }
 
-static int enrol(struct fl_cli *c, const char *name, const char *key)
+/* One line of `list`: what became of it. */
+static int enrol(struct fl_cli *c, const char *name, const char *key, json_t *list)
 {
     struct fl_ctl_request q = {.verb = "agent enrol"};
-    json_t *list;
+    json_t *answer;
 
     fl_cli_argument(&q, "agent", name);
     fl_cli_argument(&q, "key", key);
-    int status = fl_cli_ask(c, &q, false, &list);
-    json_decref(list);
+    int status = fl_cli_ask(c, &q, false, &answer);
+    bool anew = json_is_true(json_object_get(json_array_get(answer, 0), "anew"));
+
+    json_decref(answer);
     if (status) {
         return fl_wrap(&c->err, status, "%.63s", name);
     }
     if (!c->json) {
-        printf("enrolled %s %s\n", name, key);
+        printf("%s %s %s\n", anew ? "enrolled" : "was enrolled before:", name, key);
     }
+    json_array_append_new(list, json_pack("{ss ss sb}", "agent", name, "key", key, "anew", anew));
     return 0;
+}
+
+static int enrol_certificate(struct fl_cli *c, const char *path, const char *name, json_t *list)
+{
+    char hex[2 * FL_PKI_KEY + 1];
+    struct fl_pki_info info;
+    int status = fl_pki_read(path, &info, &c->err);
+
+    for (size_t k = 0; k < FL_PKI_KEY && status == 0; k++) {
+        snprintf(hex + 2 * k, 3, "%02x", info.key[k]);
+    }
+    return status ? status : enrol(c, name ? name : info.name, hex, list);
+}
+
+/* All of them, whatever becomes of one. */
+static int enrol_list(struct fl_cli *c, const char *name, json_t *list)
+{
+    uint32_t refused = 0;
+    int first = 0;
+
+    for (uint32_t i = 0; i < c->word_count; i++) {
+        int status = enrol_certificate(c, c->words[i], name, list);
+        if (status == 0) {
+            continue;
+        }
+        if (c->word_count == 1 || status == -FL_R_CTL_CONNECT || status == -FL_R_TIMEOUT) {
+            return status; /* said by whoever called */
+        }
+        fprintf(stderr, "cohortctl: %s: %s\n", c->words[i], c->err.msg);
+        json_array_append_new(list, json_pack("{ss ss si}", "file", c->words[i], "refused",
+                                              c->err.msg, "reason", -status));
+        first = first ? first : status;
+        refused++;
+    }
+    return refused ? fl_fail(&c->err, (enum fl_reason) - first, "%u of %u are not enrolled",
+                             refused, c->word_count)
+                   : 0;
 }
 
 int fl_cli_agent_enrol(struct fl_cli *c)
 {
     const char *key = fl_cli_option(c, "key", 0), *name = fl_cli_option(c, "name", 0);
-    int status = 0;
 
     if (key ? !name || c->word_count : c->word_count == 0 || (name && c->word_count > 1)) {
         return fl_fail(&c->err, FL_R_ARG,
                        "certificates, or --key HEX --name NAME (one certificate may take --name)");
     }
-    if (key) {
-        return enrol(c, name, key);
+    json_t *list = json_array();
+    int status = key ? enrol(c, name, key, list) : enrol_list(c, name, list);
+    if (c->json && json_array_size(list)) {
+        fl_cli_print_json(list);
     }
-    for (uint32_t i = 0; i < c->word_count && status == 0; i++) {
-        struct fl_pki_info info;
-        char hex[2 * FL_PKI_KEY + 1];
-        status = fl_pki_read(c->words[i], &info, &c->err);
-        for (size_t k = 0; k < FL_PKI_KEY && status == 0; k++) {
-            snprintf(hex + 2 * k, 3, "%02x", info.key[k]);
-        }
-        if (status == 0) {
-            status = enrol(c, name ? name : info.name, hex);
-        }
-    }
+    json_decref(list);
     return status;
 }
 

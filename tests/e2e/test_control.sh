@@ -39,9 +39,18 @@ grep -q 'train.lr: 0.01' "$work/show.out" || die "the set value is not in the de
 [ "$before" = 3 ] && [ "$(quorum)" = 2 ] || die "quorum $before before, $(quorum) after"
 ok "job set: quorum 3 before round $((rested + 1)), 2 from then on"
 
+# Enrolling once more changes nothing; another key under a name is refused, and the rest of the list is enrolled all the same.
+expect_run 0 'was enrolled before: site-04' cohortctl agent enrol "$work"/pki/site-0?.crt
+cohortctl pki issue "$work/pki" agent site-05 >/dev/null || die "pki issue"
+expect_run 1 'site-01 is enrolled with another key' cohortctl agent enrol "$work/pki/site-05.crt" --name site-01
+expect_run 1 'this key is enrolled already, as site-01' cohortctl agent enrol "$work/pki/site-01.crt" --name other
+expect_run 1 '1 of 3 are not enrolled' cohortctl agent enrol "$work/pki/site-01.crt" "$work/pki/cohortd.key" "$work/pki/site-05.crt"
+expect_run 0 'site-05 +away' cohortctl agent list
+
 # Revoked: cut off now, refused from here on; the others go on.
 expect_run 0 '' cohortctl agent revoke site-04
 expect_log agents 'site-04.*\[212 agent-revoked\]'
+expect_run 1 'revoked .*for good' cohortctl agent enrol "$work/pki/site-04.crt"
 now=$(job_field round long)
 wait_for 10 past long "$((now + 1))" || die "no rounds after agent revoke"
 ok "rounds went on after the revocation"

@@ -475,6 +475,19 @@ START_TEST(test_pki_and_enrolment)
         snprintf(hex + 2 * i, 3, "%02x", co.key[i]);
     }
     ck_assert_str_eq(hex, key);
+    /* One that is enrolled before is no failure, one that cannot be is said, and the rest goes on.
+     */
+    snprintf(line, sizeof line,
+             "agent enrol %s/pki/site-02.crt /nonexistent.crt %s/pki/site-01.crt", dir, dir);
+    ck_assert_int_eq(ctl(&co, line), 1);
+    SAYS(out, "was enrolled before: site-02");
+    SAYS(err, "/nonexistent.crt: ");
+    SAYS(out, "enrolled site-01");
+    SAYS(err, "1 of 3 are not enrolled");
+    ck_assert_int_eq(co.changes, 4);
+    snprintf(line, sizeof line, "agent enrol --name taken %s/pki/site-01.crt", dir);
+    ck_assert_int_eq(ctl(&co, line), 1);
+    SAYS(err, "taken is enrolled with another key");
     snprintf(line, sizeof line, "pki revoke %s/pki site-02", dir);
     ck_assert_int_eq(ctl(&co, line), 0);
     snprintf(line, sizeof line, "pki list %s/pki", dir);

@@ -132,11 +132,16 @@ static void co_enrol(void *arg, const struct fl_control_by *by, const uint8_t ke
                      const char *name)
 {
     struct co *co = arg;
+    struct fl_err e = {0};
 
-    (void)name;
     note(co, by);
+    if (strcmp(name, "taken") == 0) {
+        fl_fail(&e, FL_R_CTL_EXISTS, "taken is enrolled with another key");
+        fl_control_done(co->control, by->ticket, e.code, &e, NULL);
+        return;
+    }
+    fl_control_enrolled(co->control, by->ticket, memcmp(co->key, key, sizeof co->key) != 0);
     memcpy(co->key, key, sizeof co->key);
-    fl_control_done(co->control, by->ticket, 0, NULL, NULL);
 }
 
 static void co_revoke(void *arg, const struct fl_control_by *by, const char *name)
