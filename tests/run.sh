@@ -146,7 +146,7 @@ run "build thread sanitizer" build build-tsan -Dwerror=true -Db_sanitize=thread 
 suite build-tsan "threads" --suite io
 only=
 
-# The end-to-end scripts: each with a folder and a port of its own; one more at a time than there are cores, because they wait half of
+# The end-to-end scripts: each with a folder and a port of its own; twice as many at a time as there are cores, because they wait more than half of
 # the time. The largest first, which take longest, so that none of them is left alone at the end.
 logs=$(mktemp -d)
 trap 'rm -rf "$log" "$logs"' EXIT
@@ -154,7 +154,7 @@ trap 'rm -rf "$log" "$logs"' EXIT
 ls -S tests/e2e/test_*.sh | while read -r script; do
     name=$(basename "$script" .sh)
     ! wanted "e2e ${name#test_}" || echo "$script"
-done | xargs -r -P $(($(nproc) + 1)) -n 1 sh -c '
+done | xargs -r -P $((2 * $(nproc))) -n 1 sh -c '
     start=$(date +%s)
     status=0
     "$1" >"$0/$(basename "$1" .sh).log" 2>&1 || status=$?
