@@ -18,7 +18,7 @@
 
 int fl_vault_load(struct fl_vault *v, const struct fl_schema *schema, struct fl_err *e)
 {
-    struct fl_data_source source = v->agent->data;
+    struct fl_data_source source = v->source;
     struct fl_digest wanted = {{0}};
 
     if (schema && schema->count) {

@@ -12,6 +12,7 @@
 #include "client/fit.h"
 #include "client/guard.h"
 #include "client/report.h"
+#include "client/rows.h"
 #include "client/site_model.h"
 #include "common/base/mem.h"
 #include "common/io/file.h"
@@ -54,12 +55,13 @@ static int read_job(const char *path, struct fl_plan **ret, struct fl_err *e)
 int fl_command_check_data(const struct fl_config *config, const struct fl_config_agent *agent,
                           const struct fl_command *c, struct fl_err *e)
 {
-    struct fl_data_source source = agent->data;
+    struct fl_data_source source;
     struct fl_dataset d = {0};
     struct fl_plan *plan = NULL;
     json_t *o = json_object();
-    int r = c->job ? read_job(c->job, &plan, e) : 0;
+    int r = fl_rows_settle(config, agent, c->export ? FL_ROWS_EXACT : FL_ROWS_LOOK, &source, e);
 
+    r = r || !c->job ? r : read_job(c->job, &plan, e);
     source.schema = plan ? &plan->data.schema : NULL;
     if (r == 0) {
         r = fl_dataset_load(&source, &d, e);
@@ -82,8 +84,10 @@ int fl_command_check_data(const struct fl_config *config, const struct fl_config
         fl_command_print_json(o);
     } else if (r == 0) {
         char *first = json_dumps(json_object_get(o, "first"), JSON_REAL_PRECISION(6));
-        printf("%s: %s\n  partition: %s\n  kept: %s\n  first: %s\n", agent->name,
-               json_text(o, "description"), json_text(o, "partition"), json_text(o, "kept"),
+        printf("%s: %s\n  partition: %s\n  deal: %s\n  neighbours under unit example: %s\n  kept: "
+               "%s\n  first: %s\n",
+               agent->name, json_text(o, "description"), json_text(o, "partition"),
+               json_text(o, "deal"), json_text(o, "neighbours"), json_text(o, "kept"),
                first ? first : "");
         free(first);
     }
@@ -142,13 +146,14 @@ static int fit_private(struct preview *p, uint64_t rounds, const struct fl_seed 
 }
 
 /* Everything that is trained here stays here: noise would protect nobody. */
-static int load(struct preview *p, const struct fl_config_agent *agent, const struct fl_command *c,
-                struct fl_err *e)
+static int load(struct preview *p, const struct fl_config *config,
+                const struct fl_config_agent *agent, const struct fl_command *c, struct fl_err *e)
 {
-    struct fl_data_source source = agent->data;
+    struct fl_data_source source;
     struct fl_seed job, own;
+    int r = fl_rows_settle(config, agent, FL_ROWS_LOOK, &source, e);
 
-    int r = read_job(c->job, &p->plan, e);
+    r = r ? r : read_job(c->job, &p->plan, e);
     if (r < 0) {
         return r;
     }
@@ -214,9 +219,8 @@ int fl_command_preview(const struct fl_config *config, const struct fl_config_ag
     struct fl_seed root;
     json_t *o = json_object();
 
-    (void)config;
     fl_seed_from_u64(c->seed, &root);
-    int r = load(&p, agent, c, e);
+    int r = load(&p, config, agent, c, e);
     r = r ? r : fit_private(&p, c->rounds ? c->rounds : FIT_ROUNDS, &root, e);
     if (r == 0) {
         const struct fl_train_task task = {.plan = p.plan,

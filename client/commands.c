@@ -463,10 +463,14 @@ static int prepare(const struct fl_config *config, const struct fl_config_agent 
     fl_ledger_close(l);
     if (r == 0) {
         char path[FL_VAULT_PATH_MAX];
-        int w = snprintf(path, sizeof path, "%s/%s/seed", config->state, agent->name);
-        (void)w; /* checked by open_ledger */
-        fl_seed_derive(&own, "private", 0, &seed);
-        r = fl_file_replace(path, seed.bytes, FL_SEED_SIZE, 0600, e);
+        static const char *const secrets[][2] = {{"seed", "private"}, {"rows.key", "rows"}};
+        for (size_t i = 0; i < FL_COUNT(secrets) && r == 0; i++) {
+            int w =
+                snprintf(path, sizeof path, "%s/%s/%s", config->state, agent->name, secrets[i][0]);
+            (void)w; /* checked by open_ledger */
+            fl_seed_derive(&own, secrets[i][1], 0, &seed);
+            r = fl_file_replace(path, seed.bytes, FL_SEED_SIZE, 0600, e);
+        }
     }
     return r;
 }

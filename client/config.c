@@ -515,7 +515,7 @@ static int add_agent(const char *file, struct top *top, const struct fl_conf_nod
         r = read_client(top, node, &en, e);
     }
     if (r == 0) {
-        r = fl_config_data_check(where(top, node, "data"), &en.agent.data, e);
+        r = fl_config_data_check(where(top, node, "data"), &en, e);
     }
     if (r) {
         return r;
@@ -557,6 +557,7 @@ static int read_entry(const char *file, struct top *top, const struct fl_conf_no
         return fl_conf_fail(e, node, FL_R_CONF_TYPE, "an agent is a map");
     }
     en.agent.data.of = 1;
+    en.agent.data.deal = FL_DEAL_UNSAID;
     en.agent.data.alpha = 0.5;
     en.agent.data.seed = 1;
     en.agent.data.disjoint = true;

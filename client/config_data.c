@@ -5,6 +5,7 @@
 #include <string.h>
 
 static const char *const formats[] = {"idx", "csv", "cifar10", "cifar100", "npy", "program", NULL};
+static const char *const deals[] = {[FL_DEAL_PLACED] = "placed", [FL_DEAL_HASHED] = "hashed", NULL};
 static const char *const partitions[] = {"all",       "column",       "file",
                                          "dirichlet", "pathological", NULL};
 const struct fl_conf_field fl_config_data_fields[] = {
@@ -32,8 +33,9 @@ const struct fl_conf_field fl_config_data_fields[] = {
      .min = 0,
      .max = 1e6},
     {.name = "seed", .type = FL_CONF_UINT64, AT(struct entry, agent.data.seed)},
-    {.name = "train", .type = FL_CONF_UINT32, AT(struct entry, agent.data.train)},
-    {.name = "test", .type = FL_CONF_UINT32, AT(struct entry, agent.data.test)},
+    {.name = "deal", .type = FL_CONF_ENUM, AT(struct entry, agent.data.deal), .words = deals},
+    {.name = "train", .type = FL_CONF_DOUBLE, AT(struct entry, train), .max = UINT32_MAX},
+    {.name = "test", .type = FL_CONF_DOUBLE, AT(struct entry, test), .max = UINT32_MAX},
     {.name = "validation",
      .type = FL_CONF_DOUBLE,
      AT(struct entry, agent.data.validation),
@@ -86,9 +88,37 @@ int fl_config_data_columns(const struct fl_conf_node *map, struct fl_data_source
     return 0;
 }
 
-int fl_config_data_check(const struct fl_conf_node *at, const struct fl_data_source *d,
-                         struct fl_err *e)
+/* Of `train` and `test`: a number of examples, or a part of them. */
+static int read_size(const struct fl_conf_node *at, const char *key, double given,
+                     uint32_t *ret_count, double *ret_part, struct fl_err *e)
 {
+    *ret_part = given < 1 ? given : 0;
+    *ret_count = given < 1 ? 0 : (uint32_t)given;
+    return given < 1 || given == *ret_count
+               ? 0
+               : fl_conf_fail(e, at, FL_R_CONF_RANGE,
+                              "%s is a whole number of examples, or a part of them below 1", key);
+}
+
+static int read_sizes(const struct fl_conf_node *at, const struct entry *en,
+                      struct fl_data_source *d, struct fl_err *e)
+{
+    struct fl_err why = {0};
+    int r = read_size(at, "train", en->train, &d->train, &d->train_part, e);
+
+    r = r ? r : read_size(at, "test", en->test, &d->test, &d->test_part, e);
+    if (d->deal == FL_DEAL_UNSAID && (d->train_part > 0 || d->test_part > 0)) {
+        d->deal = FL_DEAL_HASHED; /* nothing else deals parts */
+    }
+    if (r == 0 && d->deal != FL_DEAL_UNSAID && (r = fl_dataset_deal(d, &why)) != 0) {
+        r = fl_conf_fail(e, at, (enum fl_reason) - r, "%s", why.msg);
+    }
+    return r;
+}
+
+int fl_config_data_check(const struct fl_conf_node *at, struct entry *en, struct fl_err *e)
+{
+    struct fl_data_source *d = &en->agent.data;
     bool own = d->format == FL_DATA_PROGRAM;
 
     if (own != (d->version[0] != 0) || own == (d->train_x[0] != 0)) {
@@ -115,5 +145,5 @@ int fl_config_data_check(const struct fl_conf_node *at, const struct fl_data_sou
     if (d->format == FL_DATA_IDX && !d->classes) {
         return fl_conf_fail(e, at, FL_R_CONF_MISSING, "classes is missing");
     }
-    return 0;
+    return read_sizes(at, en, d, e);
 }

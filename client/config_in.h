@@ -12,6 +12,7 @@
 struct entry {
     struct fl_config_agent agent;
     uint32_t count, first;
+    double train, test; /* data: so many examples, or below 1 such a part of them */
     char client[64], window[16];
     const struct fl_conf_node *jobs, *columns;
     struct fl_budget privacy;
@@ -28,8 +29,7 @@ extern const struct fl_conf_field fl_config_trainer_fields[];
 /* `columns:` of data. */
 int fl_config_data_columns(const struct fl_conf_node *map, struct fl_data_source *d,
                            struct fl_err *e);
-/* The rules between its keys; messages point at `at`. */
-int fl_config_data_check(const struct fl_conf_node *at, const struct fl_data_source *d,
-                         struct fl_err *e);
+/* Takes its sizes into the agent's data; the rules between its keys. Messages point at `at`. */
+int fl_config_data_check(const struct fl_conf_node *at, struct entry *en, struct fl_err *e);
 
 #endif

@@ -202,6 +202,12 @@ int fl_fit_describe(const struct fl_data_source *source, const struct fl_dataset
         fl_report_count(to, "targets", d->train.target_width);
     }
     add(to, "partition", partition_of(source));
+    fl_report_text(to, "deal",
+                   fl_dataset_hashed(source) ? "hashed"
+                   : d->by_place             ? "placed"
+                                             : "none");
+    fl_report_text(to, "neighbours",
+                   fl_report_neighbours(FL_UNIT_EXAMPLE, FL_NOISE_LOCAL, !d->by_place));
     fl_report_text(to, "kept", kept(d));
     fl_report_text(to, "description", line);
     int r = d->train.count ? first_example(source, d, first, e) : 0;

@@ -29,11 +29,12 @@ void fl_report_text(json_t *line, const char *name, const char *value)
     json_object_set_new(line, name, json_string(value));
 }
 
-static const char *neighbours(enum fl_unit unit, enum fl_noise_place trust)
+const char *fl_report_neighbours(enum fl_unit unit, enum fl_noise_place trust, bool placeless)
 {
     switch (unit) {
     case FL_UNIT_EXAMPLE:
-        return "one example added or removed at this site, all others in their places";
+        return placeless ? "one example added or removed at this site"
+                         : "one example added or removed at this site, all others in their places";
     case FL_UNIT_CLIENT:
         return trust == FL_NOISE_LOCAL
                    ? "this whole site added or removed"
@@ -43,8 +44,8 @@ static const char *neighbours(enum fl_unit unit, enum fl_noise_place trust)
     }
 }
 
-void fl_report_epsilon(json_t *line, enum fl_unit unit, enum fl_noise_place trust, double epsilon,
-                       double delta, enum fl_bound bound)
+void fl_report_epsilon(json_t *line, enum fl_unit unit, enum fl_noise_place trust, bool placeless,
+                       double epsilon, double delta, enum fl_bound bound)
 {
     fl_report_text(line, "unit", fl_policy_unit_name(unit));
     if (unit == FL_UNIT_NONE) {
@@ -54,7 +55,7 @@ void fl_report_epsilon(json_t *line, enum fl_unit unit, enum fl_noise_place trus
     fl_report_number(line, "epsilon", epsilon);
     fl_report_number(line, "delta", delta);
     fl_report_text(line, "bound", fl_bound_name(bound));
-    fl_report_text(line, "neighbours", neighbours(unit, trust));
+    fl_report_text(line, "neighbours", fl_report_neighbours(unit, trust, placeless));
     fl_report_text(
         line, "adversary",
         trust == FL_NOISE_CENTRAL ? "everyone but the coordinators that add the noise"

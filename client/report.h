@@ -39,10 +39,12 @@ void fl_report_guard(json_t *line, const struct fl_guard_report *guard);
 void fl_report_number(json_t *line, const char *name, double value);
 void fl_report_count(json_t *line, const char *name, uint64_t value);
 void fl_report_text(json_t *line, const char *name, const char *value);
+/* What is changed between the data sets that an epsilon tells apart. placeless: of fl_release. */
+const char *fl_report_neighbours(enum fl_unit unit, enum fl_noise_place trust, bool placeless);
 /* Epsilon never stands alone: with delta, unit, neighbours, whom it holds against (not
  * against who is trusted with the noise) and the bound that was computed. */
-void fl_report_epsilon(json_t *line, enum fl_unit unit, enum fl_noise_place trust, double epsilon,
-                       double delta, enum fl_bound bound);
+void fl_report_epsilon(json_t *line, enum fl_unit unit, enum fl_noise_place trust, bool placeless,
+                       double epsilon, double delta, enum fl_bound bound);
 
 /* Appends the line with its time; durable on return. A line that a crash cut is ended first. */
 int fl_report_append(const char *path, json_t *line, struct fl_err *e);

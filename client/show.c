@@ -102,6 +102,7 @@ static int add_release(void *arg, const struct fl_release *r, uint64_t wall_ms, 
     put_hex(o, "update", r->update.bytes, FL_DIGEST_SIZE);
     fl_report_count(o, "size", r->size);
     put_hex(o, "data", r->data.bytes, FL_DIGEST_SIZE);
+    fl_report_text(o, "neighbours", fl_report_neighbours(r->unit, r->noise, r->placeless));
     fl_report_count(o, "time_ms", wall_ms);
     json_object_set_new(o, "acknowledged", json_boolean(acknowledged));
     json_array_append_new(g->releases, o);
@@ -128,6 +129,7 @@ static json_t *show_spent(struct fl_ledger *l, const struct fl_config_agent *age
     const struct fl_budget *budget = budget_for(agent, s->unit);
     json_t *o = json_object();
     enum fl_bound bound = FL_BOUND_RDP;
+    bool placeless = false;
     double epsilon = 0;
 
     if (fl_digest_is_zero(&s->data)) {
@@ -139,13 +141,13 @@ static json_t *show_spent(struct fl_ledger *l, const struct fl_config_agent *age
     fl_report_count(o, "waiting", s->waiting);
     if (s->unit == FL_UNIT_NONE || !budget ||
         fl_ledger_spent(l, &s->data, s->unit, budget->noise, budget->delta, &epsilon, &bound,
-                        NULL) != 0) {
+                        &placeless, NULL) != 0) {
         /* Without noise, or without a delta, no epsilon can be stated. */
         fl_report_text(o, "unit", fl_policy_unit_name(s->unit));
         json_object_set_new(o, "epsilon", json_null());
         return o;
     }
-    fl_report_epsilon(o, s->unit, budget->noise, epsilon, budget->delta, bound);
+    fl_report_epsilon(o, s->unit, budget->noise, placeless, epsilon, budget->delta, bound);
     fl_report_number(o, "budget", budget->epsilon);
     return o;
 }

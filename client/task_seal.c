@@ -125,6 +125,7 @@ static void fill_release(struct fl_task *t, const struct fl_sealed *s)
     t->norm_after = s->norm_after;
     r->saturated = s->saturated;
     r->noise = fl_task_noise(t);
+    r->placeless = fl_task_of_data(t) && !t->vault->data.by_place;
     memset(o, 0, sizeof *o);
     o->key = t->what.key;
     memcpy(o->job, t->what.job, sizeof o->job);

@@ -8,6 +8,7 @@
 
 #include "client/exec.h"
 #include "client/report.h"
+#include "client/rows.h"
 #include "common/base/crashpoint.h"
 #include "common/base/mem.h"
 #include "common/io/file.h"
@@ -302,35 +303,8 @@ static int sweep_outbox(void *arg, const char *path, const char *name)
     return fl_file_remove(path, k->e);
 }
 
-static int open_seed(struct fl_vault *v, struct fl_err *e)
-{
-    char path[FL_VAULT_PATH_MAX];
-    uint8_t *bytes;
-    size_t size;
-
-    fl_vault_path(v, "", "seed", path);
-    if (access(path, F_OK) != 0 && errno == ENOENT) {
-        int r = fl_entropy(v->seed.bytes, FL_SEED_SIZE, e);
-        return r ? r : fl_file_replace(path, v->seed.bytes, FL_SEED_SIZE, 0600, e);
-    }
-    int r = fl_file_check_private(path, FL_R_FILE_MODE, e);
-    if (r == 0) {
-        r = fl_file_read(path, FL_SEED_SIZE, &bytes, &size, e);
-    }
-    if (r) {
-        return r;
-    }
-    if (size != FL_SEED_SIZE) {
-        fl_free(bytes);
-        return fl_fail(e, FL_R_STORE_MISMATCH, "%s: %zu bytes, not %d", path, size, FL_SEED_SIZE);
-    }
-    memcpy(v->seed.bytes, bytes, FL_SEED_SIZE);
-    explicit_bzero(bytes, size);
-    fl_free(bytes);
-    return 0;
-}
-
-static int open_files(struct fl_vault *v, const uint8_t owner[32], struct fl_err *e)
+static int open_files(struct fl_vault *v, const struct fl_config *config, const uint8_t owner[32],
+                      struct fl_err *e)
 {
     static const char *const folders[] = {"", "private", "cache", "outbox", "final"};
     char path[FL_VAULT_PATH_MAX];
@@ -342,7 +316,11 @@ static int open_files(struct fl_vault *v, const uint8_t owner[32], struct fl_err
         r = fl_file_make_dirs(path, e);
     }
     if (r == 0) {
-        r = open_seed(v, e);
+        fl_vault_path(v, "", "seed", path);
+        r = fl_file_secret(path, v->seed.bytes, FL_SEED_SIZE, e);
+    }
+    if (r == 0) { /* before there is a ledger, which tells an old site from a new one */
+        r = fl_rows_settle(config, v->agent, FL_ROWS_KEEP, &v->source, e);
     }
     if (r == 0) {
         fl_vault_path(v, "", "ledger.db", path);
@@ -378,7 +356,7 @@ int fl_vault_open(const struct fl_config *config, const struct fl_config_agent *
     v->agent = agent;
     v->cache_max = config->limits.cache;
     snprintf(v->dir, sizeof v->dir, "%s/%s", config->state, agent->name);
-    int r = open_files(v, owner, e);
+    int r = open_files(v, config, owner, e);
     if (r == 0) {
         fl_vault_path(v, "exec", "", path);
         r = fl_exec_sweep(path, e); /* what a trainer program was given when we died */
@@ -400,6 +378,7 @@ void fl_vault_close(struct fl_vault *v)
     fl_ledger_close(v->ledger);
     fl_free(v->pending);
     explicit_bzero(&v->seed, sizeof v->seed);
+    explicit_bzero(&v->source, sizeof v->source);
     fl_free(v);
 }
 
@@ -562,13 +541,14 @@ void fl_vault_report_epsilon(struct fl_vault *v, void *report_line, const char *
         policy && policy->budget.unit == unit ? policy->budget.noise : FL_NOISE_LOCAL;
     double epsilon = 0;
     enum fl_bound bound = FL_BOUND_RDP;
+    bool placeless = false;
 
-    if (unit != FL_UNIT_NONE &&
-        fl_ledger_spent(v->ledger, data, unit, trust, delta, &epsilon, &bound, NULL) != 0) {
+    if (unit != FL_UNIT_NONE && fl_ledger_spent(v->ledger, data, unit, trust, delta, &epsilon,
+                                                &bound, &placeless, NULL) != 0) {
         json_object_set_new(report_line, "epsilon", json_null());
         return;
     }
-    fl_report_epsilon(report_line, unit, trust, epsilon, delta, bound);
+    fl_report_epsilon(report_line, unit, trust, placeless, epsilon, delta, bound);
 }
 
 static int report_mark(struct fl_vault *v, const struct fl_agent_offer *offer, int outcome,

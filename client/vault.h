@@ -4,6 +4,7 @@
  *     STATE/<agent>/
  *       ledger.db     what its data have paid for (core/ledger.h)
  *       seed          32 bytes, made once: initial private tensors
+ *       rows.key      32 bytes, made once: which of its rows train, validate and test (rows.h)
  *       private/      <incarnation>-<digest>: private tensors; committed by the debit naming them
  *       cache/        <digest>: what was fetched, plans and models, bounded
  *       outbox/       <digest>, <digest>.offer: bytes released but not acknowledged, and what an
@@ -49,6 +50,7 @@ struct fl_vault {
     uint64_t cache_max;
     struct fl_ledger *ledger;
     struct fl_seed seed;
+    struct fl_data_source source; /* the agent's, with what deals its rows settled */
     bool has_data;
     struct fl_digest schema; /* of the table's schema the data were read with; zero: none */
     bool data_stale; /* examples that stay in their files are not what they were: read them anew */

@@ -241,7 +241,9 @@ static int read_release(const struct fl_ledger *l, sqlite3_stmt *s, struct fl_re
     r.clip = sqlite3_column_double(s, FL_ENTRY_CLIP);
     r.noise_std = sqlite3_column_double(s, FL_ENTRY_STD);
     r.saturated = (uint64_t)sqlite3_column_int64(s, FL_ENTRY_SATURATED);
-    r.noise = (enum fl_noise_place)sqlite3_column_int(s, FL_ENTRY_FLAG);
+    int flag = sqlite3_column_int(s, FL_ENTRY_FLAG);
+    r.noise = (enum fl_noise_place)(flag & FL_ENTRY_NOISE);
+    r.placeless = (flag & FL_ENTRY_PLACELESS) != 0;
     *ret = r;
     return 0;
 }
@@ -273,8 +275,9 @@ static int append_release(struct fl_ledger *l, const struct fl_release *r, uint6
     sqlite3_bind_double(s, FL_ENTRY_CLIP + 1, r->clip);
     sqlite3_bind_double(s, FL_ENTRY_STD + 1, r->noise_std);
     sqlite3_bind_int64(s, FL_ENTRY_SATURATED + 1, (sqlite3_int64)r->saturated);
-    if (r->noise != FL_NOISE_LOCAL) {
-        sqlite3_bind_int(s, FL_ENTRY_FLAG + 1, (int)r->noise);
+    int flag = (int)r->noise | (r->placeless ? FL_ENTRY_PLACELESS : 0);
+    if (flag) {
+        sqlite3_bind_int(s, FL_ENTRY_FLAG + 1, flag);
     }
     return fl_ledger_db_append(l, s, e);
 }

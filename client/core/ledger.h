@@ -71,6 +71,8 @@ struct fl_release {
     double norm_before, clip, noise_std; /* for `outbox show`; 0 where it does not apply */
     uint64_t saturated;
     enum fl_noise_place noise; /* who is trusted with it */
+    bool placeless; /* unit example: what was done with a row depended on no other row; false:
+                       neighbours are data sets in which the others keep their places */
 };
 /* May this be spent? Asked before training. -FL_R_BUDGET_SPENT with the epsilon it would reach;
  * -FL_R_POLICY_NOISE when the unit is not the budget's, or when something else was released of
@@ -111,10 +113,11 @@ int fl_ledger_each(struct fl_ledger *l,
                    void *arg, struct fl_err *e);
 /* Epsilon spent so far on a data set version at this delta, under this unit, against everybody but
  * who is trusted with the noise. Infinity when anything was released of it under another unit, or
- * with noise that was left to somebody who is not. */
+ * with noise that was left to somebody who is not. *ret_placeless: all of these releases are; if
+ * one is not, the sum is true of its neighbours only (which are fewer). */
 int fl_ledger_spent(struct fl_ledger *l, const struct fl_digest *data, enum fl_unit unit,
                     enum fl_noise_place trust, double delta, double *ret_epsilon,
-                    enum fl_bound *ret_bound, struct fl_err *e);
+                    enum fl_bound *ret_bound, bool *ret_placeless, struct fl_err *e);
 /* Recomputes the chain from its first entry: -FL_R_LEDGER with the number of the entry that does
  * not fit. */
 int fl_ledger_verify(struct fl_ledger *l, struct fl_err *e);

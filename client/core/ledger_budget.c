@@ -23,7 +23,8 @@ struct spending {
     uint32_t count;
     uint64_t foreign; /* releases of these data under another unit */
     enum fl_unit other;
-    uint64_t bare; /* releases whose noise was left to others, where that matters */
+    uint64_t bare;   /* releases whose noise was left to others, where that matters */
+    uint64_t placed; /* releases under this unit that are not placeless */
 };
 
 /* Of these data. Under the unit `client` the site itself is protected, whichever of its data it
@@ -36,9 +37,9 @@ static int load_spending(const struct fl_ledger *l, const struct fl_digest *data
     sqlite3_stmt *s;
     int r = fl_ledger_db_prepare(
         l,
-        "SELECT unit, count(*), mechanism, q, sigma, a, b, sum(count), coalesce(flag, 0) AS place"
+        "SELECT unit, count(*), mechanism, q, sigma, a, b, sum(count), coalesce(flag, 0) AS flags"
         " FROM entry WHERE kind = 3 AND size > 0 AND (data = ?1 OR (?2 AND data <> ?3))"
-        " GROUP BY unit, mechanism, q, sigma, a, b, place",
+        " GROUP BY unit, mechanism, q, sigma, a, b, flags",
         &s, e);
 
     if (r < 0) {
@@ -48,7 +49,8 @@ static int load_spending(const struct fl_ledger *l, const struct fl_digest *data
     sqlite3_bind_int(s, 2, unit == FL_UNIT_CLIENT);
     sqlite3_bind_blob(s, 3, no_data.bytes, sizeof no_data.bytes, SQLITE_STATIC);
     while ((r = fl_ledger_db_step(l, s, e)) == 1) {
-        if (!fl_noise_trusts(trust, (enum fl_noise_place)sqlite3_column_int(s, 8))) {
+        int flag = sqlite3_column_int(s, 8);
+        if (!fl_noise_trusts(trust, (enum fl_noise_place)(flag & FL_ENTRY_NOISE))) {
             sp.bare += (uint64_t)sqlite3_column_int64(s, 1);
             continue;
         }
@@ -57,6 +59,7 @@ static int load_spending(const struct fl_ledger *l, const struct fl_digest *data
             sp.other = (enum fl_unit)sqlite3_column_int(s, 0);
             continue;
         }
+        sp.placed += flag & FL_ENTRY_PLACELESS ? 0 : (uint64_t)sqlite3_column_int64(s, 1);
         if (sp.count == EVENTS_MAX) {
             r = fl_fail(e, FL_R_LIMIT, "ledger %s: more than %d different events", l->path,
                         EVENTS_MAX);
@@ -213,7 +216,7 @@ int fl_ledger_allows(struct fl_ledger *l, const struct fl_budget *budget, const 
 
 int fl_ledger_spent(struct fl_ledger *l, const struct fl_digest *data, enum fl_unit unit,
                     enum fl_noise_place trust, double delta, double *ret_epsilon,
-                    enum fl_bound *ret_bound, struct fl_err *e)
+                    enum fl_bound *ret_bound, bool *ret_placeless, struct fl_err *e)
 {
     struct spending sp = {0};
     int r = load_spending(l, data, unit, trust, &sp, e);
@@ -226,6 +229,9 @@ int fl_ledger_spent(struct fl_ledger *l, const struct fl_digest *data, enum fl_u
         *ret_bound = FL_BOUND_RDP;
     } else {
         r = fl_epsilon(sp.events, sp.count, delta, ret_epsilon, ret_bound, e);
+    }
+    if (r == 0) {
+        *ret_placeless = sp.placed == 0;
     }
     fl_free(sp.events);
     return r;

@@ -42,10 +42,15 @@ enum fl_entry_column {
     FL_ENTRY_PLAN,
     FL_ENTRY_BASE,
     FL_ENTRY_SEED, /* digest of the seed, which has a table of its own and is erased in time */
-    FL_ENTRY_FLAG, /* of WITHDRAW: 1 = withdrawn; of RELEASE: 1 = the coordinator adds the noise */
+    FL_ENTRY_FLAG, /* of WITHDRAW: 1 = withdrawn; of RELEASE: who adds the noise, and PLACELESS */
     FL_ENTRY_CHAIN,
     FL_ENTRY_COLUMNS,
 };
+
+enum {
+    FL_ENTRY_NOISE = 3,
+    FL_ENTRY_PLACELESS = 4
+}; /* parts of FLAG; earlier entries lack the latter */
 
 enum fl_entry_kind {
     FL_ENTRY_PREPARED = 1,

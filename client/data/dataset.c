@@ -7,6 +7,7 @@
 #include "common/base/mem.h"
 #include "common/plan/schema.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -82,7 +83,7 @@ static int check_source(const struct fl_data_source *s, struct fl_err *e)
     if (s->classes == 1 || s->classes > FL_TABLE_CLASSES_MAX) {
         return fl_fail(e, FL_R_CONF_RANGE, "%u classes", s->classes);
     }
-    return 0;
+    return fl_dataset_deal(s, e);
 }
 
 static int check_targets(const struct fl_data_source *s, const struct fl_table t[2],
@@ -243,7 +244,8 @@ static int load_examples(const struct fl_data_source *s, const struct fl_table t
         collect(t, k, split->validation, split->validation_count, features, &d->validation, picks,
                 &count);
         qsort(picks, count, sizeof *picks, compare_picks);
-        const struct fl_wanted wanted = {picks, count, k ? marks + t[0].count : marks, identity};
+        const struct fl_wanted wanted = {picks, count, k ? marks + t[0].count : marks, identity,
+                                         NULL};
         r = read_rows(s, k == 1, &t[k], &wanted, e);
     }
     fl_free(picks);
@@ -330,11 +332,8 @@ static void end_identity(const struct fl_data_source *s, const struct fl_table t
                 continue;
             }
             rows++;
-            if (s->format != FL_DATA_CSV && t[k].y) {
-                fl_hash_add_u32(h, (uint32_t)t[k].y[i]);
-            } else if (s->format != FL_DATA_CSV) {
-                fl_hash_add(h, t[k].target + (size_t)i * t[k].target_width,
-                            t[k].target_width * sizeof *t[k].target);
+            if (s->format != FL_DATA_CSV) {
+                fl_table_hash_target(&t[k], i, h);
             }
         }
     }
@@ -342,10 +341,104 @@ static void end_identity(const struct fl_data_source *s, const struct fl_table t
     fl_hash_end(h, ret);
 }
 
+/* ---- roles ---- */
+
+bool fl_dataset_by_place(const struct fl_data_source *s)
+{
+    bool dealt =
+        s->partition == FL_PARTITION_DIRICHLET || s->partition == FL_PARTITION_PATHOLOGICAL;
+    bool cut = s->train || s->validation > 0 || (s->test && !s->test_x[0]);
+    bool windows = has_schema(s) && s->schema->window.steps; /* begin where those before them end */
+
+    return dealt || windows || s->format == FL_DATA_PROGRAM || (s->deal != FL_DEAL_HASHED && cut);
+}
+
+bool fl_dataset_hashed(const struct fl_data_source *s)
+{
+    return s->deal == FL_DEAL_HASHED &&
+           (s->train_part > 0 || s->test_part > 0 || s->validation > 0);
+}
+
+int fl_dataset_deal(const struct fl_data_source *s, struct fl_err *e)
+{
+    const double cut = s->test_x[0] ? 0 : s->test_part;
+
+    assert(s->deal != FL_DEAL_UNSAID);
+    if (s->deal == FL_DEAL_PLACED) {
+        return s->train_part > 0 || s->test_part > 0
+                   ? fl_fail(e, FL_R_CONF_CONFLICT,
+                             "parts of the rows (train and test below 1) need deal: hashed")
+                   : 0;
+    }
+    if (s->partition == FL_PARTITION_DIRICHLET || s->partition == FL_PARTITION_PATHOLOGICAL ||
+        s->format == FL_DATA_PROGRAM) {
+        return fl_fail(e, FL_R_CONF_CONFLICT,
+                       "deal: hashed is for a site's own rows (partition all, column or file)");
+    }
+    if (s->train || s->test || s->validation >= 1) {
+        return fl_fail(e, FL_R_CONF_CONFLICT,
+                       "deal: hashed takes parts of the rows, not numbers of them: train, test and "
+                       "validation are below 1");
+    }
+    return cut + s->train_part > 1
+               ? fl_fail(e, FL_R_CONF_RANGE, "train (%g) and test (%g) are more than all rows",
+                         s->train_part, cut)
+               : 0;
+}
+
+/* One reading more, only where something is cut. `seen` takes the identity of what was read. */
+static int find_roles(const struct fl_data_source *s, struct fl_table t[2], const uint8_t *marks,
+                      struct fl_hash *seen, struct fl_err *e)
+{
+    int r = 0;
+
+    for (int k = 0; r == 0 && k < 2; k++) {
+        if (t[k].count == 0 || (k == 1 && s->test_part <= 0)) {
+            continue;
+        }
+        t[k].role = fl_try(t[k].count, sizeof *t[k].role);
+        const struct fl_roles roles = {s->role_key.bytes, &t[k], t[k].role};
+        const struct fl_wanted wanted = {NULL, 0, k ? marks + t[0].count : marks, seen, &roles};
+        r = t[k].role ? read_rows(s, k == 1, &t[k], &wanted, e)
+                      : fl_fail(e, FL_R_NOMEM, "out of memory for %u rows", t[k].count);
+    }
+    return r;
+}
+
+static int load_rows(const struct fl_data_source *s, struct fl_table t[2], uint8_t *marks,
+                     struct fl_hash *identity, struct fl_dataset *d, struct fl_err *e)
+{
+    bool hashed = fl_dataset_hashed(s);
+    struct fl_split split = {0};
+    struct fl_digest before, after;
+    struct fl_hash h;
+    int r = 0;
+
+    if (hashed) {
+        fl_hash_init(&h);
+        mark_rows(s, t, &split, marks); /* the site's own, whatever their part */
+        r = find_roles(s, t, marks, &h, e);
+        fl_hash_end(&h, &before);
+    }
+    r = r ? r : fl_partition(s, d->classes, &t[0], &t[1], &split, e);
+    if (r == 0) {
+        mark_rows(s, t, &split, marks);
+        r = load_examples(s, t, &split, marks, identity, d, e);
+    }
+    if (r == 0 && hashed) {
+        h = *identity;
+        fl_hash_end(&h, &after);
+        r = fl_digest_equal(&before, &after)
+                ? 0
+                : fl_fail(e, FL_R_DATA_CHANGED, "%s: changed while it was read", s->train_x);
+    }
+    fl_split_fini(&split);
+    return r;
+}
+
 /* Rows of tables are examples; or windows over them are. */
-static int load_marked(const struct fl_data_source *source, const struct fl_table t[2],
-                       uint8_t *marks, struct fl_hash *identity, struct fl_dataset *d,
-                       struct fl_err *e)
+static int load_marked(const struct fl_data_source *source, struct fl_table t[2], uint8_t *marks,
+                       struct fl_hash *identity, struct fl_dataset *d, struct fl_err *e)
 {
     struct fl_split split = {0};
 
@@ -357,16 +450,10 @@ static int load_marked(const struct fl_data_source *source, const struct fl_tabl
         mark_rows(source, t, &split, marks);
         return fl_windows_load(source, &t[0], marks, identity, d, e);
     }
-    int r = fl_partition(source, d->classes, &t[0], &t[1], &split, e);
-    if (r == 0) {
-        mark_rows(source, t, &split, marks);
-        r = load_examples(source, t, &split, marks, identity, d, e);
-    }
-    fl_split_fini(&split);
-    return r;
+    return load_rows(source, t, marks, identity, d, e);
 }
 
-static int load_parts(const struct fl_data_source *source, const struct fl_table t[2],
+static int load_parts(const struct fl_data_source *source, struct fl_table t[2],
                       struct fl_dataset *d, struct fl_err *e)
 {
     size_t rows = (size_t)t[0].count + t[1].count;
@@ -388,7 +475,7 @@ static int load_parts(const struct fl_data_source *source, const struct fl_table
 int fl_dataset_load(const struct fl_data_source *source, struct fl_dataset *ret, struct fl_err *e)
 {
     struct fl_table t[2] = {{0}, {0}};
-    struct fl_dataset d = {0};
+    struct fl_dataset d = {.by_place = fl_dataset_by_place(source)};
 
     if (source->format == FL_DATA_PROGRAM) {
         fl_digest_of(source->version, strlen(source->version), &d.digest);

@@ -8,6 +8,7 @@
 
 #include "common/base/err.h"
 #include "common/base/hash.h"
+#include "common/base/rng.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -48,6 +49,7 @@ struct fl_dataset {
     uint32_t classes;  /* 0: the target is a number */
     struct fl_examples train, test;
     struct fl_examples validation; /* of the training rows, and never trained on; may be empty */
+    bool by_place;                 /* fl_dataset_by_place of its source */
     float *rows;                   /* what windows overlap in; NULL without them */
     size_t rows_mapped, rows_held; /* bytes of it in a file, and in memory */
     struct fl_digest digest;       /* of all that training sees: forbids the reuse of a seed */
@@ -75,6 +77,16 @@ enum fl_partition {
                                   (HyperFL) */
 };
 
+/* What decides which of a site's rows train, validate and test. */
+enum fl_deal {
+    FL_DEAL_PLACED, /* their places in the file, and the seed: exact numbers; one row less, and
+                       others change parts */
+    FL_DEAL_HASHED, /* a keyed hash of the row itself: parts of about the size that is wanted; a row
+                       more or less changes no other's part, and equal rows are in the same one */
+    FL_DEAL_UNSAID, /* of a configuration: which of the two is settled when the agent opens its
+                       folder (client/rows.h), before anything is read */
+};
+
 struct fl_schema;
 
 struct fl_data_source {
@@ -90,8 +102,11 @@ struct fl_data_source {
     double alpha;
     uint64_t seed;
     uint32_t train, test; /* examples of each part; 0 = all there are */
-    uint32_t dealt;    /* pathological, disjoint: training examples that are dealt to every site, of
-                          which this one takes `train`; 0 = so many */
+    uint32_t dealt; /* pathological, disjoint: training examples that are dealt to every site, of
+                       which this one takes `train`; 0 = so many */
+    unsigned deal;  /* enum fl_deal */
+    double train_part, test_part; /* hashed: below 1, of all rows; 0 = all there are */
+    struct fl_seed role_key;      /* hashed: a secret of the site */
     double validation; /* below 1: such a part, else so many, are taken out of the training rows */
     uint32_t classes;  /* 0: as many as there are, or the target is a number */
     char client_text[64]; /* csv with a schema, partition column: what the column says in this
@@ -111,6 +126,13 @@ struct fl_data_source {
 /* Errors name file, and row or byte: FL_R_DATA_*. */
 int fl_dataset_load(const struct fl_data_source *source, struct fl_dataset *ret, struct fl_err *e);
 void fl_dataset_fini(struct fl_dataset *d);
+
+/* Can one row more or less change what is done with another of this site? */
+bool fl_dataset_by_place(const struct fl_data_source *source);
+/* Is something cut from its rows, by their hashes? */
+bool fl_dataset_hashed(const struct fl_data_source *source);
+/* Do deal, partition and sizes fit each other? -FL_R_CONF_CONFLICT, -FL_R_CONF_RANGE. */
+int fl_dataset_deal(const struct fl_data_source *source, struct fl_err *e);
 
 /* A batch of this size can be filled: -FL_R_DATA_BATCH. */
 int fl_dataset_batch(const struct fl_dataset *d, uint32_t batch, struct fl_err *e);

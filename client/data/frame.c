@@ -96,17 +96,13 @@ static uint64_t series_of(const struct fl_schema *s, const struct fl_columns *at
                           const struct fl_csv *c)
 {
     struct fl_hash h;
-    struct fl_digest d;
-    uint64_t x;
 
     fl_hash_init(&h);
     for (uint32_t i = 0; i < s->window.series_count; i++) {
         const char *text = fl_csv_field(c, at->series[i]);
         fl_hash_add(&h, text, strlen(text) + 1);
     }
-    fl_hash_end(&h, &d);
-    memcpy(&x, d.bytes, sizeof x);
-    return x;
+    return fl_hash_end_u64(&h);
 }
 
 static int scan_row(const struct fl_data_source *s, const struct fl_columns *at,

@@ -172,6 +172,12 @@ static int take(const struct fl_data_source *s, struct list *train, struct list 
 
 /* ---- all, column, file ---- */
 
+/* A hash as a number in [0, 1). */
+static double unit(uint64_t hash)
+{
+    return (double)(hash >> 11) * 0x1p-53;
+}
+
 /* Rows of this client (all when the table has no client numbers), numbered from `first`. */
 static int own_rows(const struct fl_data_source *s, const struct fl_table *t, uint32_t first,
                     struct list *ret, struct fl_err *e)
@@ -184,6 +190,49 @@ static int own_rows(const struct fl_data_source *s, const struct fl_table *t, ui
         }
     }
     return code;
+}
+
+/* The same by the rows' hashes, each row for itself: of the unit interval the test part has the
+ * beginning, training what follows, and validation the beginning of that. No part depends on how
+ * many rows there are. */
+static int hashed_rows(const struct fl_data_source *s, const struct fl_table *train,
+                       const struct fl_table *test, struct list *a, struct list *b, struct list *c,
+                       struct fl_err *e)
+{
+    double cut = test->count ? 0 : s->test_part;
+    double size = s->train_part > 0 ? s->train_part : 1 - cut;
+    uint32_t kept = 0;
+    int code = own_rows(s, train, 0, a, e);
+
+    code = code          ? code
+           : test->count ? own_rows(s, test, train->count, b, e)
+                         : list_make(a->count, b, e);
+    code = code ? code : list_make(a->count, c, e);
+    if (code) {
+        return code;
+    }
+    for (uint32_t i = 0, n = a->count; i < n; i++) {
+        uint32_t row = a->at[i];
+        double at = unit(train->role[row]) - cut;
+        if (at < 0) {
+            b->at[b->count++] = row;
+        } else if (at < size * s->validation) {
+            c->at[c->count++] = row;
+        } else if (at < size) {
+            a->at[kept++] = row;
+        }
+    }
+    a->count = kept;
+    kept = 0;
+    for (uint32_t i = 0; test->count && s->test_part > 0 && i < b->count; i++) {
+        if (unit(test->role[b->at[i] - train->count]) < s->test_part) {
+            b->at[kept++] = b->at[i];
+        }
+    }
+    b->count = test->count && s->test_part > 0 ? kept : b->count;
+    return a->count ? 0
+                    : fl_fail(e, FL_R_DATA_EMPTY, "%s: no training examples for client %u",
+                              s->train_x, s->client);
 }
 
 /* ---- dirichlet ---- */
@@ -493,8 +542,9 @@ int fl_partition(const struct fl_data_source *source, uint32_t classes,
         return fl_fail(e, FL_R_CONF_RANGE, "client %u of %u: they are counted from 0",
                        source->client, source->of);
     }
-    int code = choose(source, classes, train, test, &a, &b, e);
-    code = code ? code : hold_out(source, &a, &c, e);
+    int code = train->role ? hashed_rows(source, train, test, &a, &b, &c, e)
+                           : choose(source, classes, train, test, &a, &b, e);
+    code = code || train->role ? code : hold_out(source, &a, &c, e);
     if (code) {
         fl_free(a.at);
         fl_free(b.at);

@@ -1,5 +1,6 @@
 /*
- * Which rows an agent has: decided from class and client numbers alone, before any example is read.
+ * Which rows an agent has: decided from class and client numbers alone, before any example is read,
+ * or from keyed hashes of its rows (table.h).
  * A pure function of (source, numbers): the same client of the same federation always gets the same
  * rows.
  */

@@ -99,16 +99,6 @@ struct reading {
     unsigned char *record;
 };
 
-static uint64_t end_sum(struct fl_hash *h)
-{
-    struct fl_digest d;
-    uint64_t sum;
-
-    fl_hash_end(h, &d);
-    memcpy(&sum, d.bytes, sizeof sum);
-    return sum;
-}
-
 /* As numbers: in whichever format and type a site keeps them. */
 static void add_identity(const struct fl_records *r, const unsigned char *from, size_t features,
                          struct fl_hash *h)
@@ -135,6 +125,13 @@ static int serve_record(struct reading *g, const char *path, uint32_t i, struct 
     if (w->marks && w->marks[g->row]) {
         add_identity(r, features, g->features, w->identity);
     }
+    if (w->roles) {
+        struct fl_hash h;
+        fl_hash_init_keyed(&h, w->roles->key);
+        add_identity(r, features, g->features, &h);
+        fl_table_hash_target(w->roles->t, g->row, &h);
+        w->roles->at[g->row] = fl_hash_end_u64(&h);
+    }
     for (; code == 0 && g->next < w->count && w->picks[g->next].row == g->row; g->next++) {
         const struct fl_pick *p = &w->picks[g->next];
         if (p->to) {
@@ -144,7 +141,7 @@ static int serve_record(struct reading *g, const char *path, uint32_t i, struct 
             struct fl_hash h;
             fl_hash_init(&h);
             fl_hash_add(&h, features, g->features * fl_value_size(r->value));
-            *p->sum = end_sum(&h);
+            *p->sum = fl_hash_end_u64(&h);
         }
     }
     return code;
@@ -262,7 +259,7 @@ static int read_record(const struct fl_stored *s, size_t i, float *to, struct fl
         at += n * size;
         left -= n;
     }
-    if (end_sum(&h) != s->sums[i]) {
+    if (fl_hash_end_u64(&h) != s->sums[i]) {
         return fl_fail(e, FL_R_DATA_CHANGED,
                        "%s: row %u was rewritten while it was in use; nothing is released of it",
                        r->file[k].path, row + 1);

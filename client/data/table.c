@@ -19,8 +19,19 @@ void fl_table_fini(struct fl_table *t)
         fl_free(t->series);
         fl_free(t->line);
         fl_free(t->time);
+        fl_free(t->role);
         fl_free(t->records);
         memset(t, 0, sizeof *t);
+    }
+}
+
+void fl_table_hash_target(const struct fl_table *t, uint32_t row, struct fl_hash *h)
+{
+    if (t->y) {
+        fl_hash_add_u32(h, (uint32_t)t->y[row]);
+    } else {
+        fl_hash_add(h, t->target + (size_t)row * t->target_width,
+                    t->target_width * sizeof *t->target);
     }
 }
 
@@ -45,6 +56,12 @@ int fl_rows_next(struct fl_rows *r, struct fl_csv *c, uint32_t row, struct fl_er
     fl_csv_hash(c, &r->raw);
     if (r->wanted->marks && r->wanted->marks[row]) {
         fl_csv_hash(c, r->wanted->identity);
+    }
+    if (r->wanted->roles) {
+        struct fl_hash h;
+        fl_hash_init_keyed(&h, r->wanted->roles->key);
+        fl_csv_hash(c, &h);
+        r->wanted->roles->at[row] = fl_hash_end_u64(&h);
     }
     return 0;
 }

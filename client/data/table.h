@@ -30,6 +30,7 @@ struct fl_table {
     struct fl_digest raw;    /* csv: of all rows as they stood when the file was scanned */
     uint64_t *series, *line; /* windows: digest of each row's series, its line in the file */
     double *time;
+    uint64_t *role;             /* NULL, or what decides each row's part (fl_roles) */
     struct fl_records *records; /* where the rows are; NULL: csv */
 };
 
@@ -41,6 +42,14 @@ struct fl_pick {
     uint64_t *sum;
 };
 
+/* Of every row a keyed hash of the row as it stands, its target with it: at[row], which decides the
+ * row's part whatever other rows there are (partition.h). Rows with equal bytes have equal ones. */
+struct fl_roles {
+    const uint8_t *key; /* FL_DIGEST_SIZE bytes */
+    const struct fl_table *t;
+    uint64_t *at;
+};
+
 /* What the second pass over a file is for. Rows with a mark are this site's data to its ledger, and
  * go to `identity` from the very bytes that are read. */
 struct fl_wanted {
@@ -48,11 +57,14 @@ struct fl_wanted {
     size_t count;
     const uint8_t *marks; /* a byte a row */
     struct fl_hash *identity;
+    const struct fl_roles *roles; /* NULL: nobody asks */
 };
 
 /* Features of one example: at most FL_TABLE_FEATURES_MAX. */
 size_t fl_table_features(const struct fl_table *t);
 void fl_table_fini(struct fl_table *t);
+/* The class or the targets of a row. */
+void fl_table_hash_target(const struct fl_table *t, uint32_t row, struct fl_hash *h);
 
 /* IDX (unsigned bytes): images of rank 2 [n, features], 3 [n, h, w] or 4 [n, c, h, w], labels of
  * rank 1 ("" = there are none: all 0); gzip too. `clients` ("" = none) has one byte a row. Values

@@ -236,9 +236,10 @@ int fl_windows_load(const struct fl_data_source *s, const struct fl_table *t, co
                        "windows over time are split by the job's cut: no test files, and partition "
                        "all or column");
     }
-    if (s->validation > 0) {
+    if (s->validation > 0 || s->train_part > 0 || s->test_part > 0) {
         return fl_fail(e, FL_R_CONF_CONFLICT,
-                       "windows over time overlap: none can be held out for validation");
+                       "windows over time overlap: none can be held out for validation, or a part "
+                       "of the rows taken (train, test)");
     }
     r = sort_rows(s, t, marks, &p, &n, e);
     if (r == 0 && !fl_mul(n, s->schema->features, &values)) {

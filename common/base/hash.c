@@ -22,6 +22,12 @@ void fl_hash_init(struct fl_hash *h)
     crypto_generichash_init((crypto_generichash_state *)(void *)h->state, NULL, 0, FL_DIGEST_SIZE);
 }
 
+void fl_hash_init_keyed(struct fl_hash *h, const uint8_t key[FL_DIGEST_SIZE])
+{
+    crypto_generichash_init((crypto_generichash_state *)(void *)h->state, key, FL_DIGEST_SIZE,
+                            FL_DIGEST_SIZE);
+}
+
 void fl_hash_add(struct fl_hash *h, const void *data, size_t size)
 {
     crypto_generichash_update((crypto_generichash_state *)(void *)h->state, data, size);
@@ -47,6 +53,14 @@ void fl_hash_end(struct fl_hash *h, struct fl_digest *ret)
 {
     crypto_generichash_final((crypto_generichash_state *)(void *)h->state, ret->bytes,
                              FL_DIGEST_SIZE);
+}
+
+uint64_t fl_hash_end_u64(struct fl_hash *h)
+{
+    struct fl_digest d;
+
+    fl_hash_end(h, &d);
+    return fl_get_u64(d.bytes);
 }
 
 void fl_digest_of(const void *data, size_t size, struct fl_digest *ret)

@@ -22,11 +22,15 @@ struct fl_hash {
 };
 
 void fl_hash_init(struct fl_hash *h);
+/* Keyed: who does not know the 32 bytes cannot tell what comes out. */
+void fl_hash_init_keyed(struct fl_hash *h, const uint8_t key[FL_DIGEST_SIZE]);
 void fl_hash_add(struct fl_hash *h, const void *data, size_t size);
 /* A number as 8 (or 4) bytes, little-endian. */
 void fl_hash_add_u64(struct fl_hash *h, uint64_t number);
 void fl_hash_add_u32(struct fl_hash *h, uint32_t number);
 void fl_hash_end(struct fl_hash *h, struct fl_digest *ret);
+/* The first 8 bytes of the digest, as a number. */
+uint64_t fl_hash_end_u64(struct fl_hash *h);
 
 void fl_digest_of(const void *data, size_t size, struct fl_digest *ret);
 bool fl_digest_equal(const struct fl_digest *a, const struct fl_digest *b);

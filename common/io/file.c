@@ -1,6 +1,7 @@
 #include "common/io/file.h"
 
 #include "common/base/mem.h"
+#include "common/base/rng.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -271,4 +272,28 @@ int fl_file_check_private(const char *path, enum fl_reason reason, struct fl_err
                        (unsigned)st.st_mode & 07777);
     }
     return 0;
+}
+
+int fl_file_secret(const char *path, uint8_t *ret, size_t size, struct fl_err *e)
+{
+    uint8_t *bytes;
+    size_t found;
+
+    if (access(path, F_OK) != 0 && errno == ENOENT) {
+        int r = fl_entropy(ret, size, e);
+        return r ? r : fl_file_replace(path, ret, size, 0600, e);
+    }
+    int r = fl_file_check_private(path, FL_R_FILE_MODE, e);
+    r = r ? r : fl_file_read(path, size, &bytes, &found, e);
+    if (r) {
+        return r;
+    }
+    if (found == size) {
+        memcpy(ret, bytes, size);
+    }
+    explicit_bzero(bytes, found);
+    fl_free(bytes);
+    return found == size
+               ? 0
+               : fl_fail(e, FL_R_STORE_MISMATCH, "%s: %zu bytes, not %zu", path, found, size);
 }

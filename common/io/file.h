@@ -29,6 +29,9 @@ int fl_file_remove(const char *path, struct fl_err *e);
 int fl_file_lock_dir(const char *dir, int *ret_fd, struct fl_err *e);
 /* -FL_R_TLS_KEYMODE / -FL_R_FILE_MODE: readable by group or others. */
 int fl_file_check_private(const char *path, enum fl_reason reason, struct fl_err *e);
+/* A secret that is made once: read (-FL_R_FILE_MODE when others can, -FL_R_STORE_MISMATCH when it
+ * has another size), or drawn from the kernel and durable on return. */
+int fl_file_secret(const char *path, uint8_t *ret, size_t size, struct fl_err *e);
 /* The reason for a failed call: FL_R_DISK_FULL for ENOSPC and EDQUOT, FL_R_LIMIT when descriptors
  * or memory ran out, FL_R_STORE_IO otherwise. */
 enum fl_reason fl_file_reason(int sys_errno);

@@ -250,7 +250,9 @@ const char *fl_release_adversary(const struct fl_plan *plan)
 const char *fl_release_neighbours(const struct fl_plan *plan)
 {
     if (plan->privacy.unit == FL_UNIT_EXAMPLE) {
-        return "one example of a site added or removed, all others in their places";
+        return "one example of a site added or removed, all others in their places (of no matter "
+               "at "
+               "sites that deal rows by hash)";
     }
     return plan->privacy.noise != FL_NOISE_LOCAL
                ? "one site's updates replaced by nothing (how many took part is public)"

@@ -35,3 +35,65 @@ cohortctl job cancel diverging >/dev/null
 rounds=1 job after 1
 submit after
 finishes after
+
+# Which rows train, under the unit example: by their places (and the epsilon holds for neighbours in which the others keep theirs), then by a
+# keyed hash of each. What was released by place stays in the sum, and so does its relation.
+stop "$agents"
+placed='one example added or removed at this site, all others in their places'
+budget='  jobs: ["*"]
+  privacy: {unit: example, epsilon: 100, delta: 0.001}'
+noised='privacy: {unit: example, clip: 1, noise_multiplier: 2, delta: 0.001, sampling_rate: 0.2, examples: 80}'
+dealt() { # dealt NAME: one job with the agent's configuration as it is
+    start_agents
+    strategy=fedavg rounds=1 train='train: {steps: 2, lr: 0.1}' job "$1" 1 "$noised"
+    submit "$1"
+    finishes "$1"
+    stop "$agents"
+}
+spent_says() {
+    cohort-agent ledger show --json --config "$work/agents.yaml" >"$work/shown" || die "ledger show"
+    python3 - "$work/shown" "$@" <<'PYTHON' || die "ledger show: $(cat "$work/shown")"
+import json, sys
+text = open(sys.argv[1]).read()
+all = json.loads(text)
+all = all[0] if isinstance(all, list) else all
+spent = all["spent"][-1]["neighbours"]
+releases = [r["neighbours"] for r in all["releases"]]
+assert spent == sys.argv[2], spent
+assert releases == sys.argv[3:], releases
+PYTHON
+    ok "ledger show: $1"
+}
+new_world
+agents_config 1 1 "$budget"
+sed -i 's/test: 20/deal: placed, test: 20/' "$work/agents.yaml"
+expect_run 0 'deal: placed' cohort-agent check-data --config "$work/agents.yaml"
+dealt by-place
+spent_says "$placed" "$placed"
+sed -i 's/deal: placed, test: 20/test: 0.2/' "$work/agents.yaml"
+dealt by-hash
+spent_says "$placed" "$placed" "${placed%,*}"
+
+new_world
+expect_run 1 'rows.key, which the agent makes' cohort-agent check-data --config "$work/agents.yaml" --export "$work/all"
+dealt anew
+spent_says "${placed%,*}" "${placed%,*}"
+[ "$(stat -c %a "$work/sites/site-01/rows.key")" = 600 ] || die "others may read rows.key"
+expect_run 0 'deal: hashed' cohort-agent check-data --config "$work/agents.yaml" --export "$work/all"
+sed -i 31d "$work/data.csv"
+expect_run 0 'under unit example: one example added or removed at this site$' cohort-agent check-data --config "$work/agents.yaml" --export "$work/less"
+python3 - "$work" <<'PYTHON' || die "a row less moves others"
+import sys
+def rows(export, part): # of four 32-bit numbers, behind the header of a .npy file
+    b = open(f"{sys.argv[1]}/{export}/site-01-{part}-x.npy", "rb").read()
+    b = b[10 + int.from_bytes(b[8:10], "little"):]
+    return [b[i:i + 16] for i in range(0, len(b), 16)]
+gone = 0
+for part in "train", "test":
+    all = rows("all", part)
+    for row in rows("less", part):
+        all.remove(row)
+    gone += len(all)
+assert gone == 1, gone
+PYTHON
+ok "a row less moves no other"

@@ -204,6 +204,19 @@ static const struct {
           "     data: {train_x: x, train_y: y, classes: 10}}\n",
      FL_R_CONF_RANGE,
      {":4:", "../x"}},
+    {HEAD GOOD "    data: {train_x: x, train_y: y, classes: 2, test: 2.5}\n",
+     FL_R_CONF_RANGE,
+     {":7:", "test is a whole number", "below 1"}},
+    {HEAD GOOD "    data: {train_x: x, train_y: y, classes: 2, deal: placed, train: 0.5}\n",
+     FL_R_CONF_CONFLICT,
+     {":7:", "need deal: hashed"}},
+    {HEAD GOOD "    data: {train_x: x, train_y: y, classes: 2, test: 0.5, train: 20}\n",
+     FL_R_CONF_CONFLICT,
+     {":7:", "parts of the rows, not numbers"}},
+    {HEAD GOOD "    data: {train_x: x, train_y: y, classes: 2, deal: hashed,\n"
+               "           partition: dirichlet}\n",
+     FL_R_CONF_CONFLICT,
+     {":7:", "a site's own rows"}},
     {HEAD "defaults: {data: {trian: 5}}\n" GOOD, FL_R_CONF_UNKNOWN, {":3:", "data.trian", "train"}},
 };
 

@@ -682,6 +682,121 @@ START_TEST(test_every_allocation_may_fail)
 }
 END_TEST
 
+/* ---- roles by hash ---- */
+
+enum { ROWS = 2000, TRAINS = 1, TESTS = 2, VALIDATES = 3 };
+
+/* A table, or images, of rows i = first..last but `without`, and `twice` at the end again. */
+static void put_rows(bool csv, int without, int twice)
+{
+    static char text[64 * ROWS];
+    static unsigned char x[16 + 4 * (ROWS + 1)], y[8 + ROWS + 1];
+    size_t n = 0, at = (size_t)snprintf(text, sizeof text, "a,y\n");
+
+    for (int k = 0; k < ROWS + (twice >= 0); k++) {
+        int i = k < ROWS ? k : twice;
+        if (k == without) {
+            continue;
+        }
+        at += (size_t)snprintf(text + at, sizeof text - at, "%d,%d\n", i, i % 2);
+        memcpy(x + 12 + 2 * n, (const unsigned char[]){(unsigned char)(i >> 8), (unsigned char)i},
+               2);
+        y[8 + n++] = (unsigned char)(i % 2);
+    }
+    memcpy(x,
+           (const unsigned char[]){0, 0, 8, 2, 0, 0, (unsigned char)(n >> 8), (unsigned char)n, 0,
+                                   0, 0, 2},
+           12);
+    memcpy(y, (const unsigned char[]){0, 0, 8, 1, 0, 0, (unsigned char)(n >> 8), (unsigned char)n},
+           8);
+    if (csv) {
+        put_file("t.csv", text, at);
+    } else {
+        put_file("x", x, 12 + 2 * n);
+        put_file("y", y, 8 + n);
+    }
+}
+
+/* Adds to seen[i] how row i is used; a row that is there twice must be used alike. */
+static void note_roles(const struct fl_data_source *s, uint8_t seen[ROWS], uint32_t count[4])
+{
+    bool csv = s->format == FL_DATA_CSV;
+    struct fl_dataset d;
+
+    memset(seen, 0, ROWS);
+    memset(count, 0, 4 * sizeof *count);
+    ck_assert_msg(fl_dataset_load(s, &d, &err) == 0, "%s", err.msg);
+    const struct fl_examples *parts[] = {NULL, &d.train, &d.test, &d.validation};
+    for (uint8_t k = TRAINS; k <= VALIDATES; k++) {
+        for (uint32_t i = 0; i < parts[k]->count; i++) {
+            const float *v = parts[k]->x + i * (csv ? 1 : 2);
+            int row = csv ? (int)v[0] : (int)lroundf(v[0] * 255) * 256 + (int)lroundf(v[1] * 255);
+            ck_assert(seen[row] == 0 || seen[row] == k);
+            ck_assert_int_eq(parts[k]->y[i], row % 2);
+            seen[row] = k;
+            count[k]++;
+        }
+    }
+    fl_dataset_fini(&d);
+}
+
+/* Within five standard deviations of a binomial. */
+static void expect_part(uint32_t count, double p)
+{
+    ck_assert_double_le(fabs(count - p * ROWS), 5 * sqrt(ROWS * p * (1 - p)));
+}
+
+START_TEST(test_one_row_more_or_less_changes_no_other)
+{
+    for (int csv = 0; csv < 2; csv++) {
+        struct fl_data_source s =
+            csv ? source(FL_DATA_CSV, "t.csv", "") : source(FL_DATA_IDX, "x", "y");
+        uint8_t all[ROWS], other[ROWS];
+        uint32_t sizes[4], more[4];
+        s.deal = FL_DEAL_HASHED;
+        s.test_part = 0.2;
+        s.train_part = 0.5;
+        s.validation = 0.1;
+        memset(&s.role_key, 7, sizeof s.role_key);
+        put_rows(csv, -1, -1);
+        note_roles(&s, all, sizes);
+        expect_part(sizes[TESTS], 0.2);
+        expect_part(sizes[TRAINS], 0.45);
+        expect_part(sizes[VALIDATES], 0.05);
+        const int gone[] = {0, 1, 777, ROWS - 1};
+        for (size_t k = 0; k < FL_COUNT(gone); k++) {
+            put_rows(csv, gone[k], -1);
+            note_roles(&s, other, more);
+            ck_assert_uint_eq(other[gone[k]], 0);
+            other[gone[k]] = all[gone[k]];
+            ck_assert_mem_eq(other, all, sizeof all);
+            put_rows(csv, -1, gone[k]);
+            note_roles(&s, other, more);
+            ck_assert_mem_eq(other, all, sizeof all);
+            sizes[all[gone[k]]]++; /* the twin is where the first one is */
+            ck_assert_mem_eq(more + 1, sizes + 1, 3 * sizeof *more);
+            sizes[all[gone[k]]]--;
+        }
+        put_rows(csv, -1, -1);
+        s.role_key.bytes[31] ^= 1; /* another site's secret, other roles */
+        note_roles(&s, other, more);
+        ck_assert_int_ne(memcmp(other, all, sizeof all), 0);
+
+        s.train_part = s.test_part = s.validation = 0; /* nothing cut: all rows train */
+        note_roles(&s, other, more);
+        ck_assert_uint_eq(more[TRAINS], ROWS);
+        s.test = 20;
+        expect_fail(&s, FL_R_CONF_CONFLICT, "parts of the rows, not numbers of them");
+        s.test = 0;
+        s.test_part = 0.6;
+        s.train_part = 0.5;
+        expect_fail(&s, FL_R_CONF_RANGE, "more than all rows");
+        s.deal = FL_DEAL_PLACED;
+        expect_fail(&s, FL_R_CONF_CONFLICT, "need deal: hashed");
+    }
+}
+END_TEST
+
 START_TEST(test_folder_is_left_clean)
 {
     const char *names[] = {"x", "y", "x2", "t.csv", "who"};
@@ -698,4 +813,5 @@ TESTS_MAIN("data", test_idx_plain_and_gzip_are_the_same, test_idx_headers_that_l
            test_csv_errors_name_line_and_column, test_dirichlet_deals_every_row_once,
            test_validation_rows_leave_the_training_part, test_published_pathological_wraps_around,
            test_what_partitions_refuse, test_file_of_client_numbers, test_twenty_disjoint_sites,
-           test_sizes_of_one_deal, test_every_allocation_may_fail, test_folder_is_left_clean)
+           test_sizes_of_one_deal, test_one_row_more_or_less_changes_no_other,
+           test_every_allocation_may_fail, test_folder_is_left_clean)

@@ -10,6 +10,7 @@ START_TEST(test_the_budget_is_kept_to_the_last_round_over_jobs_and_restarts)
     double sigma = NAN, epsilon = NAN;
     struct fl_digest data = digest_of("data", 1), data2 = digest_of("data", 2);
     enum fl_bound bound;
+    bool placeless;
 
     fresh();
     ck_ok(fl_sigma_for(4, 1e-5, 1, 10, &sigma, &e));
@@ -30,12 +31,13 @@ START_TEST(test_the_budget_is_kept_to_the_last_round_over_jobs_and_restarts)
     ck_assert_int_eq(fl_ledger_allows(l, &client_budget, "another job", FL_UNIT_CLIENT, false,
                                       &event, &data2, &e),
                      -FL_R_BUDGET_SPENT);
-    ck_ok(fl_ledger_spent(l, &data, FL_UNIT_CLIENT, false, 1e-5, &epsilon, &bound, &e));
+    ck_ok(fl_ledger_spent(l, &data, FL_UNIT_CLIENT, false, 1e-5, &epsilon, &bound, &placeless, &e));
     ck_assert_double_le(epsilon, 4);
     ck_assert_double_ge(epsilon, 4 * (1 - 1e-6));
     ck_assert_int_eq(bound, FL_BOUND_EXACT_GAUSSIAN);
     double of_site = epsilon;
-    ck_ok(fl_ledger_spent(l, &data2, FL_UNIT_CLIENT, false, 1e-5, &epsilon, &bound, &e));
+    ck_ok(
+        fl_ledger_spent(l, &data2, FL_UNIT_CLIENT, false, 1e-5, &epsilon, &bound, &placeless, &e));
     ck_assert_double_eq(epsilon, of_site);
     /* A release that exists is repeated although the budget is spent. */
     struct fl_release r = release_of(10, sigma);
@@ -50,6 +52,7 @@ START_TEST(test_many_kinds_of_events_add_up)
     struct fl_digest data = digest_of("data", 1);
     double want = NAN, got = NAN;
     enum fl_bound bound;
+    bool placeless;
 
     fresh();
     for (uint64_t i = 0; i < 40; i++) {
@@ -65,7 +68,7 @@ START_TEST(test_many_kinds_of_events_add_up)
         ck_ok(fl_ledger_debit(l, &budget, &r, 1, &e));
     }
     ck_ok(fl_epsilon(events, 40, 1e-5, &want, &bound, &e));
-    ck_ok(fl_ledger_spent(l, &data, FL_UNIT_EXAMPLE, false, 1e-5, &got, &bound, &e));
+    ck_ok(fl_ledger_spent(l, &data, FL_UNIT_EXAMPLE, false, 1e-5, &got, &bound, &placeless, &e));
     ck_assert_double_eq_tol(got / want, 1, 1e-12);
     shut();
 }
@@ -78,6 +81,7 @@ START_TEST(test_units_do_not_mix)
     struct fl_budget example = {.unit = FL_UNIT_EXAMPLE, .epsilon = 4, .delta = 1e-5};
     double epsilon = NAN;
     enum fl_bound bound;
+    bool placeless;
 
     fresh();
     ck_assert_int_eq(fl_ledger_allows(l, &example, "j", FL_UNIT_CLIENT, false, &event, &data, &e),
@@ -90,9 +94,10 @@ START_TEST(test_units_do_not_mix)
         fl_ledger_allows(l, &client_budget, "j", FL_UNIT_CLIENT, false, &none, &data, &e),
         -FL_R_ACCOUNTING); /* a claim that costs nothing */
     ck_ok(spend(1, 8, &no_budget));
-    ck_ok(fl_ledger_spent(l, &data, FL_UNIT_CLIENT, false, 1e-5, &epsilon, &bound, &e));
+    ck_ok(fl_ledger_spent(l, &data, FL_UNIT_CLIENT, false, 1e-5, &epsilon, &bound, &placeless, &e));
     ck_assert(isfinite(epsilon) && epsilon > 0);
-    ck_ok(fl_ledger_spent(l, &data, FL_UNIT_EXAMPLE, false, 1e-5, &epsilon, &bound, &e));
+    ck_ok(
+        fl_ledger_spent(l, &data, FL_UNIT_EXAMPLE, false, 1e-5, &epsilon, &bound, &placeless, &e));
     ck_assert(isinf(epsilon));
     ck_assert_int_eq(fl_ledger_allows(l, &example, "j", FL_UNIT_EXAMPLE, false, &event, &data, &e),
                      -FL_R_POLICY_NOISE);
@@ -105,10 +110,60 @@ START_TEST(test_units_do_not_mix)
     r.event = none;
     ck_ok(fl_ledger_intent(l, &r.key, &in, 1, &seed, &e));
     ck_ok(fl_ledger_debit(l, &no_budget, &r, 1, &e));
-    ck_ok(fl_ledger_spent(l, &data, FL_UNIT_CLIENT, false, 1e-5, &epsilon, &bound, &e));
+    ck_ok(fl_ledger_spent(l, &data, FL_UNIT_CLIENT, false, 1e-5, &epsilon, &bound, &placeless, &e));
     ck_assert(isinf(epsilon));
-    ck_ok(fl_ledger_spent(l, &data, FL_UNIT_NONE, false, 1e-5, &epsilon, &bound, &e));
+    ck_ok(fl_ledger_spent(l, &data, FL_UNIT_NONE, false, 1e-5, &epsilon, &bound, &placeless, &e));
     ck_assert(isinf(epsilon));
+    shut();
+}
+END_TEST
+
+/* The sum is true of the neighbours that all of its releases have: without places only while every
+ * one of them is, whatever comes later, and again for other data. */
+START_TEST(test_a_release_by_place_stays_in_the_sum)
+{
+    static const bool story[] = {true, true, false, true};
+    const struct fl_budget budget = {.unit = FL_UNIT_EXAMPLE, .epsilon = 99, .delta = 1e-5};
+    struct fl_digest data = digest_of("data", 1), other = digest_of("data", 2);
+    struct fl_release r, found;
+    struct fl_seed seed;
+    double epsilon;
+    enum fl_bound bound;
+    bool placeless, sofar = true;
+
+    fresh();
+    for (uint64_t i = 0; i < FL_COUNT(story); i++) {
+        struct fl_intent_inputs in = inputs_of(i + 1);
+        r = release_of(i + 1, 8);
+        r.unit = FL_UNIT_EXAMPLE;
+        r.placeless = story[i];
+        ck_ok(fl_ledger_intent(l, &r.key, &in, 1, &seed, &e));
+        ck_ok(fl_ledger_debit(l, &budget, &r, 1, &e));
+        reopen();
+        ck_assert_int_eq(fl_ledger_find(l, &r.key, &found, &e), 1);
+        ck_assert_int_eq(found.placeless, story[i]);
+        ck_assert_int_eq(found.noise, FL_NOISE_LOCAL);
+        sofar = sofar && story[i];
+        placeless = !sofar;
+        ck_ok(fl_ledger_spent(l, &data, FL_UNIT_EXAMPLE, FL_NOISE_LOCAL, 1e-5, &epsilon, &bound,
+                              &placeless, &e));
+        ck_assert_int_eq(placeless, sofar);
+    }
+    double all = NAN; /* the price does not depend on it */
+    const struct fl_event events = {.q = 1, .sigma = 8, .count = FL_COUNT(story)};
+    ck_ok(fl_epsilon(&events, 1, 1e-5, &all, &bound, &e));
+    ck_assert_double_eq_tol(epsilon / all, 1, 1e-12);
+    struct fl_intent_inputs in = inputs_of(9);
+    in.data = other;
+    r = release_of(9, 8);
+    r.unit = FL_UNIT_EXAMPLE;
+    r.placeless = true;
+    r.data = other;
+    ck_ok(fl_ledger_intent(l, &r.key, &in, 1, &seed, &e));
+    ck_ok(fl_ledger_debit(l, &budget, &r, 1, &e));
+    ck_ok(fl_ledger_spent(l, &other, FL_UNIT_EXAMPLE, FL_NOISE_LOCAL, 1e-5, &epsilon, &bound,
+                          &placeless, &e));
+    ck_assert(placeless);
     shut();
 }
 END_TEST
@@ -126,6 +181,7 @@ START_TEST(test_a_coordinator_trusted_with_the_noise)
     struct fl_seed seed;
     double epsilon;
     enum fl_bound bound;
+    bool placeless;
 
     fresh();
     r.noise = FL_NOISE_CENTRAL;
@@ -137,9 +193,11 @@ START_TEST(test_a_coordinator_trusted_with_the_noise)
     reopen();
     ck_assert_int_eq(fl_ledger_find(l, &key, &found, &e), 1);
     ck_assert_int_eq(found.noise, FL_NOISE_CENTRAL);
-    ck_ok(fl_ledger_spent(l, &r.data, FL_UNIT_CLIENT, true, 1e-5, &epsilon, &bound, &e));
+    ck_ok(
+        fl_ledger_spent(l, &r.data, FL_UNIT_CLIENT, true, 1e-5, &epsilon, &bound, &placeless, &e));
     ck_assert_double_eq_tol(epsilon, 0.4342, 1e-3); /* one Gaussian of sigma 8 */
-    ck_ok(fl_ledger_spent(l, &r.data, FL_UNIT_CLIENT, false, 1e-5, &epsilon, &bound, &e));
+    ck_ok(
+        fl_ledger_spent(l, &r.data, FL_UNIT_CLIENT, false, 1e-5, &epsilon, &bound, &placeless, &e));
     ck_assert(isinf(epsilon));
     /* A site that trusts nobody any more cannot have its epsilon back for these data. */
     ck_assert_int_eq(
@@ -177,6 +235,7 @@ START_TEST(test_a_tree_takes_a_site_once)
     struct fl_seed seed;
     double epsilon;
     enum fl_bound bound;
+    bool placeless;
 
     fresh();
     for (size_t i = 0; i < FL_COUNT(story); i++) {
@@ -197,7 +256,8 @@ START_TEST(test_a_tree_takes_a_site_once)
     ck_ok(fl_ledger_participates(l, &other, &tree, &e)); /* of another job */
     /* Three trees of ceil(log2 5) = 3 levels: one Gaussian of sigma 3 / sqrt(9) = 1. */
     struct fl_release r = release_of(2, 3);
-    ck_ok(fl_ledger_spent(l, &r.data, FL_UNIT_CLIENT, true, 1e-5, &epsilon, &bound, &e));
+    ck_ok(
+        fl_ledger_spent(l, &r.data, FL_UNIT_CLIENT, true, 1e-5, &epsilon, &bound, &placeless, &e));
     ck_assert_double_eq_tol(epsilon, 4.3772, 1e-3);
     shut();
 }
@@ -212,6 +272,7 @@ START_TEST(test_an_update_of_no_bytes_costs_nothing)
     struct fl_seed seed;
     double epsilon = NAN;
     enum fl_bound bound;
+    bool placeless;
 
     fresh();
     r.unit = FL_UNIT_NONE;
@@ -219,7 +280,7 @@ START_TEST(test_an_update_of_no_bytes_costs_nothing)
     r.size = 0;
     ck_ok(fl_ledger_intent(l, &r.key, &in, 1, &seed, &e));
     ck_ok(fl_ledger_debit(l, &no_budget, &r, 1, &e));
-    ck_ok(fl_ledger_spent(l, &data, FL_UNIT_CLIENT, false, 1e-5, &epsilon, &bound, &e));
+    ck_ok(fl_ledger_spent(l, &data, FL_UNIT_CLIENT, false, 1e-5, &epsilon, &bound, &placeless, &e));
     ck_assert_double_eq(epsilon, 0);
     ck_ok(fl_ledger_allows(l, &client_budget, "j", FL_UNIT_CLIENT, false, &event, &data, &e));
     shut();
@@ -263,5 +324,6 @@ END_TEST
 
 TESTS_MAIN("ledger_budget", test_the_budget_is_kept_to_the_last_round_over_jobs_and_restarts,
            test_many_kinds_of_events_add_up, test_units_do_not_mix,
-           test_a_coordinator_trusted_with_the_noise, test_a_tree_takes_a_site_once,
-           test_an_update_of_no_bytes_costs_nothing, test_withdrawal_stops_at_once, gone)
+           test_a_release_by_place_stays_in_the_sum, test_a_coordinator_trusted_with_the_noise,
+           test_a_tree_takes_a_site_once, test_an_update_of_no_bytes_costs_nothing,
+           test_withdrawal_stops_at_once, gone)

@@ -144,6 +144,7 @@ static uint64_t check(const char *path)
     uint64_t releases = 0;
     double epsilon = NAN;
     enum fl_bound bound;
+    bool placeless;
 
     ck_assert_msg(fl_ledger_open(path, owner, &l, &e) == 0, "%s", e.msg);
     ck_assert_msg(fl_ledger_verify(l, &e) == 0, "%s", e.msg);
@@ -168,8 +169,9 @@ static uint64_t check(const char *path)
             ck_assert(fl_digest_equal(&want.update, &there.update));
         }
     }
-    ck_assert_int_eq(
-        fl_ledger_spent(l, &data, FL_UNIT_CLIENT, false, budget.delta, &epsilon, &bound, &e), 0);
+    ck_assert_int_eq(fl_ledger_spent(l, &data, FL_UNIT_CLIENT, false, budget.delta, &epsilon,
+                                     &bound, &placeless, &e),
+                     0);
     ck_assert_double_le(epsilon, budget.epsilon);
     fl_ledger_close(l);
     return releases;

@@ -324,6 +324,12 @@ START_TEST(test_a_table_has_one_identity)
     snprintf(s.test_x, sizeof s.test_x, "%s/t.csv", folder);
     ck_assert(same_identity(&s, &first));
     s = source(FL_DATA_CSV, "w.csv");
+    strcpy(s.target, "y");
+    s.deal = FL_DEAL_HASHED; /* by other keys, other parts */
+    s.test_part = 0.3;
+    s.role_key.bytes[0] = 1;
+    ck_assert(same_identity(&s, &first));
+    s = source(FL_DATA_CSV, "w.csv");
     s.schema = &schema;
     ck_assert_int_eq(parse("columns: [{numeric: {name: p, min: 0, max: 9}}]\n"
                            "target: {numeric: {name: y, min: 0, max: 1}}\n"),
@@ -369,7 +375,7 @@ START_TEST(test_a_table_rewritten_between_two_passes_is_noticed)
         struct fl_hash h;
         float x = 0;
         struct fl_pick pick = {.row = 0, .to = &x};
-        struct fl_wanted wanted = {&pick, 1, marks, &h};
+        struct fl_wanted wanted = {&pick, 1, marks, &h, NULL};
         put_text("t.csv", rows);
         ck_assert_int_eq(fl_csv_scan(path_in("t.csv"), "y", "", &t, &err), 0);
         put_text("t.csv", cases[i].text);
