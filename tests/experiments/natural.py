@@ -111,7 +111,19 @@ def plain(folder, to):
                 shutil.copyfileobj(f, out)
 
 
-MAKERS = {"har": har, "heart": heart, "plain": plain, "roles": roles}
+def turned(folder, to):
+    """As plain; beside it turned-*: the images of an IDX set turned by a quarter."""
+    import numpy
+
+    plain(folder, to)
+    for name in os.listdir(folder):
+        if "idx3-ubyte" in name:
+            images = read_idx(os.path.join(folder, name))
+            with open(os.path.join(to, "turned-" + name[:-3]), "wb") as out:
+                out.write(struct.pack(">4I", 0x803, *images.shape) + numpy.rot90(images, axes=(1, 2)).tobytes())
+
+
+MAKERS = {"har": har, "heart": heart, "plain": plain, "roles": roles, "turned": turned}
 
 
 def made(word, folder, to):

@@ -174,10 +174,29 @@ class Federation:
         self.begin("cohort-agent", self.agents_config(site, rules, int(port), groups))
         self.wait(120, "all sites connect", lambda: self.status().get("agents_connected") == self.sites)
 
-    def run(self, job, seconds):
+    def shift(self, job, shift, seconds):
+        """When so many rounds are published the job pauses, and the sites go on with other data; returns how many there were by then."""
+        rounds = lambda: json.loads(self.ctl("--json", "job", "show", job["name"]))["round"]
+        self.wait(seconds, "round %d" % shift["after"], lambda: rounds() >= shift["after"])
+        self.ctl("job", "pause", job["name"], "--wait", "--timeout", "10m", timeout=660)
+        agents = self.children.pop()
+        agents.terminate()
+        agents.wait()
+        with open(self.path("cohort-agent.yaml")) as f:
+            config = yaml.safe_load(f)
+        for agent in config["agents"][:shift.get("sites", self.sites)]:
+            agent["data"] = merged(agent["data"], shift["site"])
+        self.begin("cohort-agent", config)
+        self.wait(120, "all sites connect", lambda: self.status().get("agents_connected") == self.sites)
+        self.ctl("job", "resume", job["name"])
+        return rounds()
+
+    def run(self, job, seconds, shift=None):
         with open(self.path("job.yaml"), "w") as f:
             yaml.safe_dump(job, f, sort_keys=False, default_flow_style=None)
         self.ctl("job", "submit", self.path("job.yaml"))
+        if shift:
+            print("%s  shifted behind round %d" % (time.strftime("%H:%M:%S"), self.shift(job, shift, seconds)), flush=True)
 
         def done():
             state = json.loads(self.ctl("--json", "job", "show", job["name"]))
@@ -314,13 +333,24 @@ class Table:
         if choosing:
             site = merged(site, spec["choose"].get("site"))
         site = {k: v for k, v in site.items() if v is not None}
-        site = merged({"of": spec["sites"], "seed": seed}, site)
+        return self.placed(spec, merged({"of": spec["sites"], "seed": seed}, site))
+
+    def placed(self, spec, site):
+        """With the folders of the data in their places."""
         places = {"{folder}": self.folder(spec)}
         if "features" in spec:
             places["{features}"] = self.features(spec)
         for name, place in places.items():
             site = {k: v.replace(name, place) if isinstance(v, str) else v for k, v in site.items()}
         return site
+
+    def shift(self, variant, seed):
+        """What a variant's `shift` says, for a seed: `seed` of its site is added to it."""
+        spec = self.variants[variant]
+        shift = copy.deepcopy(spec.get("shift"))
+        if shift:
+            shift["site"] = self.placed(spec, merged(shift["site"], {"seed": seed + shift["site"]["seed"]} if "seed" in shift["site"] else None))
+        return shift
 
     def job(self, variant, method, seed, setting, choosing):
         spec = self.variants[variant]
@@ -352,7 +382,7 @@ class Table:
         federation = self.federation(variant, seed)
         try:
             federation.start(self.site_data(variant, seed, choosing, method), rules, groups)
-            finals, lines = federation.run(job, self.spec.get("patience", 3600))
+            finals, lines = federation.run(job, self.spec.get("patience", 3600), None if choosing else self.shift(variant, seed))
         finally:
             federation.stop()
         return job, finals, lines
@@ -404,7 +434,7 @@ class Table:
         setting = named(setting)
         same = {"variant": variant, "method": method, "setting": setting, "seed": seed}
         rounds = [l for l in lines if l.get("event") == "round"]
-        last = {l["site"]: l for l in rounds if l["round"] == job["rounds"]}
+        last = {l["site"]: l for l in sorted(rounds, key=lambda l: l["round"])}
         curve = []
         for r in sorted({l["round"] for l in rounds}):
             at = [l for l in rounds if l["round"] == r]
