@@ -148,6 +148,7 @@ enum fl_aggregate_rule {
     FL_AGGREGATE_MULTI_KRUM,
     FL_AGGREGATE_GEOMETRIC_MEDIAN,
     FL_AGGREGATE_CENTERED_CLIPPING,
+    FL_AGGREGATE_PCB, /* no robust rule: a merge of models (common/math/pcb.h) */
 };
 
 enum fl_aggregate_before {
@@ -181,6 +182,8 @@ struct fl_aggregate_conf {
     double radius;       /* centered clipping: of each update's distance from the center */
     double smoothing;    /* geometric median: least distance */
     enum fl_aggregate_start start; /* geometric median */
+    double keep, scale; /* pcb: what part of an update's values stays in the running; what
+                           the merged ones are multiplied by */
     struct fl_gates_conf gates;
     double momentum; /* centered clipping: part of the last aggregate the center begins at */
 };

@@ -2,11 +2,12 @@
  * `aggregate`: a robust rule instead of the mean. What it needs, what it cannot stand beside, and
  * why, in words for the job's author. Every agent checks it again.
  */
+#include "common/math/pcb.h"
 #include "common/plan/plan_check.h"
 
 static const char *const rule_words[] = {
-    "mean",       "median",           "trimmed_mean",      "krum",
-    "multi_krum", "geometric_median", "centered_clipping", NULL};
+    "mean", "median", "trimmed_mean", "krum", "multi_krum", "geometric_median", "centered_clipping",
+    "pcb",  NULL};
 static const char *const before_words[] = {"none", "bucketing", "nearest_neighbour_mixing", NULL};
 static const char *const start_words[] = {"clipped_mean", "zero", NULL};
 
@@ -37,6 +38,8 @@ static const struct fl_conf_field keys[] = {
     {TYPED("start", ENUM, start), .words = start_words, .fallback = "clipped_mean"},
     {TYPED("radius", DOUBLE, radius), .max = 1e6, .flags = FL_CONF_ABOVE_MIN},
     {TYPED("momentum", DOUBLE, momentum), .max = 1, .fallback = "1"},
+    {TYPED("keep", DOUBLE, keep), .max = 1, .flags = FL_CONF_ABOVE_MIN, .fallback = "0.1"},
+    {TYPED("scale", DOUBLE, scale), .max = 10, .flags = FL_CONF_ABOVE_MIN, .fallback = "1"},
     {TYPED("gates", MAP, gates), .fields = gates_keys},
     {.name = NULL},
 };
@@ -77,6 +80,32 @@ static int check_rule(const struct fl_plan *p, const struct fl_conf_node *root, 
                             a->byzantine, points,
                             a->before == FL_AGGREGATE_BUCKETING ? " buckets" : "",
                             rule_words[a->rule], 2 * a->byzantine + least);
+    }
+    return 0;
+}
+
+/* It takes the largest at their word, and every pair of updates costs a tanh of each value. */
+static int check_pcb(const struct fl_plan *p, const struct fl_conf_node *root, struct fl_err *e)
+{
+    const struct fl_aggregate_conf *a = &p->aggregate;
+    uint32_t points = p->round.members + p->round.over_select;
+
+    if (a->rule != FL_AGGREGATE_PCB) {
+        return 0;
+    }
+    if (a->clip == 0 && !a->gates.on) {
+        return fl_conf_fail_key(e, fl_plan_at(root, "aggregate"), FL_R_CONF_MISSING,
+                                "clip is missing: pcb lets the largest values win, so updates need "
+                                "a bound, clip or gates");
+    }
+    if (a->before == FL_AGGREGATE_BUCKETING) {
+        points = (points + a->bucket - 1) / a->bucket;
+    }
+    if (points > FL_PCB_VECTORS_MAX) {
+        return fl_conf_fail(e, fl_plan_at(root, "round.members"), FL_R_LIMIT,
+                            "%u updates with over_select: pcb merges at most %d; buckets make them "
+                            "fewer (before: bucketing)",
+                            points, FL_PCB_VECTORS_MAX);
     }
     return 0;
 }
@@ -140,5 +169,6 @@ int fl_plan_check_aggregate(const struct fl_plan *p, const struct fl_conf_node *
                             p->round.members + p->round.over_select, FL_PLAN_ROBUST_MAX);
     }
     int r = check_gates(p, root, e);
+    r = r ? r : check_pcb(p, root, e);
     return r ? r : check_rule(p, root, e);
 }

@@ -43,8 +43,11 @@ int fl_plan_check_buffer(const struct fl_plan *p, const struct fl_conf_node *roo
          "round.members beyond the buffer are at work already"},
         {p->weighting == FL_WEIGHT_EXAMPLES, "weights",
          "an update of a buffer weighs by its staleness, not by examples"},
-        {p->aggregate.on, "aggregate",
-         "a rule compares updates that were made from one model, and those of a buffer are not"},
+        {p->aggregate.on && (p->aggregate.rule != FL_AGGREGATE_PCB || p->aggregate.gates.on ||
+                             p->aggregate.before != FL_AGGREGATE_AS_IS),
+         "aggregate",
+         "a rule compares updates that were made from one model, and those of a buffer are not; "
+         "rule pcb with clip alone merges what moved away from different ones"},
         {p->secure.on, "secure_aggregation",
          "the members of a secure sum begin and end together, and those of a buffer do not"},
         {p->counts.noise_multiplier > 0, "counts", "a buffer collects updates only"},

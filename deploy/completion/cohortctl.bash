@@ -45,6 +45,7 @@ _cohortctl() {
         'agent enrol') options='--key --name '; files=1 ;;
         'agent revoke') agents=1 ;;
         'model export') options='--round --slot --agent --output '; jobs=1 ;;
+        'model merge') options='--base --method --keep --scale --output '; files=1 ;;
         'model show') options='--set '; files=1 ;;
         'audit export') options='--output '; jobs=1 ;;
         'audit replay') jobs=1 ;;
@@ -76,7 +77,7 @@ _cohortctl() {
         job) mapfile -t COMPREPLY < <(compgen -W 'submit check list show wait bubbles scores pause resume drain cancel set' -- "$word") ;;
         round) mapfile -t COMPREPLY < <(compgen -W 'list show explain' -- "$word") ;;
         agent) mapfile -t COMPREPLY < <(compgen -W 'list show explain models enrol revoke' -- "$word") ;;
-        model) mapfile -t COMPREPLY < <(compgen -W 'export show' -- "$word") ;;
+        model) mapfile -t COMPREPLY < <(compgen -W 'export merge show' -- "$word") ;;
         audit) mapfile -t COMPREPLY < <(compgen -W 'export replay verify' -- "$word") ;;
         pki) mapfile -t COMPREPLY < <(compgen -W 'init issue revoke refresh list' -- "$word") ;;
         selftest) mapfile -t COMPREPLY < <(compgen -W 'attack dp' -- "$word") ;;

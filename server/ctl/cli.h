@@ -150,6 +150,7 @@ int fl_cli_audit_export(struct fl_cli *c);
 int fl_cli_audit_replay(struct fl_cli *c);
 int fl_cli_audit_verify(struct fl_cli *c);
 int fl_cli_model_export(struct fl_cli *c);
+int fl_cli_model_merge(struct fl_cli *c);
 int fl_cli_model_show(struct fl_cli *c);
 int fl_cli_pki_init(struct fl_cli *c);
 int fl_cli_pki_issue(struct fl_cli *c);

@@ -4,6 +4,7 @@
  */
 #include "common/base/conf.h"
 #include "common/base/mem.h"
+#include "common/math/pcb.h"
 #include "server/ctl/cli.h"
 
 #include <signal.h>
@@ -52,6 +53,10 @@ static const struct {
     {"rounds", "N", "of each pilot (default 5)"},
     {"cancel-leftovers", "", "first cancel pilots that a killed run left behind"},
     {"plan", "DIGEST", "of a job's text: which rounds ran it?"},
+    {"base", "FILE", "the model that all the others came from"},
+    {"method", "WORD", "how: mean, or pcb (default)"},
+    {"keep", "X", "pcb: what part of a model's values stays in the running (default 0.1)"},
+    {"scale", "X", "what the merged way from the base is multiplied by (default 1)"},
 };
 
 struct command {
@@ -96,6 +101,8 @@ static const struct command commands[] = {
     {"agent revoke", "AGENT", "cut an agent off, now and for good", " ", 1, 1, fl_cli_agent_revoke},
     {"model export", "JOB", "a round's model as safetensors", " round slot agent output ", 1, 1,
      fl_cli_model_export},
+    {"model merge", "FILE...", "several models that came from one become one; needs no coordinator",
+     " base method keep scale output ", 1, FL_PCB_VECTORS_MAX, fl_cli_model_merge},
     {"model show", "FILE", "layers, tensors, groups and sizes of a job description", " set ", 1, 1,
      fl_cli_model_show},
     {"audit export", "JOB", "what each published round was made of, as a chain of records",

@@ -356,7 +356,8 @@ static void centered_clipping(const double *gram, size_t size, uint32_t m,
 
 bool fl_pool_votes(const struct fl_aggregate_conf *conf)
 {
-    return conf->rule != FL_AGGREGATE_MEDIAN && conf->rule != FL_AGGREGATE_TRIMMED_MEAN;
+    return conf->rule != FL_AGGREGATE_MEDIAN && conf->rule != FL_AGGREGATE_TRIMMED_MEAN &&
+           conf->rule != FL_AGGREGATE_PCB;
 }
 
 /* p->weight = the points' weights times mix. */

@@ -49,8 +49,8 @@ uint32_t fl_pool_buckets(uint32_t *who, uint32_t count, uint32_t bucket, bool wh
  * the same. -FL_R_NOMEM. */
 int fl_pool_mix(struct fl_pool *p, const struct fl_aggregate_conf *conf, const double *trust,
                 const uint32_t *group, const struct fl_seed *seed, struct fl_err *e);
-/* True for the rules that answer with a weighted sum. Median and trimmed mean do not: they look at
- * the points coordinate by coordinate. */
+/* True for the rules that answer with a weighted sum. Median, trimmed mean and PCB do not: they
+ * look at the points coordinate by coordinate. */
 bool fl_pool_votes(const struct fl_aggregate_conf *conf);
 /* The weights of such a rule. -FL_R_LIMIT: too few points for the number that may be bad. */
 int fl_pool_vote(struct fl_pool *p, const struct fl_aggregate_conf *conf, struct fl_err *e);

@@ -1,6 +1,7 @@
 #include "server/strategy/robust.h"
 
 #include "common/base/mem.h"
+#include "common/math/pcb.h"
 #include "common/math/vec.h"
 #include "server/strategy/pool.h"
 
@@ -34,6 +35,7 @@ struct fl_robust {
     int64_t *q;
     double *row;   /* (updates + center) x tile */
     double *point; /* points x tile, for rules that go by coordinate */
+    struct fl_pcb *pcb;
 };
 
 /* ---- tiles ---- */
@@ -286,24 +288,32 @@ FL_VECTOR static void add_row(double weight, const double *restrict row, double 
     }
 }
 
-/* The mean of the middle rows of the sorted points: one or two of them for a median. */
-static void middle(struct fl_robust *r, size_t count, double *ret)
+/* The points: `points` rows. Those of r->row are no longer needed then. */
+static double *points_of(struct fl_robust *r, size_t count)
 {
     size_t n = r->updates->count, m = r->pool.points;
-    double *rows = r->row;
 
-    if (r->pool.mix) {
-        rows = r->point;
-        memset(rows, 0, m * r->tile * sizeof *rows);
-        for (size_t a = 0; a < m; a++) {
-            for (size_t i = 0; i < n; i++) {
-                if (r->pool.mix[a * n + i] != 0) {
-                    add_row(r->pool.mix[a * n + i], r->row + i * r->tile, rows + a * r->tile,
-                            count);
-                }
+    if (!r->pool.mix) {
+        return r->row;
+    }
+    memset(r->point, 0, m * r->tile * sizeof *r->point);
+    for (size_t a = 0; a < m; a++) {
+        for (size_t i = 0; i < n; i++) {
+            if (r->pool.mix[a * n + i] != 0) {
+                add_row(r->pool.mix[a * n + i], r->row + i * r->tile, r->point + a * r->tile,
+                        count);
             }
         }
     }
+    return r->point;
+}
+
+/* The mean of the middle rows of the sorted points: one or two of them for a median. */
+static void middle(struct fl_robust *r, size_t count, double *ret)
+{
+    size_t m = r->pool.points;
+    double *rows = points_of(r, count);
+
     sort_columns(rows, m, r->tile, count);
     size_t cut = r->conf.rule == FL_AGGREGATE_MEDIAN ? (m - 1) / 2 : r->conf.byzantine;
     memset(ret, 0, count * sizeof *ret);
@@ -315,12 +325,66 @@ static void middle(struct fl_robust *r, size_t count, double *ret)
     }
 }
 
+/* ---- merging ---- */
+
+static int read_points(void *arg, size_t first, size_t count, double *to, struct fl_err *e)
+{
+    struct fl_robust *r = arg;
+    int ret = 0;
+
+    for (uint32_t i = 0; ret == 0 && i < r->updates->count; i++) {
+        ret = read_row(r, i, first, count, e);
+    }
+    if (ret == 0) {
+        memcpy(to, points_of(r, count), r->pool.points * r->tile * sizeof *to);
+    }
+    return ret;
+}
+
+/* A point counts as its updates do: the longer they were on the way and the less they are trusted,
+ * the less. */
+static double point_weight(const struct fl_robust *r, uint32_t a)
+{
+    uint32_t n = r->updates->count;
+    double sum = 0, all = 0;
+
+    for (uint32_t i = 0; i < n; i++) {
+        double part = r->pool.mix ? r->pool.mix[(size_t)a * n + i] : a == i;
+        sum += part * r->updates->at[i].weight;
+        all += part;
+    }
+    return (all > 0 ? sum / all / r->terms->fresh : 1) * (r->pool.heads ? r->pool.heads[a] : 1);
+}
+
+static int merge_new(struct fl_robust *r, struct fl_err *e)
+{
+    struct fl_pcb_terms t = {.vectors = r->pool.points,
+                             .elements = r->terms->elements,
+                             .tile = r->tile,
+                             .keep = r->conf.keep,
+                             .outliers = FL_PCB_OUTLIERS,
+                             .read = read_points,
+                             .arg = r};
+
+    if (t.vectors > FL_PCB_VECTORS_MAX) {
+        return fl_fail(e, FL_R_LIMIT, "%u updates to merge, at most %d", t.vectors,
+                       FL_PCB_VECTORS_MAX);
+    }
+    for (uint32_t a = 0; a < t.vectors; a++) {
+        t.scale[a] = r->conf.scale * point_weight(r, a);
+    }
+    return fl_pcb_new(&t, &r->pcb, e);
+}
+
 int fl_robust_values(struct fl_robust *r, size_t first, size_t count, double *ret, struct fl_err *e)
 {
     bool votes = fl_pool_votes(&r->conf);
     uint32_t n = r->updates->count;
 
     assert(first % 64 == 0 && count <= r->tile);
+    if (r->pcb) {
+        return fl_pcb_values(r->pcb, first, count, ret, e);
+    }
     memset(ret, 0, count * sizeof *ret);
     for (uint32_t i = 0; i < n; i++) {
         if (votes && r->pool.weight[i] == 0) {
@@ -351,6 +415,7 @@ struct fl_robust_terms fl_robust_terms_of(const struct fl_plan *plan)
                                     .grid = {plan->grid.bits, plan->grid.step},
                                     .elements = plan->layout.shared.elements,
                                     .seed = plan->seed,
+                                    .fresh = plan->setting.buffer.size ? FL_BUFFER_FRESH : 1,
                                     .summed = plan->secure.on};
 }
 
@@ -368,6 +433,7 @@ size_t fl_robust_tile(const struct fl_robust *r)
 void fl_robust_free(struct fl_robust *r)
 {
     if (r) {
+        fl_pcb_free(r->pcb);
         fl_pool_fini(&r->pool);
         fl_free(r->packed);
         fl_free(r->q);
@@ -532,7 +598,10 @@ static int set_up(struct fl_robust *r, struct fl_standings *standings, const str
     }
     ret = ret ? ret : fl_pool_mix(&r->pool, &r->conf, r->trust, group, seed, e);
     fl_free(group);
-    return ret || !fl_pool_votes(&r->conf) ? ret : fl_pool_vote(&r->pool, &r->conf, e);
+    if (ret == 0 && fl_pool_votes(&r->conf)) {
+        ret = fl_pool_vote(&r->pool, &r->conf, e);
+    }
+    return ret || r->conf.rule != FL_AGGREGATE_PCB ? ret : merge_new(r, e);
 }
 
 int fl_robust_new(const struct fl_robust_terms *terms, const struct fl_updates *updates,

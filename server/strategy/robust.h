@@ -7,7 +7,8 @@
  *
  *   1  inner products of all pairs, only if the job asks for anything that needs them (pool.h)
  *   2  for each tile of values its answer: a weighted sum of updates, or the median or trimmed mean
- *      of every coordinate
+ *      of every coordinate; or PCB's merge of them (common/math/pcb.h), which bounds nothing and
+ *      goes over the updates four times more
  *
  * Updates come in ascending order of agents and every sum is in a fixed order, so that the next
  * model has the same bits whatever the order of arrival and after every crash.
@@ -33,7 +34,8 @@ struct fl_robust_terms {
     struct fl_grid grid;
     size_t elements;
     uint64_t seed;
-    bool summed; /* the buckets are those of secure sums: fl_update.group says which */
+    uint32_t fresh; /* weight of an update that counts in full; pcb alone looks at weights */
+    bool summed;    /* the buckets are those of secure sums: fl_update.group says which */
 };
 struct fl_robust_terms fl_robust_terms_of(const struct fl_plan *plan);
 

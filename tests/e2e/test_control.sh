@@ -67,6 +67,41 @@ assert tensors and max(v["data_offsets"][1] for v in tensors.values()) == len(bl
 print("ok: exported:", ", ".join(f"{k} {v['dtype']} {v['shape']}" for k, v in tensors.items()))
 PYTHON
 
+# Models become one: the golden merge, cut into files.
+timeout 10 /usr/bin/python3 - "$e2e_root/tests/golden/pcb.safetensors" "$work" <<'PYTHON' || die "no files to merge"
+import json, struct, sys
+blob = open(sys.argv[1], "rb").read()
+size = int.from_bytes(blob[:8], "little")
+head = json.loads(blob[8:8 + size])
+def values(name):
+    a, b = head[name]["data_offsets"]
+    return blob[8 + size + a:8 + size + b]
+def write(name, raw):
+    text = json.dumps({"w": {"dtype": "F32", "shape": [len(raw) // 4], "data_offsets": [0, len(raw)]}}).encode()
+    open(f"{sys.argv[2]}/{name}.safetensors", "wb").write(struct.pack("<Q", len(text)) + text + raw)
+each = len(values("0.base"))
+write("base", values("0.base"))
+for i in range(2):
+    write(f"one-{i}", values("0.models")[i * each:(i + 1) * each])
+write("want", values("0.merged"))
+PYTHON
+expect_run 0 '^2 models by pcb: [1-9][0-9]* of 300 values are not the base' \
+    cohortctl model merge "$work/one-0.safetensors" "$work/one-1.safetensors" --base "$work/base.safetensors" -o "$work/pcb.safetensors"
+expect_run 0 '^2 models by mean: 0 of 300 ' cohortctl model merge "$work/base.safetensors" "$work/base.safetensors" --base "$work/base.safetensors" --method mean -o "$work/mean.safetensors"
+timeout 10 /usr/bin/python3 - "$work" <<'PYTHON' || die "not merged as the golden file has it"
+import array, sys
+def values(name):
+    blob = open(f"{sys.argv[1]}/{name}.safetensors", "rb").read()
+    return array.array("f", blob[8 + int.from_bytes(blob[:8], "little"):])
+got, want = values("pcb"), values("want")
+assert len(got) == len(want) == 300 and max(abs(a - b) for a, b in zip(got, want)) < 1e-6
+assert values("mean") == values("base") != got
+PYTHON
+expect_run 1 'model.safetensors: .*reason' cohortctl model merge "$work/model.safetensors" --base "$work/base.safetensors" -o "$work/none.safetensors"
+expect_run 2 'neither mean nor pcb' cohortctl model merge "$work/base.safetensors" --base "$work/base.safetensors" --method median -o "$work/none.safetensors"
+[ ! -e "$work/none.safetensors" ] || die "a failed merge left a file"
+ok "models merged by pcb as NumPy does, and by their mean"
+
 expect_run 0 '' cohortctl job drain long --wait
 [ "$(job_field state long)" = done ] || die "not done after drain"
 job dropped 4

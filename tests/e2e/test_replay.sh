@@ -53,7 +53,7 @@ for k in 1 2 3; do
     [ $k = 3 ] && data=large || data=data
     echo "  - {name: site-0$k, certificate: pki/site-0$k.crt, key: pki/site-0$k.key, data: {train_x: $data.csv}}" >>"$work/agents.yaml"
 done
-buffered() { rounds=$2 strategy='{fedbuff: {buffer: 2, staleness: 16}}' quorum=2 job "$1" 3; submit "$1"; }
+buffered() { rounds=$2 strategy='{fedbuff: {buffer: 2, staleness: 16}}' quorum=2 job "$1" 3 "${3:-}"; submit "$1"; }
 weights() { cohortctl audit export "$1" -o "$work/chain" >/dev/null && awk '/^member/ { print $5 }' "$work/chain" | sort -n | uniq | tr '\n' ' '; }
 late() { weights "$1" | awk '{ for (i = 1; i <= NF; i++) { s = (1024 / $i) ^ 2 - 1; if (s < -0.1 || s > 16.2) exit 2; n += s > 0.5 } exit !n }'; }
 # Sites with thin links send the same values in fewer bits; what is added up, and found again, is on one grid.
@@ -82,7 +82,7 @@ expect_run 0 'receipts, [1-9][0-9]* of them verified, [1-9][0-9]* stand' cohort-
 expect_run 1 '^$' sh -c "cohort-agent receipts verify --json --job buffers --chain '$work/chain' --config '$work/agents.yaml' | grep '\"state\":\"kept\"' | grep -v '\"in_chain\":true'"
 if strings "$build/server/cohortd" 2>/dev/null | grep -q '^crash-point=round-ack-before'; then
     stop "$agents"
-    buffered acked 40
+    buffered acked 40 'aggregate: {rule: pcb, clip: 3, keep: 0.5}' # merged, and late ones too
     crash_at round-ack-before:9
     finishes acked 60
     cohortctl audit export acked -o "$work/chain" >/dev/null || die "export"
@@ -90,6 +90,7 @@ if strings "$build/server/cohortd" 2>/dev/null | grep -q '^crash-point=round-ack
     each_acknowledged() { [ "$(sed -n 's/.*agent \(site-0[1-3]: acked round [0-9]*\): acknowledged.*/\1/p' "$work/agents.log" | sort -u | wc -l)" = 80 ]; }
     wait_for 10 each_acknowledged || die "not 80 acknowledged updates for 40 rounds of 2"
     late acked || die "weights $(weights acked)"
+    cohortctl --json audit replay acked 40 >"$work/replay" 2>&1 || die "replay of merges: $(cat "$work/replay")"
     ok "killed before an Ack: 80 updates, each acknowledged, of weights $(weights acked)"
 fi
 

@@ -105,6 +105,7 @@ START_TEST(test_settings_of_fedbuff)
     ck_assert_uint_eq(fl_plan_weight_max(&plan), FL_BUFFER_FRESH);
     ck_assert_int_eq(parse(three, TEN), 0);
     ck_assert_uint_eq(plan.setting.buffer.staleness, 4);
+    ck_assert_int_eq(parse(three, TEN "\naggregate: {rule: pcb, clip: 1}"), 0);
     ck_assert_int_eq(parse("fedavg", TEN), 0);
     ck_assert(plan.setting.buffer.size == 0 && plan.max_weight == 1);
 
@@ -119,6 +120,8 @@ START_TEST(test_settings_of_fedbuff)
             "job.yaml:6:35: round.over_select");
     refused(three, TEN "\nweights: examples", FL_R_CONF_CONFLICT, "job.yaml:7:10: weights");
     refused(three, TEN "\naggregate: {rule: median}", FL_R_CONF_CONFLICT, "job.yaml:7:");
+    refused(three, TEN "\naggregate: {rule: pcb, gates: {norm: 3}}", FL_R_CONF_CONFLICT,
+            "job.yaml:7:");
     refused(three, TEN "\nscore: {}", FL_R_CONF_CONFLICT, "job.yaml:7:");
 }
 END_TEST

@@ -79,6 +79,9 @@ START_TEST(test_rules)
     ck_assert(a->rule == FL_AGGREGATE_CENTERED_CLIPPING && a->before == FL_AGGREGATE_BUCKETING);
     ck_assert(a->radius == 0.5 && a->iterations == 3 && a->momentum == 0.9 && a->clip == 10);
     ck_assert(a->byzantine == 2 && a->bucket == 2);
+    ck_assert_msg(parse("fedavg", "aggregate: {rule: pcb, clip: 10, scale: 1.2}") == 0, "%s",
+                  err.msg);
+    ck_assert(a->rule == FL_AGGREGATE_PCB && a->keep == 0.1 && a->scale == 1.2);
     /* What a site adds before its update leaves is none of the rule's business. */
     ck_assert_msg(parse("fedavg", "aggregate: {rule: krum, byzantine: 3}\n"
                                   "grid: {bits: 24, step: -12}\n"
@@ -120,6 +123,11 @@ START_TEST(test_rules_that_cannot_be)
          "noise_multiplier: 2, delta: 1e-5, noise: central}",
          FL_R_PLAN_PRIVACY, "noise made for sums does not hide it"},
         {"local", "aggregate: {rule: median}", FL_R_CONF_CONFLICT, "there is nothing to aggregate"},
+        {"fedavg", "aggregate: {rule: pcb}", FL_R_CONF_MISSING,
+         "job.yaml:7:1: aggregate: clip is missing: pcb lets the largest values win"},
+        {"fedavg", "aggregate: {rule: pcb, clip: 1, keep: 0}", FL_R_CONF_RANGE, "aggregate.keep"},
+        {"fedavg", "aggregate: {rule: pcb, clip: 1}\nset: {round.members: 65}", FL_R_LIMIT,
+         "65 updates with over_select: pcb merges at most 64"},
         {"fedavg", "aggregate: {gates: {norm: 0.5}}", FL_R_CONF_RANGE,
          "aggregate.gates.norm: 0, or at least 1"},
         {"fedavg", "aggregate: {gates: {quarantine: 0.5}}", FL_R_CONF_RANGE, "quarantine"},
