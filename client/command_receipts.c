@@ -22,18 +22,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *text(const json_t *o, const char *name)
-{
-    const char *s = json_string_value(json_object_get(o, name));
-
-    return s ? s : "";
-}
-
-static long long count(const json_t *o, const char *name)
-{
-    return json_integer_value(json_object_get(o, name));
-}
-
 /* ---- all receipts of one agent ---- */
 
 static int on_part(void *arg, const struct fl_ctl_answer *part)
@@ -78,10 +66,10 @@ static int gather(const struct fl_config *config, const struct fl_config_agent *
             r = r ? r : page ? 0 : e->code;
         }
         if (r == 0) {
-            last = (uint64_t)count(page, "last");
+            last = (uint64_t)fl_command_count(page, "last");
             json_array_foreach(json_object_get(page, "page"), i, o)
             {
-                if (!job || strcmp(job, text(o, "job")) == 0) {
+                if (!job || strcmp(job, fl_command_text(o, "job")) == 0) {
                     json_array_append(list, o);
                 }
             }
@@ -120,13 +108,15 @@ static int verify_one(const struct fl_config *config, const struct fl_tls_conf *
     size_t certificate_size, signature_size;
     struct fl_identity who;
 
-    if (!from_hex(text(o, "certificate"), certificate, sizeof certificate, &certificate_size) ||
-        !from_hex(text(o, "signature"), signature, sizeof signature, &signature_size)) {
+    if (!from_hex(fl_command_text(o, "certificate"), certificate, sizeof certificate,
+                  &certificate_size) ||
+        !from_hex(fl_command_text(o, "signature"), signature, sizeof signature, &signature_size)) {
         return fl_fail(e, FL_R_RECEIPT, "it has no certificate or signature");
     }
     int r = fl_tls_verify_coordinator(tls, config->coordinator.name, false, certificate,
-                                      certificate_size, (const uint8_t *)text(o, "text"),
-                                      strlen(text(o, "text")), signature, signature_size, &who, e);
+                                      certificate_size, (const uint8_t *)fl_command_text(o, "text"),
+                                      strlen(fl_command_text(o, "text")), signature, signature_size,
+                                      &who, e);
     return r ? fl_wrap(e, -FL_R_RECEIPT, "not signed by this coordinator") : 0;
 }
 
@@ -142,8 +132,9 @@ static bool same_round(const json_t *o, const struct record *x)
 {
     char round[24];
 
-    snprintf(round, sizeof round, "%lld", count(o, "counted_in"));
-    return strcmp(x->round, round) == 0 && strcmp(x->incarnation, text(o, "incarnation")) == 0;
+    snprintf(round, sizeof round, "%lld", fl_command_count(o, "counted_in"));
+    return strcmp(x->round, round) == 0 &&
+           strcmp(x->incarnation, fl_command_text(o, "incarnation")) == 0;
 }
 
 /* The member's line is in the receipt's own text. */
@@ -154,8 +145,8 @@ static void look_for_member(json_t *list, const struct record *x, const char *li
 
     json_array_foreach(list, i, o)
     {
-        const char *at = same_round(o, x) ? strstr(text(o, "text"), line) : NULL;
-        if (at && at > text(o, "text") && at[-1] == '\n') {
+        const char *at = same_round(o, x) ? strstr(fl_command_text(o, "text"), line) : NULL;
+        if (at && at > fl_command_text(o, "text") && at[-1] == '\n') {
             json_object_set_new(o, "member", json_true());
         }
     }
@@ -173,8 +164,8 @@ static void end_of_record(json_t *list, const struct record *x)
         if (same_round(o, x)) {
             json_object_set_new(o, "in_chain",
                                 json_boolean(json_is_true(json_object_get(o, "member")) &&
-                                             strcmp(text(o, "record"), digest) == 0 &&
-                                             strcmp(text(o, "model"), x->model) == 0));
+                                             strcmp(fl_command_text(o, "record"), digest) == 0 &&
+                                             strcmp(fl_command_text(o, "model"), x->model) == 0));
         }
     }
 }
@@ -254,9 +245,9 @@ static void judge_one(const struct fl_config *config, const struct fl_tls_conf *
     struct fl_err e = {0};
     const json_t *in = json_object_get(o, "in_chain");
 
-    if (strcmp(text(o, "state"), "kept") != 0) {
-        n->none += strcmp(text(o, "state"), "none") == 0;
-        n->wanted += strcmp(text(o, "state"), "wanted") == 0;
+    if (strcmp(fl_command_text(o, "state"), "kept") != 0) {
+        n->none += strcmp(fl_command_text(o, "state"), "none") == 0;
+        n->wanted += strcmp(fl_command_text(o, "state"), "wanted") == 0;
         return;
     }
     n->kept++;
@@ -270,7 +261,8 @@ static void judge_one(const struct fl_config *config, const struct fl_tls_conf *
     if (r) {
         n->wrong++;
         fprintf(stderr, "cohort-agent: receipt of round %lld of %s: %s [%d %s]\n",
-                count(o, "round"), text(o, "job"), e.msg, -r, fl_reason_name(r));
+                fl_command_count(o, "round"), fl_command_text(o, "job"), e.msg, -r,
+                fl_reason_name(r));
     }
 }
 
@@ -317,15 +309,17 @@ static int verify_all(const struct fl_config *config, const struct fl_config_age
 
 static void show_one(const char *agent, const json_t *o)
 {
-    const char *state = text(o, "state");
+    const char *state = fl_command_text(o, "state");
 
-    printf("%-20s %-14s round %-5lld exchange %-2lld update %.16s  ", agent, text(o, "job"),
-           count(o, "round"), count(o, "exchange"), text(o, "update"));
+    printf("%-20s %-14s round %-5lld exchange %-2lld update %.16s  ", agent,
+           fl_command_text(o, "job"), fl_command_count(o, "round"), fl_command_count(o, "exchange"),
+           fl_command_text(o, "update"));
     if (strcmp(state, "kept") == 0) {
         printf("counted in round %lld with weight %lld, record %.16s, model %.16s\n",
-               count(o, "counted_in"), count(o, "weight"), text(o, "record"), text(o, "model"));
+               fl_command_count(o, "counted_in"), fl_command_count(o, "weight"),
+               fl_command_text(o, "record"), fl_command_text(o, "model"));
     } else if (strcmp(state, "none") == 0) {
-        printf("not in a published round: %s\n", text(o, "reason_name"));
+        printf("not in a published round: %s\n", fl_command_text(o, "reason_name"));
     } else {
         printf("no receipt yet\n");
     }

@@ -16,13 +16,6 @@
 
 enum { LOOK_MS = 100 };
 
-static const char *text(const json_t *o, const char *name)
-{
-    const char *s = json_string_value(json_object_get(o, name));
-
-    return s ? s : "";
-}
-
 bool fl_command_report_ended(const char *path, const char *job)
 {
     char incarnation[2 * FL_INCARNATION_SIZE + 1] = "", *line = NULL;
@@ -32,12 +25,13 @@ bool fl_command_report_ended(const char *path, const char *job)
 
     while (f && getline(&line, &room, f) > 0) {
         json_t *o = json_loads(line, 0, NULL); /* NULL: cut by a crash */
-        if (strcmp(text(o, "job"), job) == 0) {
-            if (strcmp(text(o, "incarnation"), incarnation) != 0) { /* the name was used again */
-                snprintf(incarnation, sizeof incarnation, "%s", text(o, "incarnation"));
+        if (strcmp(fl_command_text(o, "job"), job) == 0) {
+            if (strcmp(fl_command_text(o, "incarnation"), incarnation) !=
+                0) { /* the name was used again */
+                snprintf(incarnation, sizeof incarnation, "%s", fl_command_text(o, "incarnation"));
                 ended = false;
             }
-            ended = ended || strcmp(text(o, "event"), "final") == 0;
+            ended = ended || strcmp(fl_command_text(o, "event"), "final") == 0;
         }
         json_decref(o);
     }

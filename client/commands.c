@@ -30,19 +30,7 @@ static int failed(const struct fl_err *e)
 /* ---- printing -----------------------------------------------------------------------------------
  */
 
-static const char *text(const json_t *o, const char *name)
-{
-    const char *s = json_string_value(json_object_get(o, name));
-    return s ? s : "";
-}
-
-static long long count(const json_t *o, const char *name)
-{
-    return (long long)json_integer_value(json_object_get(o, name));
-}
-
-/* A number, or "-" where there is none. */
-static const char *number(const json_t *o, const char *name, char buf[32], const char *fmt)
+const char *fl_command_number(const json_t *o, const char *name, char buf[32], const char *fmt)
 {
     const json_t *v = json_object_get(o, name);
 
@@ -76,17 +64,20 @@ static void print_status(const json_t *all)
     const json_t *a;
     size_t i;
 
-    printf("%s, %zu agents\n", text(all, "state"), json_array_size(json_object_get(all, "agents")));
+    printf("%s, %zu agents\n", fl_command_text(all, "state"),
+           json_array_size(json_object_get(all, "agents")));
     printf("%-20s %-10s %-10s %-20s %6s %8s %8s %10s %10s\n", "AGENT", "LINK", "STATE", "JOB",
            "ROUND", "SETTLED", "DECLINED", "DOWN KiB", "UP KiB");
     json_array_foreach(json_object_get(all, "agents"), i, a)
     {
-        printf("%-20s %-10s %-10s %-20s %6lld %8lld %8lld %10lld %10lld\n", text(a, "agent"),
-               text(a, "link"), text(a, "state"), text(a, "job"), count(a, "round"),
-               count(a, "settled"), count(a, "declined"), count(a, "bytes_down") / 1024,
-               count(a, "bytes_up") / 1024);
-        if (text(a, "last_error")[0]) {
-            printf("  last: %s [%lld]\n", text(a, "last_error"), count(a, "last_reason"));
+        printf("%-20s %-10s %-10s %-20s %6lld %8lld %8lld %10lld %10lld\n",
+               fl_command_text(a, "agent"), fl_command_text(a, "link"), fl_command_text(a, "state"),
+               fl_command_text(a, "job"), fl_command_count(a, "round"),
+               fl_command_count(a, "settled"), fl_command_count(a, "declined"),
+               fl_command_count(a, "bytes_down") / 1024, fl_command_count(a, "bytes_up") / 1024);
+        if (fl_command_text(a, "last_error")[0]) {
+            printf("  last: %s [%lld]\n", fl_command_text(a, "last_error"),
+                   fl_command_count(a, "last_reason"));
         }
     }
 }
@@ -97,109 +88,53 @@ static void print_ledger(const json_t *all)
     char b[4][32];
     size_t i;
 
-    printf("%s: %lld entries, head %.16s\n", text(all, "agent"), count(all, "entries"),
-           text(all, "head"));
+    printf("%s: %lld entries, head %.16s\n", fl_command_text(all, "agent"),
+           fl_command_count(all, "entries"), fl_command_text(all, "head"));
     json_array_foreach(json_object_get(all, "withdrawn"), i, o)
     {
         printf("  withdrawn: %s\n", json_string_value(o));
     }
     json_array_foreach(json_object_get(all, "spent"), i, o)
     {
-        bool keys = !text(o, "data")[0];
+        bool keys = !fl_command_text(o, "data")[0];
         printf("  %s%.16s: %lld releases, %lld waiting; ",
                keys ? "no data (keys, shares and signatures of secure sums)" : "data ",
-               text(o, "data"), count(o, "releases"), count(o, "waiting"));
+               fl_command_text(o, "data"), fl_command_count(o, "releases"),
+               fl_command_count(o, "waiting"));
         if (json_is_number(json_object_get(o, "epsilon"))) {
             printf("epsilon %s of %s at delta %s (unit %s: %s; against %s; "
                    "bound %s)\n",
-                   number(o, "epsilon", b[0], ""), number(o, "budget", b[1], ""),
-                   number(o, "delta", b[2], ""), text(o, "unit"), text(o, "neighbours"),
-                   text(o, "adversary"), text(o, "bound"));
+                   fl_command_number(o, "epsilon", b[0], ""),
+                   fl_command_number(o, "budget", b[1], ""),
+                   fl_command_number(o, "delta", b[2], ""), fl_command_text(o, "unit"),
+                   fl_command_text(o, "neighbours"), fl_command_text(o, "adversary"),
+                   fl_command_text(o, "bound"));
         } else if (keys) {
             printf("they need no epsilon\n");
         } else {
-            printf("no epsilon (unit %s)\n", text(o, "unit"));
+            printf("no epsilon (unit %s)\n", fl_command_text(o, "unit"));
         }
     }
     json_array_foreach(json_object_get(all, "releases"), i, o)
     {
-        time_t when = (time_t)(count(o, "time_ms") / 1000);
+        time_t when = (time_t)(fl_command_count(o, "time_ms") / 1000);
         struct tm tm;
         char stamp[32];
         localtime_r(&when, &tm);
         strftime(stamp, sizeof stamp, "%Y-%m-%d %H:%M:%S", &tm);
         bool noised = json_number_value(json_object_get(o, "sigma")) > 0;
         printf("  %s %-20s round %-5lld %8lld bytes  unit %-8s noise multiplier %-8s %.16s %s\n",
-               stamp, text(o, "job"), count(o, "round"), count(o, "size"), text(o, "unit"),
-               noised ? number(o, "sigma", b[0], "") : "-", text(o, "update"),
+               stamp, fl_command_text(o, "job"), fl_command_count(o, "round"),
+               fl_command_count(o, "size"), fl_command_text(o, "unit"),
+               noised ? fl_command_number(o, "sigma", b[0], "") : "-", fl_command_text(o, "update"),
                json_is_true(json_object_get(o, "acknowledged")) ? "settled" : "waiting");
     }
 }
 
 static void print_verified(const json_t *o)
 {
-    printf("%s: %lld entries, every one follows from the one before; head %s\n", text(o, "agent"),
-           count(o, "entries"), text(o, "head"));
-}
-
-static void print_update(const json_t *o)
-{
-    const json_t *x;
-    char b[4][32];
-    size_t i;
-
-    printf("  %-14s round %-5lld %8lld bytes  %.16s  %s%s%s\n", text(o, "job"), count(o, "round"),
-           count(o, "update_bytes"), text(o, "update"), text(o, "state"),
-           text(o, "outcome")[0] ? ": " : "", text(o, "outcome"));
-    if (text(o, "exchange")[0]) {
-        printf("    exchange %s%s\n", text(o, "exchange"),
-               fl_plan_secure_stage(text(o, "exchange")) == FL_SECAGG_MASK
-                   ? ": under the masks of a secure sum, so that only sums of updates can be read"
-                   : "");
-    }
-    if (text(o, "clip_of")[0]) { /* the clip is not of what leaves: it came before the sum */
-        bool whole = json_object_get(o, "tensors") != NULL;
-        printf("    unit example; %lld noised %s: what each example gives clipped to %s, noise of "
-               "standard deviation %s added to their sum; norm %s %s; %lld values cut to the "
-               "grid\n",
-               count(o, "noised_steps"), count(o, "noised_steps") == 1 ? "sum" : "sums",
-               number(o, "clip", b[2], ""), number(o, "noise_std", b[3], ""),
-               number(o, "norm_after", b[1], ""), whole ? "as released" : "before the noise",
-               count(o, "saturated"));
-    } else {
-        printf("    unit %s; norm %s before the clip, %s behind it (clip %s); noise of standard "
-               "deviation %s added; %lld values cut to the grid\n",
-               text(o, "unit"), number(o, "norm_before", b[0], ""),
-               number(o, "norm_after", b[1], ""), number(o, "clip", b[2], ""),
-               number(o, "noise_std", b[3], ""), count(o, "saturated"));
-    }
-    if (!json_object_get(o, "tensors")) {
-        return;
-    }
-    printf("    tensors:");
-    json_array_foreach(json_object_get(o, "tensors"), i, x)
-    {
-        printf("%s %s (%lld)", i ? "," : "", text(x, "name"), count(x, "elements"));
-    }
-    printf("\n");
-}
-
-static void print_outbox(const json_t *all)
-{
-    const json_t *o;
-    size_t i;
-
-    printf("%s: %zu waiting, the last %zu that left, hold: %s\n", text(all, "agent"),
-           json_array_size(json_object_get(all, "waiting")),
-           json_array_size(json_object_get(all, "left")), text(all, "hold"));
-    json_array_foreach(json_object_get(all, "left"), i, o)
-    {
-        print_update(o);
-    }
-    json_array_foreach(json_object_get(all, "waiting"), i, o)
-    {
-        print_update(o);
-    }
+    printf("%s: %lld entries, every one follows from the one before; head %s\n",
+           fl_command_text(o, "agent"), fl_command_count(o, "entries"), fl_command_text(o, "head"));
 }
 
 /* One line an entry; the first says where the chain begins and ends. Returns the last number. */
@@ -217,7 +152,7 @@ static uint64_t print_page(const json_t *page, uint64_t after)
     json_array_foreach(json_object_get(page, "page"), i, o)
     {
         print_exact(o);
-        after = (uint64_t)count(o, "seq");
+        after = (uint64_t)fl_command_count(o, "seq");
     }
     return after;
 }
@@ -231,7 +166,7 @@ static const char *score(const json_t *o, const char *model, char b[32])
     snprintf(r2, sizeof r2, "r2_%s", model);
     const json_t *value = json_object_get(o, r2);
     if (!json_is_number(value)) {
-        return number(o, accuracy, b, "percent");
+        return fl_command_number(o, accuracy, b, "percent");
     }
     snprintf(b, 32, "R2 %.3f", json_number_value(value));
     return b;
@@ -243,17 +178,19 @@ static void print_report(const char *agent, const json_t *o)
 
     printf(
         "%-20s %-10s %-14s round %-5lld %-16s received %-7s trained %-7s served %-7s epsilon %s\n",
-        agent, text(o, "event"), text(o, "job"), count(o, "round"), text(o, "outcome"),
-        score(o, "received", b[0]), score(o, "trained", b[1]), score(o, "served", b[2]),
-        number(o, "epsilon", b[3], ""));
+        agent, fl_command_text(o, "event"), fl_command_text(o, "job"), fl_command_count(o, "round"),
+        fl_command_text(o, "outcome"), score(o, "received", b[0]), score(o, "trained", b[1]),
+        score(o, "served", b[2]), fl_command_number(o, "epsilon", b[3], ""));
     const json_t *guard = json_object_get(o, "guard");
     if (guard) {
-        const json_t *chosen = json_object_get(guard, text(guard, "choice")),
+        const json_t *chosen = json_object_get(guard, fl_command_text(guard, "choice")),
                      *alone = json_object_get(guard, "alone");
         printf("%-20s   serves %s: accuracy %s, loss %s (alone %s, %s)\n", "",
-               text(guard, "choice"), number(chosen, "accuracy", b[0], "percent"),
-               number(chosen, "loss", b[1], ""), number(alone, "accuracy", b[2], "percent"),
-               number(alone, "loss", b[4], ""));
+               fl_command_text(guard, "choice"),
+               fl_command_number(chosen, "accuracy", b[0], "percent"),
+               fl_command_number(chosen, "loss", b[1], ""),
+               fl_command_number(alone, "accuracy", b[2], "percent"),
+               fl_command_number(alone, "loss", b[4], ""));
     }
 }
 
@@ -288,8 +225,8 @@ static int on_part(void *arg, const struct fl_ctl_answer *part)
     return 0;
 }
 
-static int ask(const struct fl_config *config, const struct fl_command *c,
-               void (*print)(const json_t *document), struct fl_err *e)
+int fl_command_ask(const struct fl_config *config, const struct fl_command *c,
+                   void (*print)(const json_t *document), struct fl_err *e)
 {
     struct answer answer = {.command = c, .print = print};
     struct fl_ctl_request request = {.verb = c->verb};
@@ -318,12 +255,10 @@ static int ask(const struct fl_config *config, const struct fl_command *c,
 /* ---- on the files -------------------------------------------------------------------------------
  */
 
-/* Calls `each` for the agent asked for, or for all. */
-static int each_agent(const struct fl_config *config, const struct fl_command *c,
-                      int (*each)(const struct fl_config *config,
-                                  const struct fl_config_agent *agent, const struct fl_command *c,
-                                  struct fl_err *e),
-                      struct fl_err *e)
+int fl_command_each(const struct fl_config *config, const struct fl_command *c,
+                    int (*each)(const struct fl_config *config, const struct fl_config_agent *agent,
+                                const struct fl_command *c, struct fl_err *e),
+                    struct fl_err *e)
 {
     bool any = false;
     int r = 0;
@@ -492,8 +427,8 @@ static int report(const struct fl_config *config, const struct fl_config_agent *
         if (!o) {
             continue; /* cut by a crash; the round is reported again */
         }
-        if (!c->job || strcmp(c->job, text(o, "job")) == 0) {
-            snprintf(last, sizeof last, "%s", text(o, "job"));
+        if (!c->job || strcmp(c->job, fl_command_text(o, "job")) == 0) {
+            snprintf(last, sizeof last, "%s", fl_command_text(o, "job"));
             if (c->json) {
                 fl_report_text(o, "agent", agent->name);
                 fl_command_print_json(o);
@@ -567,7 +502,7 @@ static int run_model(const struct fl_config *config, const struct fl_command *c,
     if (strchr(c->job, '/')) {
         return fl_fail(e, FL_R_ARG, "%s is not the name of a job", c->job);
     }
-    return each_agent(config, c, export_model, e);
+    return fl_command_each(config, c, export_model, e);
 }
 
 static int run_preview(const struct fl_config *config, const struct fl_command *c, struct fl_err *e)
@@ -577,7 +512,7 @@ static int run_preview(const struct fl_config *config, const struct fl_command *
                        "preview needs --job JOB.yaml and --model FILE, a published model "
                        "(cohortctl model export)");
     }
-    return each_agent(config, c, fl_command_preview, e);
+    return fl_command_each(config, c, fl_command_preview, e);
 }
 
 /* Asks the process that runs; if none does, reads the files. */
@@ -585,45 +520,17 @@ static int run_ledger(const struct fl_config *config, const struct fl_command *c
 {
     bool verify = c->what && strcmp(c->what, "verify") == 0;
     int r = c->what && strcmp(c->what, "export") == 0
-                ? each_agent(config, c, export_online, e)
-                : ask(config, c, verify ? print_verified : print_ledger, e);
+                ? fl_command_each(config, c, export_online, e)
+                : fl_command_ask(config, c, verify ? print_verified : print_ledger, e);
 
-    return r == -FL_R_CTL_CONNECT ? each_agent(config, c, ledger_offline, e) : r;
-}
-
-static int outbox_offline(const struct fl_config *config, const struct fl_config_agent *agent,
-                          const struct fl_command *c, struct fl_err *e)
-{
-    struct fl_ledger *l = NULL;
-    char dir[FL_VAULT_PATH_MAX];
-    int r = fl_command_ledger(config, agent, &l, e);
-
-    if (r == 0) {
-        snprintf(dir, sizeof dir, "%s/%s", config->state, agent->name);
-        json_t *document = fl_show_outbox(dir, l, agent, c->limit, e);
-        r = document ? 0 : e->code;
-        if (document) {
-            c->json ? fl_command_print_json(document) : print_outbox(document);
-        }
-        json_decref(document);
-    }
-    fl_ledger_close(l);
-    return r;
-}
-
-static int run_outbox(const struct fl_config *config, const struct fl_command *c, struct fl_err *e)
-{
-    bool show = !c->what || strcmp(c->what, "show") == 0;
-    int r = ask(config, c, print_outbox, e);
-
-    return r == -FL_R_CTL_CONNECT && show ? each_agent(config, c, outbox_offline, e) : r;
+    return r == -FL_R_CTL_CONNECT ? fl_command_each(config, c, ledger_offline, e) : r;
 }
 
 static void print_reloaded(const json_t *o)
 {
     printf("certificates and revocation list read again%s%s\n",
-           text(o, "waits_for_restart")[0] ? "; waits for a restart: " : "",
-           text(o, "waits_for_restart"));
+           fl_command_text(o, "waits_for_restart")[0] ? "; waits for a restart: " : "",
+           fl_command_text(o, "waits_for_restart"));
 }
 
 int fl_command_run(const struct fl_config *config, const struct fl_command *c)
@@ -632,28 +539,28 @@ int fl_command_run(const struct fl_config *config, const struct fl_command *c)
     int r;
 
     if (strcmp(c->verb, "check-data") == 0) {
-        r = each_agent(config, c, fl_command_check_data, &e);
+        r = fl_command_each(config, c, fl_command_check_data, &e);
     } else if (strcmp(c->verb, "preview") == 0) {
         r = run_preview(config, c, &e);
     } else if (strcmp(c->verb, "model") == 0) {
         r = run_model(config, c, &e);
     } else if (strcmp(c->verb, "report") == 0) {
         r = c->wait ? fl_command_report_wait(config, c, &e) : 0;
-        r = r ? r : each_agent(config, c, report, &e);
+        r = r ? r : fl_command_each(config, c, report, &e);
     } else if (strcmp(c->verb, "receipts") == 0) {
-        r = each_agent(config, c, fl_command_receipts, &e);
+        r = fl_command_each(config, c, fl_command_receipts, &e);
     } else if (strcmp(c->verb, "prepare") == 0) {
-        r = each_agent(config, c, prepare, &e);
+        r = fl_command_each(config, c, prepare, &e);
     } else if (strcmp(c->verb, "outbox") == 0) {
-        r = run_outbox(config, c, &e);
+        r = fl_command_outbox(config, c, &e);
     } else if (strcmp(c->verb, "reload") == 0) {
-        r = ask(config, c, print_reloaded, &e);
+        r = fl_command_ask(config, c, print_reloaded, &e);
     } else if (strcmp(c->verb, "withdraw") == 0 && !c->job) {
         r = fl_fail(&e, FL_R_ARG, "withdraw needs --job NAME, or --job '*' for all");
     } else {
         /* When nobody listens the ledger can be read, and withdrawn from, all the same. */
         bool ledger = strcmp(c->verb, "ledger") == 0 || strcmp(c->verb, "withdraw") == 0;
-        r = ledger ? run_ledger(config, c, &e) : ask(config, c, print_status, &e);
+        r = ledger ? run_ledger(config, c, &e) : fl_command_ask(config, c, print_status, &e);
     }
     return r ? failed(&e) : FL_EXIT_OK;
 }

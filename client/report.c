@@ -3,6 +3,7 @@
 #include "client/core/policy.h"
 #include "common/base/mem.h"
 #include "common/io/file.h"
+#include "common/plan/secure.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -190,6 +191,14 @@ void fl_report_update(json_t *line, const struct fl_release *r, double norm_afte
         fl_report_count(line, "noised_steps", r->event.count);
     }
     fl_report_number(line, "noise_std", r->noise_std);
+    if (r->unit != FL_UNIT_NONE) {
+        fl_report_text(line, "noise", fl_noise_place_name(r->noise));
+    }
+    if (r->noise == FL_NOISE_DISTRIBUTED) { /* what is in the sum that others see */
+        uint32_t sharers = fl_plan_noise_sharers(plan);
+        fl_report_count(line, "noise_sharers", sharers);
+        fl_report_number(line, "noise_std_sum", r->noise_std * sqrt((double)sharers));
+    }
     fl_report_count(line, "saturated", r->saturated);
     fl_report_number(line, "plan_delta", plan->privacy.delta);
 }

@@ -84,11 +84,10 @@ struct fl_runner_query {
     void (*done)(struct fl_runner_query *q);
 };
 int fl_runner_ask(struct fl_runner *r, struct fl_runner_query *q);
-/* The administrator's word on the update that waits (digest NULL: whichever it is). False: none
- * does, or another one. */
-bool fl_runner_decide(struct fl_runner *r, const struct fl_digest *digest, bool approve);
-/* The update that waits for a word; NULL = none. */
+/* The update that waits for the administrator's word; NULL = none. */
 const struct fl_agent_offer *fl_runner_held(const struct fl_runner *r);
+/* The word on it. When none waits nothing happens. */
+void fl_runner_decide(struct fl_runner *r, bool approve);
 
 /* After a withdrawal was recorded (job "*" = all): what is under way ends, what is asked for is
  * less. flags: one for each job of the policy. */

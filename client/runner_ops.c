@@ -331,15 +331,14 @@ const struct fl_agent_offer *fl_runner_held(const struct fl_runner *r)
     return holds(r) ? &r->op.offer : NULL;
 }
 
-bool fl_runner_decide(struct fl_runner *r, const struct fl_digest *digest, bool approve)
+void fl_runner_decide(struct fl_runner *r, bool approve)
 {
-    if (!holds(r) || (digest && !fl_digest_equal(digest, &r->op.offer.digest))) {
-        return false;
+    if (!holds(r)) {
+        return;
     }
     fl_log(FL_LOG_WARN, r->area, "%s round %llu: %s by the site's administrator", r->op.offer.job,
            (unsigned long long)r->op.offer.key.round, approve ? "approved" : "rejected");
     hold_decided(r, approve ? 0 : -(int)FL_R_REJECTED);
-    return true;
 }
 
 void fl_runner_cancel(struct fl_runner *r)

@@ -16,9 +16,10 @@
 #include <string.h>
 
 static const char *const shown[] = {
-    "job",        "round",   "update",    "update_bytes", "unit",        "norm_before",
-    "norm_after", "clip",    "noise_std", "saturated",    "tensors",     "time",
-    "outcome",    "epsilon", "exchange",  "clip_of",      "noised_steps"};
+    "job",         "round",        "update",  "update_bytes",  "unit",
+    "norm_before", "norm_after",   "clip",    "noise_std",     "saturated",
+    "tensors",     "time",         "outcome", "epsilon",       "exchange",
+    "clip_of",     "noised_steps", "noise",   "noise_std_sum", "noise_sharers"};
 
 /* The fields of a report's line that are about what left. */
 static json_t *about(const json_t *line, const char *state)

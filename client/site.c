@@ -1,5 +1,6 @@
 #include "client/site.h"
 
+#include "client/core/outbox.h"
 #include "client/host.h"
 #include "client/report.h"
 #include "client/show.h"
@@ -196,14 +197,23 @@ static void ask_runner(struct call *c, struct fl_runner *runner, const struct qu
     c->left++;
 }
 
+/* The agent that the request names; NULL: it names none, and means all. */
+static int find_one(struct fl_site *s, struct fl_ctl_call *call, struct fl_runner **ret)
+{
+    const char *name = fl_ctl_argument(&call->request, "agent");
+
+    *ret = name ? fl_host_find(s->host, name) : NULL;
+    return !name || *ret ? 0 : fl_fail(&call->err, FL_R_ARG, "no agent %.63s here", name);
+}
+
 /* To the vault of one agent, or of all. The answer comes when the last has answered. */
 static int ask_vaults(struct fl_site *s, struct fl_ctl_call *call, const struct query *what)
 {
-    const char *name = fl_ctl_argument(&call->request, "agent");
-    struct fl_runner *one = name ? fl_host_find(s->host, name) : NULL;
+    struct fl_runner *one;
+    int r = find_one(s, call, &one);
 
-    if (name && !one) {
-        return fl_fail(&call->err, FL_R_ARG, "no agent %s here", name);
+    if (r) {
+        return r;
     }
     struct call *c = fl_try(1, sizeof *c);
     if (!c) {
@@ -226,17 +236,25 @@ static int ask_vaults(struct fl_site *s, struct fl_ctl_call *call, const struct 
 
 static int do_status(struct fl_site *s, struct fl_ctl_call *call)
 {
-    json_t *all = json_object(), *agents = json_array();
+    struct fl_runner *one;
+    int r = find_one(s, call, &one);
 
+    if (r) {
+        return r;
+    }
+    json_t *all = json_object(), *agents = json_array();
     fl_report_text(all, "state", fl_host_stopping(s->host) ? "draining" : "running");
     fl_report_count(all, "started_ms", fl_host_started_ms(s->host));
     for (uint32_t i = 0; i < fl_host_count(s->host); i++) {
         struct fl_runner_view v;
+        if (one && one != fl_host_runner(s->host, i)) {
+            continue;
+        }
         fl_runner_view(fl_host_runner(s->host, i), &v);
         json_array_append_new(agents, fl_show_runner(&v));
     }
     json_object_set_new(all, "agents", agents);
-    int r = send_json(s, call->id, all);
+    r = send_json(s, call->id, all);
     if (r == 0) {
         r = fl_ctl_end(s->ctl, call->id, 0, NULL);
     }
@@ -256,27 +274,62 @@ static int do_withdraw(struct fl_site *s, struct fl_ctl_call *call)
     return ask_vaults(s, call, &what);
 }
 
+/* The agents that were asked about and have an update that waits; its digest beside each. */
+static uint32_t find_held(struct fl_site *s, const struct fl_runner *one, struct fl_runner **ret,
+                          struct fl_digest *ret_digests)
+{
+    uint32_t count = 0;
+
+    for (uint32_t i = 0; i < fl_host_count(s->host); i++) {
+        struct fl_runner *r = fl_host_runner(s->host, i);
+        if (fl_runner_held(r) && (!one || one == r)) {
+            ret_digests[count] = fl_runner_held(r)->digest;
+            ret[count++] = r;
+        }
+    }
+    return count;
+}
+
+static void decide_one(struct fl_site *s, uint64_t call, struct fl_runner *r, bool approve)
+{
+    const struct fl_agent_offer *held = fl_runner_held(r);
+    char hex[FL_DIGEST_HEX];
+
+    fl_digest_hex(&held->digest, hex);
+    json_t *o = json_pack("{ss ss sI ss sI ss}", "agent", fl_runner_name(r), "job", held->job,
+                          "round", (json_int_t)held->key.round, "update", hex, "update_bytes",
+                          (json_int_t)held->size, "decided", approve ? "approve" : "reject");
+    fl_runner_decide(r, approve);
+    send_json(s, call, o); /* who asked may be gone; the word is given all the same */
+}
+
 /* The word on updates that wait: of one agent or all, of one digest or whichever waits. */
 static int decide(struct fl_site *s, struct fl_ctl_call *call, bool approve)
 {
-    const char *name = fl_ctl_argument(&call->request, "agent"),
-               *hex = fl_ctl_argument(&call->request, "update");
-    struct fl_digest digest;
-    uint32_t decided = 0;
+    uint32_t room = fl_host_count(s->host), count = 0;
+    struct fl_runner **held = fl_try(room, sizeof(void *)), *one;
+    struct fl_digest *digests = fl_try(room, sizeof *digests);
+    bool *meant = fl_try(room, sizeof *meant);
+    int r = held && digests && meant ? find_one(s, call, &one)
+                                     : fl_fail(&call->err, FL_R_NOMEM, "out of memory");
 
-    if (hex && !fl_digest_from_hex(hex, &digest)) {
-        return fl_fail(&call->err, FL_R_ARG, "an update is named by its digest, 64 hex digits");
+    if (r == 0) {
+        count = find_held(s, one, held, digests);
+        r = fl_outbox_pick(digests, count, fl_ctl_argument(&call->request, "update"), meant,
+                           &call->err);
     }
-    for (uint32_t i = 0; i < fl_host_count(s->host); i++) {
-        struct fl_runner *r = fl_host_runner(s->host, i);
-        if (!name || strcmp(name, fl_runner_name(r)) == 0) {
-            decided += fl_runner_decide(r, hex ? &digest : NULL, approve);
+    for (uint32_t i = 0; r == 0 && i < count; i++) {
+        if (meant[i]) {
+            decide_one(s, call->id, held[i], approve);
         }
     }
-    if (decided == 0) {
-        return fl_fail(&call->err, FL_R_ARG, "no such update waits for approval");
+    fl_free(held);
+    fl_free(digests);
+    fl_free(meant);
+    if (r == 0) {
+        fl_ctl_end(s->ctl, call->id, 0, NULL);
     }
-    return fl_ctl_end(s->ctl, call->id, 0, NULL);
+    return r;
 }
 
 static int do_outbox(struct fl_site *s, struct fl_ctl_call *call)

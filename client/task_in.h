@@ -21,7 +21,7 @@ int fl_task_write_private(struct fl_task *t, struct fl_digest *ret, struct fl_er
  * always noised here. */
 static inline enum fl_noise_place fl_task_update_noise(const struct fl_task *t)
 {
-    return t->plan->privacy.unit == FL_UNIT_CLIENT ? t->plan->privacy.noise : FL_NOISE_LOCAL;
+    return t->plan->privacy.unit == FL_UNIT_NONE ? FL_NOISE_LOCAL : t->plan->privacy.noise;
 }
 static inline enum fl_noise_place fl_task_noise(const struct fl_task *t)
 {

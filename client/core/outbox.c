@@ -11,7 +11,9 @@
 
 #include <assert.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 /* Below this many grid steps the discrete Gaussian's privacy loss may differ visibly from the
  * continuous one's, and the event would not be the plain Gaussian that is debited. */
@@ -210,4 +212,38 @@ void fl_sealed_fini(struct fl_sealed *s)
         fl_free(s->bytes);
         s->bytes = NULL;
     }
+}
+
+int fl_outbox_pick(const struct fl_digest *of, uint32_t count, const char *hex, bool *ret_meant,
+                   struct fl_err *e)
+{
+    char whole[FL_DIGEST_HEX], all[150] = "";
+    size_t n = hex ? strlen(hex) : 0, used = 0;
+    const struct fl_digest *first = NULL;
+    bool several = false;
+
+    if (hex && (n < FL_OUTBOX_PREFIX || n >= FL_DIGEST_HEX ||
+                n != strspn(hex, "0123456789abcdefABCDEF"))) {
+        return fl_fail(e, FL_R_ARG,
+                       "an update is named by its digest, 64 hex digits, or by the first of them, "
+                       "%d at least",
+                       FL_OUTBOX_PREFIX);
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        fl_digest_hex(&of[i], whole);
+        ret_meant[i] = strncasecmp(whole, hex ? hex : "", n) == 0;
+        if (ret_meant[i] && used < sizeof all) {
+            used += (size_t)snprintf(all + used, sizeof all - used, "%s%.24s", first ? ", " : "",
+                                     whole);
+        }
+        several = several || (ret_meant[i] && first && !fl_digest_equal(first, &of[i]));
+        first = ret_meant[i] && !first ? &of[i] : first;
+    }
+    if (hex && several) {
+        return fl_fail(e, FL_R_ARG, "%s could be %s", hex, all);
+    }
+    return first ? 0
+                 : fl_fail(e, FL_R_ARG,
+                           "no such update waits for approval (`outbox show` lists "
+                           "those that do)");
 }

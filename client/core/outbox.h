@@ -38,6 +38,12 @@ int fl_outbox_seal(const struct fl_plan *plan, const float *delta,
                    struct fl_sealed *ret, struct fl_err *e);
 void fl_sealed_fini(struct fl_sealed *s);
 
+/* Which of these updates does a person mean by `hex`, a digest or how it begins (FL_OUTBOX_PREFIX
+ * digits at least; NULL: all of them)? *ret_meant of each. -FL_R_ARG: none, or more than one. */
+enum { FL_OUTBOX_PREFIX = 8 };
+int fl_outbox_pick(const struct fl_digest *of, uint32_t count, const char *hex, bool *ret_meant,
+                   struct fl_err *e);
+
 /* The event this plan will cost a site in one round, for asking the ledger before training. Under
  * `none` its count is 0. -FL_R_PLAN_PRIVACY: a unit whose parameters cannot be honoured. */
 int fl_outbox_event(const struct fl_plan *plan, struct fl_event *ret, struct fl_err *e);

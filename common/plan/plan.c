@@ -51,6 +51,11 @@ static const char *const schedule_words[] = {"constant", "cosine", "step", NULL}
 static const char *const weight_words[] = {"equal", "examples", NULL};
 static const char *const generator_words[] = {"affine", "chunked", "kronecker", NULL};
 
+const char *fl_noise_place_name(enum fl_noise_place place)
+{
+    return noise_words[place];
+}
+
 /* ---- tables ---- */
 
 #define TYPED(key, kind, m) .name = key, .type = FL_CONF_##kind, .offset = offsetof(struct OF, m)

@@ -47,6 +47,8 @@ enum fl_noise_place {
 };
 
 /* Whether a site that trusts as `site` says takes part where the noise is at `asked`. */
+const char *fl_noise_place_name(enum fl_noise_place place); /* "local", ... */
+
 static inline bool fl_noise_trusts(enum fl_noise_place site, enum fl_noise_place asked)
 {
     return asked == FL_NOISE_LOCAL || asked == site;

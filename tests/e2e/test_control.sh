@@ -13,6 +13,9 @@ echo 'threads: {long: 3}' >>"$work/cohortd.yaml"
 expect_run 0 '^reloaded; waits for a restart: threads$' cohortctl reload
 sited() { cohort-agent status --config "$work/agents.yaml" >/dev/null 2>&1; }
 wait_for 10 sited || die "no agents"
+expect_run 0 '^site-03 ' cohort-agent status --config "$work/agents.yaml" --agent site-03
+[ "$(cohort-agent status --config "$work/agents.yaml" --agent site-03 | grep -c '^site-')" = 1 ] || die "status --agent shows others too"
+expect_run 2 'no agent nobody here' cohort-agent status --config "$work/agents.yaml" --agent nobody
 expect_run 0 'read again$' cohort-agent reload --config "$work/agents.yaml"
 sed -i 's/patience: 5s/patience: 6s/; s/test: 20/test: 19/' "$work/agents.yaml"
 expect_run 0 'read again; waits for a restart: patience, defaults.data.test$' cohort-agent reload --config "$work/agents.yaml"

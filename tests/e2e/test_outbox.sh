@@ -37,14 +37,18 @@ ok "digest, bytes, tensors and norms are those of the file that waits"
 digest=$(sed -n 's/.*"update":"\([0-9a-f]*\)".*/\1/p' "$work/outbox" | head -n 1)
 expect_run 2 'no such update waits' cohort-agent outbox approve --update 00000000000000000000000000000000000000000000000000000000000000ff --config "$work/agents.yaml"
 expect_run 2 '64 hex digits' cohort-agent outbox approve --update 12 --config "$work/agents.yaml"
-expect_run 0 '' cohort-agent outbox approve --update "$digest" --config "$work/agents.yaml"
+expect_run 2 'no agent nobody here' cohort-agent outbox approve --agent nobody --config "$work/agents.yaml"
+short=$(printf %.8s "$digest")
+expect_run 0 "site-01: approved held round 1, update $short.*ledger, and its 160 bytes go to the coordinator now" \
+    cohort-agent outbox approve --update "$short" --config "$work/agents.yaml"
 one_left() { [ "$(job_field round held)" = 1 ]; }
 wait_for 15 one_left || die "approved, and yet round $(job_field round held)"
 expect_run 0 'left: acknowledged' cohort-agent outbox --config "$work/agents.yaml"
 
 # The next one is rejected: declined with a reason that the operator sees, never paid for, its bytes gone.
 wait_for 15 waits || die "the second update does not wait"
-expect_run 0 '' cohort-agent outbox reject --config "$work/agents.yaml"
+[ "$(outbox show | grep -En 'round ' | sed -n 1p | grep -c 'waits for approval')" = 1 ] || die "what waits is not listed first: $(outbox show)"
+expect_run 0 'site-01: rejected held round 2.*nothing of it leaves.*509 rejected' cohort-agent outbox reject --config "$work/agents.yaml"
 expect_log cohortd 'site-01.*declines round 2 of held.*\[509 rejected\]'
 [ "$(releases)" = 1 ] || die "$(releases) releases, one was approved"
 cohortctl job cancel held >/dev/null

@@ -63,7 +63,7 @@ finishes shared 30
 expect_run 0 'unit client.*together with at most the part of the members' cohort-agent ledger --config "$work/agents.yaml" --agent site-01
 expect_run 0 'no data .keys, shares and signatures of secure sums.: 4 releases' \
     cohort-agent ledger --config "$work/agents.yaml" --agent site-01
-expect_run 0 'noise of standard deviation 0.2887 added' cohort-agent outbox --config "$work/agents.yaml" --agent site-01 # 0.5 / sqrt(3)
+expect_run 0 'noise of standard deviation 0.2887 added here, .* sum of all, .* at least 3 honest members are noise of 0.5;' cohort-agent outbox --config "$work/agents.yaml" --agent site-01 # 0.5 / sqrt(3)
 end_all
 
 # ---- unit example: one step of each site, of which nobody sees less than the sum with all its noise ----
@@ -79,6 +79,12 @@ start_agents
 finishes step 30
 expect_run 0 'epsilon 0.8833 of 100 .*unit example.*together with at most the part of the members' \
     cohort-agent ledger --config "$work/agents.yaml" --agent site-01 # of Poisson(0.5; Gauss(3)), whole
+expect_run 0 'clipped to 0.5; the step made of their sum has norm [0-9.e-]+; noise of .* added here, which is this site.s part' \
+    cohort-agent outbox --config "$work/agents.yaml" --agent site-01
+expect_run 0 'exchange secagg-sign: not made of the data' cohort-agent outbox --config "$work/agents.yaml" --agent site-01
+stop "$agents"
+sed 's/, noise: distributed}/}/' "$work/agents.yaml" >"$work/trusts-nobody.yaml" # no epsilon of this release holds against the others
+expect_run 0 '1 releases, 0 waiting; no epsilon .unit example' cohort-agent ledger --config "$work/trusts-nobody.yaml" --agent site-01
 end_all
 ok "unit example: a step under masks, its noise shared"
 cp "$work/four.yaml" "$work/agents.yaml"

@@ -287,8 +287,38 @@ START_TEST(test_every_failed_allocation_is_reported)
 }
 END_TEST
 
-TESTS_MAIN("outbox", test_narrow_is_the_upload_rounded_again,
-           test_without_noise_the_rounded_delta_leaves, test_client_unit_clips_and_noises,
-           test_members_share_the_noise, test_example_unit_passes_on_what_accounted_steps_made,
+START_TEST(test_an_update_is_named_by_how_its_digest_begins)
+{
+    struct fl_digest of[3] = {{{0xab, 0xcd, 0xef, 0x01, 0x23}}, {{0xab, 0xcd, 0xef, 0x01, 0x24}}};
+    char whole[FL_DIGEST_HEX];
+    bool meant[3];
+    struct fl_err e = {0};
+
+    of[2] = of[0]; /* two agents with the same data */
+    ck_assert_int_eq(fl_outbox_pick(of, 3, "ABCDEF0124", meant, &e), 0);
+    ck_assert(!meant[0] && meant[1] && !meant[2]);
+    fl_digest_hex(&of[0], whole);
+    ck_assert_int_eq(fl_outbox_pick(of, 3, whole, meant, &e), 0);
+    ck_assert(meant[0] && !meant[1] && meant[2]);
+    ck_assert_int_eq(fl_outbox_pick(of, 3, NULL, meant, &e), 0);
+    ck_assert(meant[0] && meant[1] && meant[2]);
+    ck_assert_int_eq(fl_outbox_pick(of, 3, "abcdef01", meant, &e), -FL_R_ARG);
+    ck_assert_ptr_nonnull(strstr(e.msg, "abcdef01 could be abcdef0123"));
+    ck_assert_ptr_nonnull(strstr(e.msg, ", abcdef0124"));
+    const char *const bad[] = {"", "abcdef0", "abcdefgh", "abcdef01 "};
+    for (size_t i = 0; i < FL_COUNT(bad); i++) {
+        ck_assert_int_eq(fl_outbox_pick(of, 3, bad[i], meant, &e), -FL_R_ARG);
+        ck_assert_ptr_nonnull(strstr(e.msg, "64 hex digits"));
+    }
+    ck_assert_int_eq(fl_outbox_pick(of, 3, "00000000", meant, &e), -FL_R_ARG);
+    ck_assert_int_eq(fl_outbox_pick(of, 0, NULL, meant, &e), -FL_R_ARG);
+    ck_assert_ptr_nonnull(strstr(e.msg, "no such update waits"));
+}
+END_TEST
+
+TESTS_MAIN("outbox", test_an_update_is_named_by_how_its_digest_begins,
+           test_narrow_is_the_upload_rounded_again, test_without_noise_the_rounded_delta_leaves,
+           test_client_unit_clips_and_noises, test_members_share_the_noise,
+           test_example_unit_passes_on_what_accounted_steps_made,
            test_what_cannot_be_honoured_is_refused_and_nothing_sealed,
            test_every_failed_allocation_is_reported)
