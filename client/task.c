@@ -13,6 +13,7 @@
 #include "common/nn/param/param.h"
 #include "common/nn/tensors.h"
 #include "common/nn/trap.h"
+#include "common/plan/adaptive.h"
 #include "common/plan/beside.h"
 
 #include <math.h>
@@ -408,6 +409,18 @@ static int produce(struct fl_task *t, struct fl_err *e)
     return r;
 }
 
+/* Of adaptive clipping: the clip stands in the model, and is this round's only if the site takes
+ * it.
+ */
+static int take_clip(struct fl_task *t, const float *base, struct fl_err *e)
+{
+    if (!t->plan->privacy.adaptive.on) {
+        return 0;
+    }
+    int r = fl_adaptive_take(t->plan, base[t->plan->layout.shared.elements - 1], e);
+    return r ? r : fl_policy_clip(t->vault->agent->policy, t->plan, e);
+}
+
 int fl_task_train(struct fl_task *t, struct fl_err *e)
 {
     struct fl_train_task task = {.plan = t->plan,
@@ -430,6 +443,7 @@ int fl_task_train(struct fl_task *t, struct fl_err *e)
         return r;
     }
     r = load_base(t, &base, e);
+    r = r ? r : take_clip(t, base, e);
     r = r ? r : load_input(t, &input, &task.input_size, e);
     if (r == 0) {
         r = fl_task_load_private(t, &t->inputs.private_state, &private_in, e);

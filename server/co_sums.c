@@ -9,6 +9,7 @@
 #include "common/base/crashpoint.h"
 #include "common/base/mem.h"
 #include "common/io/file.h"
+#include "common/plan/adaptive.h"
 #include "server/strategy/robust.h"
 #include "server/strategy/sumnoise.h"
 
@@ -122,6 +123,21 @@ static int make_slots(struct co_sums *s, struct fl_err *e)
     return r;
 }
 
+/* Of adaptive clipping: the clip stands in the model that the round begins with. */
+static int take_clip(struct co_sums *s, struct fl_err *e)
+{
+    const struct fl_tensors *table = &s->plan->layout.shared;
+    size_t head;
+    float moved = 0;
+
+    if (!s->plan->privacy.adaptive.on) {
+        return 0;
+    }
+    int r = fl_checkpoint_head(s->base, table, &head, e);
+    r = r ? r : fl_checkpoint_values(s->base, head, 0, table->elements - 1, 1, &moved, e);
+    return r ? r : fl_adaptive_take(s->plan, moved, e);
+}
+
 static int sums_init(struct co_sums *s, const struct fl_store *store, const struct co_sums_of *of,
                      struct fl_err *e)
 {
@@ -142,6 +158,7 @@ static int sums_init(struct co_sums *s, const struct fl_store *store, const stru
     s->store = store;
     fl_store_checkpoint_path(store, of->incarnation, of->round - 1, &of->checkpoint, path);
     if ((r = fl_checkpoint_open(path, of->round - 1, &s->base, e)) != 0 ||
+        (r = take_clip(s, e)) != 0 ||
         (r = co_strategy_new(s->plan, s->base, &s->strategy, &s->shared, e)) != 0 ||
         (r = make_slots(s, e)) != 0) {
         return r;

@@ -3,6 +3,7 @@
 #include "common/base/mem.h"
 #include "common/math/grid.h"
 #include "common/math/narrow.h"
+#include "common/plan/adaptive.h"
 #include "common/plan/releases.h"
 #include "common/plan/secure.h"
 #include "common/plan/shared_step.h"
@@ -24,28 +25,31 @@ static struct fl_grid grid_of(const struct fl_plan *plan)
     return (struct fl_grid){plan->grid.bits, plan->grid.step};
 }
 
-/* Bound and noise in grid steps, of the outbox: of unit `client`, or of a step whose noise members
+/* Bounds and noise in grid steps, of the outbox: of unit `client`, or of a step whose noise members
  * share. */
-static int own_scale(const struct fl_plan *plan, int64_t *ret_bound, double *ret_scale,
-                     struct fl_err *e)
+static int own_scale(const struct fl_plan *plan, struct fl_adaptive_bound *ret_bound,
+                     double *ret_scale, struct fl_err *e)
 {
-    const struct fl_grid g = grid_of(plan);
+    struct fl_adaptive_bound bound = {0};
     struct fl_shared_step shared;
-    int64_t bound = 0;
-    int r = fl_plan_shares_step(plan) ? fl_shared_step(plan, &shared, e)
-                                      : fl_clip_bound(&g, plan->privacy.clip, &bound, e);
+    bool step = fl_plan_shares_step(plan);
+    int r = step ? fl_shared_step(plan, &shared, e)
+                 : fl_adaptive_bound(&plan->privacy, plan->grid.step, &bound, e);
 
     if (r < 0) {
         return r;
     }
-    bound = fl_plan_shares_step(plan) ? (int64_t)shared.bound : bound;
+    if (step) {
+        bound.update = (int64_t)shared.bound;
+        bound.both = (double)bound.update;
+    }
     *ret_bound = bound;
-    *ret_scale = fl_plan_own_multiplier(plan) * (double)bound;
+    *ret_scale = fl_plan_own_multiplier(plan) * bound.both;
     if (!(*ret_scale >= scale_min) || !isfinite(*ret_scale)) {
         return fl_fail(e, FL_R_PLAN_PRIVACY,
                        "noise of %g grid steps (noise multiplier %g, clip of %lld steps of 2^%d); "
                        "at least %g are needed",
-                       *ret_scale, fl_plan_own_multiplier(plan), (long long)bound,
+                       *ret_scale, fl_plan_own_multiplier(plan), (long long)bound.update,
                        (int)plan->grid.step, scale_min);
     }
     return 0;
@@ -55,7 +59,7 @@ int fl_outbox_event(const struct fl_plan *plan, struct fl_event *ret, struct fl_
 {
     const struct fl_privacy_conf *p = &plan->privacy;
     struct fl_event event = {0};
-    int64_t bound;
+    struct fl_adaptive_bound bound;
     double scale;
     int r = fl_release_event(plan, &event, e);
 
@@ -103,8 +107,8 @@ static int to_grid(const struct fl_plan *plan, const float *delta, size_t count,
     const struct fl_grid g = grid_of(plan);
     struct fl_noise *noise = NULL;
     struct fl_seed own;
+    struct fl_adaptive_bound bound = {0};
     struct fl_rng rng;
-    int64_t bound = 0;
     double scale = 0, squares = 0;
     int r;
 
@@ -126,10 +130,14 @@ static int to_grid(const struct fl_plan *plan, const float *delta, size_t count,
         r = fl_grid_round(&g, delta, count, q, e);
         s->norm_before = r < 0 ? 0 : norm_of(&g, q, count);
     } else if (r == 0) {
-        r = fl_clip_to_grid(&g, delta, count, bound, q, &s->norm_before, e);
+        size_t clipped = count - (bound.bit > 0); /* the value behind the model's is the bit's */
+        r = fl_clip_to_grid(&g, delta, clipped, bound.update, q, &s->norm_before, e);
     }
     if (r == 0) {
-        s->norm_after = norm_of(&g, q, count);
+        s->norm_after = norm_of(&g, q, count - (bound.bit > 0));
+    }
+    if (r == 0 && bound.bit > 0) {
+        q[count - 1] = s->norm_before <= plan->privacy.clip ? bound.bit : -bound.bit;
     }
     if (r == 0 && local) {
         fl_seed_derive(seed, "outbox noise", 0, &own);

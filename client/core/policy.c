@@ -100,8 +100,26 @@ static double counted_noise(const struct fl_plan *plan, enum fl_noise_place trus
     return plan->privacy.noise == FL_NOISE_CENTRAL ? 0 : fl_plan_own_multiplier(plan);
 }
 
-static int judge_privacy(const struct fl_policy_job *job, const struct fl_plan *plan,
-                         struct fl_err *e)
+/* A site that goes back in the middle of a secure sum costs its neighbours the round: there the
+ * greatest clip that may come is judged. */
+int fl_policy_clip(const struct fl_policy *policy, const struct fl_plan *plan, struct fl_err *e)
+{
+    const struct fl_policy_job *job = fl_policy_find(policy, plan->name);
+    const struct fl_privacy_conf *p = &plan->privacy;
+    double clip = p->unit == FL_UNIT_NONE             ? 0
+                  : p->adaptive.on && plan->secure.on ? p->adaptive.max
+                                                      : p->clip;
+
+    if (!job || job->max_clip <= 0 || (clip > 0 && clip <= job->max_clip)) {
+        return 0;
+    }
+    return fl_fail(e, FL_R_POLICY_NOISE,
+                   "job %s clips at %g (0 = never); this site requires at most %g", plan->name,
+                   clip, job->max_clip);
+}
+
+static int judge_privacy(const struct fl_policy *policy, const struct fl_policy_job *job,
+                         const struct fl_plan *plan, struct fl_err *e)
 {
     const struct fl_privacy_conf *asked = &plan->privacy;
     const struct fl_budget *b = &job->budget;
@@ -117,10 +135,9 @@ static int judge_privacy(const struct fl_policy_job *job, const struct fl_plan *
                        "job %s has noise multiplier %g; this site requires at least %g", plan->name,
                        counted_noise(plan, b->noise), job->min_noise_multiplier);
     }
-    if (job->max_clip > 0 && (asked->unit == FL_UNIT_NONE || !(asked->clip <= job->max_clip))) {
-        return fl_fail(e, FL_R_POLICY_NOISE,
-                       "job %s clips at %g (0 = never); this site requires at most %g", plan->name,
-                       asked->unit == FL_UNIT_NONE ? 0.0 : asked->clip, job->max_clip);
+    int r = fl_policy_clip(policy, plan, e);
+    if (r < 0) {
+        return r;
     }
     if (b->unit == FL_UNIT_NONE) {
         return 0;
@@ -186,5 +203,5 @@ int fl_policy_judge(const struct fl_policy *policy, const struct fl_plan *plan, 
                        "(scores: true would allow it)",
                        plan->name);
     }
-    return judge_privacy(job, plan, e);
+    return judge_privacy(policy, job, plan, e);
 }

@@ -54,5 +54,8 @@ const struct fl_policy_job *fl_policy_find(const struct fl_policy *policy, const
 /* 0, or -FL_R_POLICY_JOB (job, strategy or size), or -FL_R_POLICY_NOISE (another unit, less noise,
  * a larger clip, a larger epsilon or delta than the site allows). */
 int fl_policy_judge(const struct fl_policy *policy, const struct fl_plan *plan, struct fl_err *e);
+/* Of it, the clip by itself: that of a plan with adaptive clipping is known when a round's model is
+ * there. -FL_R_POLICY_NOISE. */
+int fl_policy_clip(const struct fl_policy *policy, const struct fl_plan *plan, struct fl_err *e);
 
 #endif

@@ -118,7 +118,18 @@ static const struct fl_conf_field round_keys[] = {
 #undef OF
 
 #define OF fl_privacy_conf
+static const struct fl_conf_field adaptive_keys[] = {
+    {TYPED("quantile", DOUBLE, adaptive.quantile), .max = 1,
+     .flags = FL_CONF_ABOVE_MIN | FL_CONF_BELOW_MAX, .fallback = "0.5"},
+    {TYPED("rate", DOUBLE, adaptive.rate), .max = 1, .flags = FL_CONF_ABOVE_MIN, .fallback = "0.2"},
+    {TYPED("noise_multiplier", DOUBLE, adaptive.noise_multiplier), .max = 1e6,
+     .flags = FL_CONF_ABOVE_MIN},
+    {TYPED("min", DOUBLE, adaptive.min), .max = 1e6, .flags = FL_CONF_ABOVE_MIN},
+    {TYPED("max", DOUBLE, adaptive.max), .max = 1e6, .flags = FL_CONF_ABOVE_MIN},
+    {.name = NULL},
+};
 static const struct fl_conf_field privacy_keys[] = {
+    {.name = "adaptive", .type = FL_CONF_MAP, .fields = adaptive_keys},
     {TYPED("unit", ENUM, unit), .words = unit_words, .fallback = "none"},
     {TYPED("clip", DOUBLE, clip), .max = 1e6, .fallback = "0"},
     {TYPED("clipping", ENUM, clipping), .words = clipping_words, .fallback = "flat"},
@@ -433,6 +444,9 @@ static int parse(struct raw *raw, const char *file, struct fl_conf *c, struct fl
     }
     if (r == 0 && raw->aggregate) {
         r = fl_plan_aggregate(raw->aggregate, &raw->plan.aggregate, e);
+    }
+    if (r == 0) { /* behind all other tensors */
+        r = fl_plan_adaptive(&raw->plan, root, e);
     }
     if (r) {
         return r;

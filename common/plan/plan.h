@@ -93,9 +93,19 @@ struct fl_train_conf {
 /* How an example's gradient is clipped to C: as one vector, or each layer to C / sqrt(layers). */
 enum fl_clipping { FL_CLIPPING_FLAT, FL_CLIPPING_PER_LAYER };
 
+/* `privacy.adaptive` (common/plan/adaptive.h). */
+struct fl_adaptive_conf {
+    bool on;
+    double quantile, rate;
+    double noise_multiplier; /* noise std of the number of members within the clip */
+    double min, max;         /* of the clip */
+    double first;            /* clip of the first round: what the description says */
+};
+
 struct fl_privacy_conf {
     enum fl_unit unit;
-    double clip;             /* C, L2 */
+    double clip; /* C, L2; adaptive: of one round, at first its first one's */
+    struct fl_adaptive_conf adaptive;
     double noise_multiplier; /* sigma: noise std / C, per released sum (client) or per step
                                 (example) */
     double epsilon, delta;   /* what the job aims at: noise_multiplier is resolved from it at

@@ -8,6 +8,7 @@
 #include "common/math/narrow.h"
 
 #include "common/math/grid.h"
+#include "common/plan/adaptive.h"
 #include "common/plan/releases.h"
 #include "common/plan/secure.h"
 #include "common/privacy/accountant.h"
@@ -152,55 +153,66 @@ static int check_client(const struct fl_plan *p, const struct fl_conf_node *root
     const struct fl_grid g = {p->grid.bits, p->grid.step};
     const struct fl_privacy_conf *v = &p->privacy;
     double step = ldexp(1, g.step), most = (double)fl_grid_max(&g) * step;
+    /* Of every round: the least clip has its noise on the grid, and the greatest fits it. */
+    double least = v->adaptive.on ? v->adaptive.min : v->clip;
+    double clip = v->adaptive.on ? v->adaptive.max : v->clip;
 
-    if (v->clip < step) {
+    if (least < step) {
         return fl_conf_fail(e, fl_plan_at(root, "privacy.clip"), FL_R_PLAN_PRIVACY,
-                            "%g is below one step of the grid (%g)", v->clip, step);
+                            "%g is below one step of the grid (%g)", least, step);
     }
     if (v->noise_multiplier == 0) {
         return 0;
     }
+    double ratio = fl_adaptive_ratio(v);
+    if (v->adaptive.on && ratio * floor(least / step) < 1) {
+        return fl_conf_fail(e, grid_at(root, "grid.step"), FL_R_PLAN_PRIVACY,
+                            "with a clip of %g the bit beside it (%.4g) is below one step (%.4g): "
+                            "lower step",
+                            least, ratio * least, step);
+    }
     if (v->noise == FL_NOISE_CENTRAL) { /* the update has none */
-        if (v->clip > most) {
+        if (clip > most) {
             return fl_conf_fail(e, grid_at(root, "grid.bits"), FL_R_PLAN_OVERFLOW,
                                 "the grid holds values up to %.4g, the clip is %.4g: raise bits or "
                                 "step",
-                                most, v->clip);
+                                most, clip);
         }
-        if (v->noise_multiplier * floor(v->clip / step) < 4) {
+        if (v->noise_multiplier * floor(least / step) < 4) {
             return fl_conf_fail(e, grid_at(root, "grid.step"), FL_R_PLAN_PRIVACY,
                                 "the noise is below 4 steps (%.4g each): lower step", step);
         }
         return 0;
     }
-    double own = v->noise_multiplier;
+    double own = v->noise_multiplier,
+           both = sqrt(1 + ratio * ratio);  /* the bit has its noise, too */
     if (v->noise == FL_NOISE_DISTRIBUTED) { /* cut noise would no longer add up: none is cut */
         own = fl_plan_own_multiplier(p);
-        double reach = v->clip + 14 * own * v->clip + step;
+        double reach = clip + 14 * own * both * clip + step;
         if (reach > most) {
             return fl_conf_fail(e, grid_at(root, "grid.bits"), FL_R_PLAN_OVERFLOW,
                                 "the grid holds values up to %.4g, but clip and the largest noise "
                                 "of one member reach %.4g: raise bits or step",
                                 most, reach);
         }
-        if (own * floor(v->clip / step) < 4) {
+        if (own * floor(least / step) < 4) {
             return fl_conf_fail(e, grid_at(root, "grid.step"), FL_R_PLAN_PRIVACY,
                                 "each member's part of the noise is below 4 steps (%.4g each): "
                                 "lower step",
                                 step);
         }
     }
-    double wanted = v->clip + 8 * own * v->clip;
+    double wanted = clip + 8 * own * both * clip;
     if (wanted > most) {
         return fl_conf_fail(e, grid_at(root, "grid.bits"), FL_R_PLAN_OVERFLOW,
                             "the grid holds values up to %.4g, but clip and 8 sigma of noise reach "
                             "%.4g: raise bits or step",
                             most, wanted);
     }
-    if (own * v->clip < step / 4) {
+    if (own * least < step / 4) {
         return fl_conf_fail(e, grid_at(root, "grid.step"), FL_R_PLAN_PRIVACY,
                             "the noise (%.4g) is below a quarter of a step (%.4g): lower step",
-                            v->noise_multiplier * v->clip, step);
+                            v->noise_multiplier * least, step);
     }
     return 0;
 }

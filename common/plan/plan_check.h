@@ -39,6 +39,8 @@ int fl_plan_server(const struct fl_conf_node *n, struct fl_plan *plan, struct fl
 
 /* What the strategy keeps at sites or sends beside the network, into the layout (beside.c). */
 int fl_plan_beside(struct fl_plan *plan, const struct fl_conf_node *root, struct fl_err *e);
+/* `privacy.adaptive` (adaptive.c): what follows from it, its rules, and its tensor. */
+int fl_plan_adaptive(struct fl_plan *plan, const struct fl_conf_node *root, struct fl_err *e);
 /* `aggregate` (plan_aggregate.c), and its rules. */
 int fl_plan_aggregate(const struct fl_conf_node *n, struct fl_aggregate_conf *ret,
                       struct fl_err *e);

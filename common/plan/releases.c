@@ -82,6 +82,11 @@ static const struct fl_release_row rows[] = {
     MEAN_OF("hyperfl", "the generator", "the generated network and the head together"),
     MEAN_OF("scaffold", "the whole model and its control variates together",
             "the whole model, of which the control variates are made"),
+    {"privacy.adaptive", FL_UNIT_CLIENT, FL_RELEASE_BIT,
+     "whether the update was within the clip, one value beside it, whoever adds the noise",
+     "sqrt(C^2 + k^2) in L2 with the update, exactly, with C the round's clip and k = C / sqrt((2 "
+     "adaptive.noise_multiplier / sigma)^2 - 1)",
+     "none of its own: the update's Gauss(sigma) is of both"},
     {"counts", FL_UNIT_CLIENT, FL_RELEASE_COUNTS, "examples of each class, beside any strategy",
      "counts.bound in L2", "Gauss(counts.noise_multiplier)"},
     {"counts", FL_UNIT_EXAMPLE, FL_RELEASE_COUNTS, "examples of each class, beside any strategy",
@@ -151,6 +156,18 @@ int fl_release_row(const struct fl_plan *plan, const struct fl_release_row **ret
                    plan->strategy);
 }
 
+bool fl_release_summed(const struct fl_plan *plan)
+{
+    const struct fl_release_row *row;
+
+    for (uint32_t i = 0; (row = fl_release_row_at(i)) != NULL; i++) {
+        if (strcmp(row->strategy, plan->strategy) == 0 && row->kind == FL_RELEASE_SUM) {
+            return true;
+        }
+    }
+    return false;
+}
+
 int fl_release_event(const struct fl_plan *plan, struct fl_event *ret, struct fl_err *e)
 {
     const struct fl_privacy_conf *p = &plan->privacy;
@@ -172,6 +189,7 @@ int fl_release_event(const struct fl_plan *plan, struct fl_event *ret, struct fl
         case FL_RELEASE_DESCRIPTOR:
         case FL_RELEASE_SCORE:
         case FL_RELEASE_SUM:
+        case FL_RELEASE_BIT:
             event.count = 1;
             break;
         case FL_RELEASE_MASKED: /* of the unit example: one step */

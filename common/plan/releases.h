@@ -12,6 +12,7 @@
 #include "common/plan/plan.h"
 #include "common/privacy/accountant.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 enum fl_release_kind {
@@ -25,6 +26,8 @@ enum fl_release_kind {
     FL_RELEASE_EMBEDDING,  /* mean embedding of a site's features, noised at the site; fedka */
     FL_RELEASE_DESCRIPTOR, /* of a site's data, noised at the site; for strategies with bubbles */
     FL_RELEASE_SCORE, /* of the model that a site would be served, noised at the site; beside any */
+    FL_RELEASE_BIT,  /* unit client: was the update within the clip; a value beside it, wherever the
+                        noise is, and in its event */
     FL_RELEASE_TREE, /* unit client: prefix sums over rounds, noised by the coordinator as a tree */
 };
 
@@ -40,6 +43,10 @@ const struct fl_release_row *fl_release_row_at(uint32_t i);
 /* The row of this plan. -FL_R_PLAN_PRIVACY when there is none: no epsilon can be stated. For unit
  * none there is nothing to state: *ret is NULL. */
 int fl_release_row(const struct fl_plan *plan, const struct fl_release_row **ret, struct fl_err *e);
+
+/* Is there a row for the sum of all members' updates under the unit client, wherever this plan's
+ * noise is? */
+bool fl_release_summed(const struct fl_plan *plan);
 
 /* What one round costs a site that takes part (count 0 under unit none, or when nothing travels),
  * and the whole job at most. noise_multiplier may still be 0, unresolved. -FL_R_PLAN_PRIVACY as

@@ -4,6 +4,7 @@
  * promise that others will.
  */
 #include "common/base/mem.h"
+#include "common/plan/adaptive.h"
 #include "common/plan/plan.h"
 #include "common/plan/releases.h"
 #include "common/plan/secure.h"
@@ -96,13 +97,21 @@ static json_t *assumptions_json(void)
     return list;
 }
 
+/* Of adaptive clipping: what is left of the noise for the update, as the bits have a part of it. */
+static double update_multiplier(const struct fl_privacy_conf *v)
+{
+    double ratio = fl_adaptive_ratio(v);
+
+    return v->noise_multiplier * sqrt(1 + ratio * ratio);
+}
+
 static json_t *document(const struct forecast *f)
 {
     const struct fl_privacy_conf *v = &f->plan->privacy;
     const struct fl_worth *w = &f->worth;
     bool example = v->unit == FL_UNIT_EXAMPLE;
 
-    return json_pack(
+    json_t *o = json_pack(
         "{ss ss ss ss ss sf sf sf sf sI sf ss sf ss sf sf sI s{sf sf sf} s{sb sf so so}}", "job",
         f->plan->name, "strategy", f->plan->strategy, "unit", example ? "example" : "client",
         "neighbours", fl_release_neighbours(f->plan), "adversary", fl_release_adversary(f->plan),
@@ -115,6 +124,15 @@ static json_t *document(const struct forecast *f)
         "squared_error_joined_over_alone", w->ratio, "break_even_dimensions",
         isfinite(w->break_even) ? json_real(w->break_even) : json_null(), "assumptions",
         assumptions_json());
+    if (v->adaptive.on) {
+        const struct fl_adaptive_conf *a = &v->adaptive;
+        json_object_set_new(o, "adaptive",
+                            json_pack("{sf sf sf sf sf sf}", "quantile", a->quantile, "rate",
+                                      a->rate, "min", a->min, "max", a->max, "noise_multiplier",
+                                      a->noise_multiplier, "update_noise_multiplier",
+                                      update_multiplier(v)));
+    }
+    return o;
 }
 
 static void print_text(const struct forecast *f)
@@ -130,6 +148,13 @@ static void print_text(const struct forecast *f)
     fl_cli_row("adversary", "%s", fl_release_adversary(f->plan));
     fl_cli_row("releases", "%" PRIu64 " with noise multiplier %g, clip %g, rate %g", f->event.count,
                v->noise_multiplier, v->clip, f->event.q);
+    if (v->adaptive.on) {
+        const struct fl_adaptive_conf *a = &v->adaptive;
+        fl_cli_row("", "clip adaptive: %g at first, then towards the %g quantile, %g to %g",
+                   v->clip, a->quantile, a->min, a->max);
+        fl_cli_row("", "of that noise multiplier %.6g is of updates and %g of the bits",
+                   update_multiplier(v), a->noise_multiplier);
+    }
     fl_cli_row("epsilon", "%.6g at delta %g (bound %s): what sites' ledgers keep", f->adaptive,
                v->delta, fl_bound_name(f->adaptive_bound));
     fl_cli_row("", "%.6g if exactly this job runs and nothing else (bound %s)", f->epsilon,

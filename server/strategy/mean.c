@@ -19,6 +19,7 @@
 #include "common/base/le.h"
 #include "common/base/mem.h"
 #include "common/math/grid.h"
+#include "common/plan/adaptive.h"
 #include "server/strategy/robust.h"
 #include "server/strategy/serveropt.h"
 #include "server/strategy/sumnoise.h"
@@ -37,10 +38,11 @@ struct shared {
     struct fl_robust_terms robust; /* its rule is not on: the mean */
     uint32_t last, moments; /* of every element is kept: the last aggregate, the optimizer's */
     size_t kept;
-    float *keep;                   /* all these, one after the other; NULL when nothing is */
-    struct fl_standings standings; /* with gates */
-    bool buffered;                 /* stale updates count less, and the mean is over all K */
-    bool noised;                   /* the plan wants noise on the sum */
+    float *keep;                    /* all these, one after the other; NULL when nothing is */
+    struct fl_standings standings;  /* with gates */
+    bool buffered;                  /* stale updates count less, and the mean is over all K */
+    bool noised;                    /* the plan wants noise on the sum */
+    struct fl_privacy_conf privacy; /* with this round's clip */
     struct fl_sum_noise noise;
 };
 
@@ -78,6 +80,7 @@ static int mean_init(void *shared, const struct fl_plan *plan, struct fl_err *e)
     s->buffered = plan->setting.buffer.size > 0;
     s->members = plan->round.members;
     s->opt = fl_server_opt_of(&plan->server);
+    s->privacy = plan->privacy;
     if (s->grid.bits < 8 || s->grid.bits > 32 || s->max_weight == 0 || s->members == 0 ||
         !fl_grid_sum_fits(&s->grid, s->max_weight, s->members)) {
         return fl_fail(e, FL_R_PLAN_OVERFLOW,
@@ -410,11 +413,18 @@ static int finish_tile(const struct shared *s, const struct slot *t, const struc
     if (r != 0) {
         return r;
     }
+    bool clip = s->privacy.adaptive.on && first + count == s->elements; /* its last value */
+    double bits = clip ? mean[count - 1] : 0;
+    mean[count - 1] = clip ? 0 : mean[count - 1];
     for (size_t i = 0; i < count; i++) {
         *norm2 += mean[i] * mean[i];
         kept[0][i] = s->last ? (float)mean[i] : 0;
     }
     r = fl_server_opt_step(&s->opt, base, mean, first, count, &moments, x_next, &moments_next, e);
+    if (r == 0 && clip) {
+        x_next[count - 1] = fl_adaptive_next(&s->privacy, s->grid.step, bits, e);
+        r = isfinite(x_next[count - 1]) ? 0 : -FL_R_PLAN_PRIVACY;
+    }
     for (uint32_t k = 0; r == 0 && k < s->last + s->moments; k++) {
         for (size_t i = 0; i < count; i++) {
             fl_put_float(next->state + 4 * (k * s->elements + first + i), kept[k][i]);

@@ -3,8 +3,7 @@
 #include "common/base/hash.h"
 #include "common/base/le.h"
 #include "common/base/mem.h"
-#include "common/math/grid.h"
-#include "common/privacy/clip.h"
+#include "common/plan/adaptive.h"
 
 #include <math.h>
 #include <string.h>
@@ -16,15 +15,14 @@ bool fl_sum_noise_wanted(const struct fl_plan *plan)
 
 int fl_sum_noise_init(struct fl_sum_noise *n, const struct fl_plan *plan, struct fl_err *e)
 {
-    const struct fl_grid g = {plan->grid.bits, plan->grid.step};
-    int64_t bound = 0;
-    int r = fl_clip_bound(&g, plan->privacy.clip, &bound, e);
+    struct fl_adaptive_bound bound;
+    int r = fl_adaptive_bound(&plan->privacy, plan->grid.step, &bound, e);
 
     memset(n, 0, sizeof *n);
     if (r < 0) {
         return r;
     }
-    double scale = plan->privacy.noise_multiplier * (double)bound;
+    double scale = plan->privacy.noise_multiplier * bound.both;
     /* As at sites: below 4 steps the discrete Gaussian's loss may differ from the continuous one's.
      */
     if (!(scale >= 4) || !isfinite(scale)) {

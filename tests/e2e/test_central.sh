@@ -62,3 +62,23 @@ print(*sorted(r["round"] for r in json.load(sys.stdin)["releases"] if r["job"] =
 done
 ok "each site was once in each tree of four rounds"
 grep -q '510 participation' "$work/cohortd.log" && ok "$(grep '510 participation' "$work/cohortd.log" | head -n 1)"
+
+# A clip that follows the updates: far below their norms it grows from round to round, and a site stops at the one it allows.
+adaptive='privacy: {unit: client, clip: 0.01, noise_multiplier: 0.5, delta: 0.00001, noise: central, adaptive: {rate: 1, noise_multiplier: 0.36, min: 0.01, max: 1}}'
+rounds=3 quorum=4 deadline=30s job adaptive 4 "$adaptive"
+expect_run 0 'clip adaptive: 0.01 at first' cohortctl privacy plan "$work/adaptive.yaml"
+submit adaptive
+finishes adaptive
+cohort-agent ledger --config "$work/agents.yaml" --agent site-02 --json | python3 -c '
+import json, sys
+clips = [r["clip"] for r in json.load(sys.stdin)["releases"] if r["job"] == "adaptive"]
+assert len(clips) == 3 and clips[0] == 0.01 and clips[0] < clips[1] < clips[2], clips
+print("clips", *clips)' || die "the clip does not grow"
+ok "the clip grows with the updates beyond it"
+stop "$agents"
+sed -i 's/jobs: \["\*"\]/jobs: [{name: "*", max_clip: 0.012}]/' "$work/agents.yaml"
+start_agents
+rounds=2 quorum=4 deadline=2s fill=1s job bounded 4 "$adaptive"
+submit bounded
+expect_log cohortd 'site-0[1-4].*declines round 2 of bounded.*\[502 policy-noise\]'
+expect_log agents 'job bounded clips at .*; this site requires at most 0.012'
