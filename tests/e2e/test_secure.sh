@@ -32,13 +32,15 @@ ok "$(grep 'under the masks' "$work/outbox.txt" | sed 's/^ *//')"
 
 # ---- noise: each site's own is the same with masks and without; shared noise is a part, and only for sites that agree ----
 noise='privacy: {unit: client, clip: 0.5, noise_multiplier: 1, delta: 1e-5'
-begin bare 0 "$noise}"
+adaptive='adaptive: {rate: 1, noise_multiplier: 0.75, min: 0.3, max: 0.6}' # and the clip that the bits under the masks lead to
+rounds=2
+begin bare 0 "$noise, $adaptive}"
 start_agents
 start_last
 finishes bare 30 >/dev/null
 export_to bare noised
 end_all
-begin masked 2 "$noise}
+begin masked 2 "$noise, $adaptive}
 $secure"
 start_agents
 start_last
@@ -46,7 +48,8 @@ finishes masked 30 >/dev/null
 export_to masked masked-noised
 same_as noised masked-noised
 end_all
-ok "with each site's own noise: the same model as without secure aggregation"
+ok "with each site's own noise: the same model and clip as without secure aggregation"
+rounds=1
 begin shared 2 "$noise, noise: distributed}
 $secure"
 for of in four last; do # from now on with a budget, and site-05 adds all of its noise itself

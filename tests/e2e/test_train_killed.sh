@@ -74,6 +74,8 @@ killed fedproto 35 "$plain"
 killed scaffold 18 'train: {batch: 10, epochs: 4, lr: 0.05}'
 killed hyperfl '9' 'train: {batch: 10, steps: 12, lr: 0.05}' \
     'privacy: {unit: example, clip: 1, noise_multiplier: 1, delta: 0.00001, sampling_rate: 0.2, examples: 80}'
+killed fedavg '40' "$plain" \
+    'privacy: {unit: client, clip: 0.1, noise_multiplier: 1, delta: 0.00001, adaptive: {rate: 1, noise_multiplier: 0.75, max: 0.3}}'
 
 program_run() {
     new_world
