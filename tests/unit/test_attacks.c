@@ -66,8 +66,8 @@ static size_t rule_of(const char *name)
 }
 
 /* The mean over seeds. */
-static double accuracy(size_t rule, enum attack attack, uint32_t hidden, double skew,
-                       uint32_t seeds, double *ret_fooled)
+static double accuracy_after(uint32_t rounds, size_t rule, enum attack attack, uint32_t hidden,
+                             double skew, uint32_t seeds, double *ret_fooled)
 {
     static struct attack_world world;
     struct pool_bench b;
@@ -77,12 +77,18 @@ static double accuracy(size_t rule, enum attack attack, uint32_t hidden, double 
     pool_bench_open(&b, 28, -16, SITES, params);
     b.terms.conf = rules[rule].conf;
     for (uint64_t seed = 1; seed <= seeds; seed++) {
-        right += attack_run(&world, &b, hidden, skew, attack, seed, ROUNDS, &one) / seeds;
+        right += attack_run(&world, &b, hidden, skew, attack, seed, rounds, &one) / seeds;
         fooled += one / seeds;
     }
     pool_bench_close(&b);
     *ret_fooled = fooled;
     return right;
+}
+
+static double accuracy(size_t rule, enum attack attack, uint32_t hidden, double skew,
+                       uint32_t seeds, double *ret_fooled)
+{
+    return accuracy_after(ROUNDS, rule, attack, hidden, skew, seeds, ret_fooled);
 }
 
 START_TEST(test_a_mean_is_broken_and_rules_are_not)
@@ -100,6 +106,33 @@ START_TEST(test_a_mean_is_broken_and_rules_are_not)
                             alone - 5);
         ck_assert_double_ge(accuracy(rule_of(some[i]), ATTACK_LABEL_FLIP, 0, 0, 1, &fooled),
                             alone - 5);
+    }
+}
+END_TEST
+
+/* A model that is as good as before until it is averaged passes whoever only tries it out; the
+ * gates see how far away it is, and so do rules that choose among updates. They stop a backdoor
+ * that is scaled to be heard, too. */
+START_TEST(test_gates_catch_sabotage_and_backdoors)
+{
+    static const char *const some[] = {"gates + mean", "mixing + trimmed mean"};
+    enum { FEW = 50 };
+    double fooled;
+    double none = accuracy_after(FEW, rule_of("mean"), ATTACK_NONE, HIDDEN_MOST, 0.3, 1, &fooled);
+
+    ck_assert_double_lt(
+        accuracy_after(FEW, rule_of("mean"), ATTACK_SABOTAGE, HIDDEN_MOST, 0.3, 1, &fooled),
+        none - 30);
+    accuracy_after(FEW, rule_of("mean"), ATTACK_BACKDOOR, HIDDEN_MOST, 0.3, 1, &fooled);
+    ck_assert_double_gt(fooled, 80);
+    for (size_t i = 0; i < FL_COUNT(some); i++) {
+        double right =
+            accuracy_after(FEW, rule_of(some[i]), ATTACK_SABOTAGE, HIDDEN_MOST, 0.3, 1, &fooled);
+        ck_assert_msg(right > none - 8, "%s: %.1f of %.1f", some[i], right, none);
+        right =
+            accuracy_after(FEW, rule_of(some[i]), ATTACK_BACKDOOR, HIDDEN_MOST, 0.3, 1, &fooled);
+        ck_assert_msg(right > none - 8 && fooled < 5, "%s: %.1f of %.1f, %.1f fooled", some[i],
+                      right, none, fooled);
     }
 }
 END_TEST
@@ -160,4 +193,5 @@ START_TEST(test_all_rules_against_all_attacks)
 }
 END_TEST
 
-TESTS_MAIN("attacks", test_a_mean_is_broken_and_rules_are_not, test_all_rules_against_all_attacks)
+TESTS_MAIN("attacks", test_a_mean_is_broken_and_rules_are_not,
+           test_gates_catch_sabotage_and_backdoors, test_all_rules_against_all_attacks)
