@@ -2,7 +2,7 @@
 """Weekly sales of single stores, forward in time, by the real daemons: bubbles beside one model for all, models of each store's own, and baselines without
 a federation.
 
-    tests/experiments/retail.py --data DIR [--set orange-juice|complete-journey] [--out FILE.csv] [--build DIR] [--seeds 1,2,3] [--stores 20] [--only METHOD,...]
+    tests/experiments/retail.py --data DIR [--set orange-juice|complete-journey|dataco] [--out FILE.csv] [--build DIR] [--seeds 1,2,3] [--stores 20] [--only METHOD,...]
 
 orange-juice: a row a store, brand and week. Predicted is logmove, from the brand, the prices of all brands, coupon and feature of that week; `profit`
 follows from the sales and is left out. Training: weeks before 130; test: weeks from 134 on.
@@ -11,12 +11,17 @@ complete-journey: purchases of a sample of households, summed over store, depart
 first and last are not whole). Predicted is log(1 + dollars) of a department's next week from its last four weeks and which it is; whatever is known of that
 week itself (quantities, discounts) is left out. Training: targets before week 40; test: from week 42 on. Stores: those with most purchases.
 
+dataco: orders, counted for region, customers' segment and week. Predicted is log(1 + orders) of a segment's next week from its last four and which it
+is. The source sells in one part of the world after another, so weeks of fewer than four orders in a region, and the first and last of each
+stretch, are left out, and each region's time is its own: training before the last three tenths of its weeks, a week between. No price or profit is used.
+
 Every arm has the same network, steps and settings; nothing is tuned. A row a site is appended to the CSV; runs that are in it are not repeated. Baselines
 predict the same targets: linear and gradient-boosted trees (scikit-learn's, skipped where it is not installed) at home and of all stores' rows together, and the mean
 of the training or, over time, the last week and the mean of the last four. MASE: the mean absolute error over that of "as the week before" in training.
 """
 import argparse
 import csv
+import datetime
 import gzip
 import json
 import math
@@ -47,7 +52,7 @@ METHODS = {
 
 
 class OrangeJuice:
-    cut, gap, inputs = 130, 4, 24
+    cut, gap, inputs, batch = 130, 4, 24, 64
 
     def __init__(self, data, _work):
         self.path = os.path.join(data, "orange-juice", "sales.csv.gz")
@@ -87,46 +92,89 @@ class OrangeJuice:
             yield int(r["week"]), x, float(r["logmove"]), {"brand mean at home": statistics.mean(means[r["brand"]]) if means[r["brand"]] else 0}
 
 
-class CompleteJourney:
-    cut, gap, inputs, steps = 40, 2, 24, 4
-    departments = ["GROCERY", "DRUG GM", "PRODUCE", "MEAT", "MEAT-PCKGD"]
-    weeks = range(2, 53)
+class Weeks:
+    """log(1 + an amount) of a store's next week, for each of some kinds of it, from the kind and the last four weeks. A subclass has `kinds`, `cut`,
+    `gap`, `scale` (of the amounts), `count` (purchases of each store), amount[store, kind, week], and says which weeks a store has."""
+
+    steps = 4
+    site = {"target": "amount", "column": "store"}
 
     def __init__(self, data, work):
         self.path = os.path.join(work, "weeks.csv")
-        self.sales, self.count = defaultdict(float), Counter()
-        for r in csv.DictReader(gzip.open(os.path.join(data, "complete-journey", "transactions.csv.gz"), "rt")):
-            self.sales[r["store_id"], r["department"], int(r["week"])] += float(r["sales_value"])
-            self.count[r["store_id"]] += 1
+        self.amount, self.count = defaultdict(float), Counter()
+        self.read(data)
         with open(self.path, "w") as f:
-            f.write("store,department,week,sales\n")
+            f.write("store,kind,week,amount\n")
             for store in self.count:
-                for department, of in self.series(store).items():
-                    f.writelines("%s,%s,%d,%.6f\n" % (store, department, w, y) for w, y in of.items())
+                for kind, of in self.series(store).items():
+                    f.writelines("%s,%s,%d,%.6f\n" % (store, kind, w, y) for w, y in of.items())
+
+    @property
+    def inputs(self):
+        return self.steps * (len(self.kinds) + 1)
 
     def stores(self, count):
         return [s for s, _ in self.count.most_common(count)]
 
-    site = {"target": "sales", "column": "store"}
-
     def table(self):
-        return {"columns": [{"category": {"name": "department", "values": self.departments, "onehot": True}},
-                            {"numeric": {"name": "sales", "min": 0, "max": 10, "mean": 2.5, "std": 1.5}}],
-                "target": {"numeric": {"name": "sales", "min": 0, "max": 10, "mean": 2.5, "std": 1.5}},
-                "window": {"steps": self.steps, "ahead": 1, "time": "week", "series": ["department"], "cut": self.cut, "gap": self.gap}}
+        return {"columns": [{"category": {"name": "kind", "values": self.kinds, "onehot": True}}, {"numeric": {"name": "amount", **self.scale}}],
+                "target": {"numeric": {"name": "amount", **self.scale}},
+                "window": {"steps": self.steps, "ahead": 1, "time": "week", "series": ["kind"], "cut": self.cut, "gap": self.gap}}
 
     def series(self, store):
-        return {d: {w: math.log1p(self.sales.get((store, d, w), 0)) for w in self.weeks} for d in self.departments}
+        return {k: {w: math.log1p(self.amount.get((store, k, w), 0)) for w in self.weeks(store)} for k in self.kinds}
 
     def examples(self, store):
         for number, of in enumerate(self.series(store).values()):
-            for week in self.weeks[self.steps:]:
-                past = [of[week - self.steps + i] for i in range(self.steps)]
-                yield week, [float(number == i) for i in range(len(self.departments))] + past, of[week], {
-                    "last week": past[-1], "mean of four weeks": statistics.mean(past)}
+            for week in of:
+                past = [of.get(week - self.steps + i) for i in range(self.steps)]
+                if None not in past:
+                    yield week, [float(number == i) for i in range(len(self.kinds))] + past, of[week], {
+                        "last week": past[-1], "mean of four weeks": statistics.mean(past)}
 
 
-SETS = {"orange-juice": OrangeJuice, "complete-journey": CompleteJourney}
+class CompleteJourney(Weeks):
+    cut, gap, batch = 40, 2, 64
+    kinds = ["GROCERY", "DRUG GM", "PRODUCE", "MEAT", "MEAT-PCKGD"]
+    scale = {"min": 0, "max": 10, "mean": 2.5, "std": 1.5}
+
+    def read(self, data):
+        for r in csv.DictReader(gzip.open(os.path.join(data, "complete-journey", "transactions.csv.gz"), "rt")):
+            self.amount[r["store_id"], r["department"], int(r["week"])] += float(r["sales_value"])
+            self.count[r["store_id"]] += 1
+
+    def weeks(self, _store):
+        return range(2, 53)
+
+
+class DataCo(Weeks):
+    cut, gap, fewest, batch = 1000, 1, 4, 16
+    kinds = ["Consumer", "Corporate", "Home Office"]
+    scale = {"min": 0, "max": 6, "mean": 2, "std": 1}
+
+    def read(self, data):
+        """Weeks are shifted so that seven tenths of a region's whole weeks are before the cut."""
+        orders, all_of = Counter(), Counter()
+        for r in csv.DictReader(gzip.open(os.path.join(data, "dataco", "orders.csv.gz"), "rt")):
+            week = (datetime.date.fromisoformat(r["order_date"][:10]) - datetime.date(2015, 1, 1)).days // 7
+            orders[r["order_region"], r["customer_segment"], week] += 1
+            all_of[r["order_region"], week] += 1
+            self.count[r["order_region"]] += 1
+        sold = {key for key, n in all_of.items() if n >= self.fewest}
+        self.whole = {}
+        for region in self.count:
+            weeks = sorted(w for of, w in sold if of == region and {(region, w - 1), (region, w + 1)} <= sold)
+            late = self.cut - weeks[len(weeks) * 7 // 10]
+            self.whole[region] = [w + late for w in weeks]
+            for (of, kind, w), n in orders.items():
+                if of == region:
+                    self.amount[region, kind, w + late] = n
+
+    def weeks(self, region):
+        return self.whole[region]
+
+
+SETS = {"orange-juice": OrangeJuice, "complete-journey": CompleteJourney, "dataco": DataCo}
 
 
 def job(method, seed, sites, sales):
@@ -134,7 +182,7 @@ def job(method, seed, sites, sales):
         "name": "retail", "rounds": 40, "seed": seed, **METHODS[method],
         "model": {"input": [sales.inputs], "targets": 1, "head": 1,
                   "layers": [{"linear": {"out": 32}}, {"relu": {}}, {"linear": {"out": 16}}, {"relu": {}}, {"linear": {"out": 1}}]},
-        "train": {"batch": 64, "epochs": 2, "lr": 0.003, "optimizer": "adam"},
+        "train": {"batch": sales.batch, "epochs": 2, "lr": 0.003, "optimizer": "adam"},
         "round": {"members": sites, "quorum": sites, "deadline": "5m", "fill": "60s"},
         "grid": {"bits": 24, "step": -18},
         "data": {"table": sales.table()},
