@@ -74,7 +74,7 @@ start_agents
 train='train: {batch: 20, steps: 5, lr: 0.1}' strategy=fedavg job shown 4 "$example"
 expect_run 0 '5 steps of Poisson batches: each example by chance 0.2, about 16 of 80' cohortctl model show "$work/shown.yaml"
 train='train: {batch: 20, steps: 5, lr: 0.1}' run noised '{ditto: {epochs: 3}}' personal 0.9 "$example"
-expect_run 0 'unit example; 5 noised sums: what each example gives clipped to 1, noise of standard deviation 1 added to their sum; norm 0\.[0-9]+ as released' \
+expect_run 0 'unit example; what each example gives clipped to 1; 5 noised sums: noise of standard deviation 1 added to each; norm 0\.[0-9]+ as released' \
     cohort-agent outbox show --agent site-01 --config "$work/agents.yaml"
 epsilon=$(cat "$work/sites/site-01/report.jsonl" | grep '"final": *true' | field epsilon)
 [ -n "$epsilon" ] || die "no epsilon"

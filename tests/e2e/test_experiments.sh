@@ -51,7 +51,7 @@ wait "$first" 2>/dev/null
 [ "$(tail -n +2 "$work/out/rows.csv" | cut -d, -f1,2,4,5 | sort -u | wc -l)" = 8 ] || die "a run was repeated"
 [ "$(tail -n +2 "$work/out/chosen.csv" | cut -d, -f2 | sort | uniq -c | awk '{ print $1 }' | sort -u)" = 2 ] || die "$(cat "$work/out/chosen.csv")"
 grep -q '^| fedavg | train.lr: .* | received | 2 | ' "$work/out/summary.md" || die "$(cat "$work/out/summary.md")"
-[ "$(tail -n +2 "$work/out/rows.csv" | awk -F, '{ print $14 != "" && $15 ~ /^(alone|as_is|head|full|mixed)$/ }' | sort -u)" = 1 ] || die "no choice of the sites"
+[ "$(tail -n +2 "$work/out/rows.csv" | awk -F, '{ print $14 != "" && $15 ~ /^(alone|as_is|head|parts|full|mixed)$/ }' | sort -u)" = 1 ] || die "no choice of the sites"
 grep -q 'with the guard' "$work/out/summary.md" || die "$(cat "$work/out/summary.md")"
 ok "stopped and started again: 8 rows, each once; a summary"
 (table) >"$work/again.log" 2>&1 || die "a table that is complete"
